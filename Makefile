@@ -1,0 +1,42 @@
+# Two commands do everything: `make lab` runs Causeway in two regions, `make test` proves it.
+# Both set up what they need in .venv; nothing is installed elsewhere.
+
+ARGS ?=
+VENV := .venv/bin
+
+.PHONY: help setup lab test check format bench lock clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: .venv/.installed ## make .venv with the pinned dependencies
+
+.venv/.installed: pyproject.toml constraints.txt tools/setup
+	@PYTHON="$(PYTHON)" tools/setup
+
+lab: setup ## two regions, one conference, on this machine; ARGS="--for 20" ends by itself
+	@$(VENV)/causeway lab $(ARGS)
+
+check: setup ## format, lint, types, import rules, dependencies
+	$(VENV)/ruff format --check .
+	$(VENV)/ruff check .
+	$(VENV)/mypy
+	$(VENV)/lint-imports
+	$(VENV)/deptry .
+
+test: check ## everything: the checks above and all tests
+	$(VENV)/pytest -n auto --dist loadgroup $(ARGS)
+
+format: setup ## let ruff format and fix what it can
+	$(VENV)/ruff format .
+	$(VENV)/ruff check --fix .
+
+bench: setup ## every benchmark; each ends with one line of JSON
+	@for file in bench/[a-z]*.py; do $(VENV)/python $$file $(ARGS) || exit 1; done
+
+lock: ## compile constraints.txt anew (needs uv on PATH)
+	uv pip compile --quiet --universal --python-version 3.11 --extra lab --extra test \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml -o constraints.txt
+
+clean: ## remove what setup and the tools made
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,3 @@
+"""Agents deployed per region: they carry conference events and media between clusters over QUIC."""
+
+from __future__ import annotations

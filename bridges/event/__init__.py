@@ -1,0 +1,3 @@
+"""The event bridge: conference events between clusters."""
+
+from __future__ import annotations

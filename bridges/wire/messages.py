@@ -1,0 +1,176 @@
+"""What the metadata of a bridge-to-bridge stream may say, typed: OWT's event and media signalling.
+
+Events are forwarded, not rebuilt: `Event.data` is the JSON as it came, checked against the least that its
+type must have. `onCascadingDisconnected` is made by a bridge for its own node and never taken from a wire.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from bridges.wire.errors import MessageError
+from bridges.wire.framing import Metadata
+from bridges.wire.objects import Id, MediaOptions, Participant, Stream, TrackKind
+
+__all__ = [
+    "BridgeHello",
+    "ClusterHello",
+    "Event",
+    "EventType",
+    "MediaSignal",
+    "Ready",
+    "Subscribe",
+    "SubscribeOptions",
+    "TrackHello",
+    "decode_event_hello",
+    "decode_event_message",
+    "decode_media",
+    "encode",
+]
+
+Token = Annotated[str, Meta(min_length=1, max_length=512)]
+
+
+class _Message(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+    """A signalling message; unknown fields are ignored, as OWT does."""
+
+
+class Ready(_Message, frozen=True, kw_only=True, tag="ready"):
+    """First on every stream, both ways. An event stream's dialer names its own cluster as `target`."""
+
+    target: Id | None = None
+
+
+class BridgeHello(_Message, frozen=True, kw_only=True, tag="bridge"):
+    """Event stream, from the dialer: which conference, and the token of the listener's room."""
+
+    room: Id
+    token: Token
+
+
+class ClusterHello(_Message, frozen=True, kw_only=True, tag="cluster"):
+    """Media connection, from the dialer on its signalling stream: room, token, the dialer's cluster id."""
+
+    room: Id
+    token: Token
+    cluster: Id
+
+
+class TrackHello(_Message, frozen=True, kw_only=True, tag="track"):
+    """Track stream, from the puller: its own id for the track that will flow here."""
+
+    id: Id
+    kind: TrackKind
+
+
+class SubscribeOptions(Struct, kw_only=True, omit_defaults=True, rename="camel"):
+    """What a puller wants on a track stream; `media.tracks` has the one track."""
+
+    room: Id
+    cluster: Id
+    connection_id: Id
+    media: MediaOptions
+    origin_type: str = "webrtc"
+
+
+class Subscribe(_Message, frozen=True, kw_only=True, tag="subscribe"):
+    """Track stream, from the puller, after TrackHello."""
+
+    options: SubscribeOptions
+
+
+MediaSignal = Ready | ClusterHello | TrackHello | Subscribe
+
+EventType = Literal[
+    "initialize",
+    "addParticipant",
+    "removeParticipant",
+    "addStream",
+    "updateStreamInfo",
+    "removeStream",
+    "setStreamMute",
+    "onAudioActiveness",
+]
+
+
+class Event(Struct, frozen=True):
+    """Something that happened in a conference, on its way from one conference node to another."""
+
+    type: EventType
+    data: Any
+
+
+class _Initialize(Struct):
+    participants: dict[str, Participant]
+    streams: dict[str, Stream]
+
+
+class _StreamUpdate(Struct):
+    id: Id
+    info: Any
+
+
+class _StreamMute(Struct):
+    id: Id
+    track: str
+    muted: bool
+
+
+class _AudioActiveness(Struct):
+    activeInputStream: str | None  # noqa: N815 - OWT's name on the wire
+    target: Any
+
+
+_SHAPES: Final[dict[str, Any]] = {
+    "initialize": _Initialize,
+    "addParticipant": Participant,
+    "removeParticipant": Id,
+    "addStream": Stream,
+    "updateStreamInfo": _StreamUpdate,
+    "removeStream": Id,
+    "setStreamMute": _StreamMute,
+    "onAudioActiveness": _AudioActiveness,
+}
+
+_EVENT: Final = msgspec.json.Decoder(Event)
+_EVENT_HELLO: Final[msgspec.json.Decoder[Ready | BridgeHello]] = msgspec.json.Decoder(Ready | BridgeHello)
+_MEDIA: Final[msgspec.json.Decoder[MediaSignal]] = msgspec.json.Decoder(MediaSignal)
+_ENCODER: Final = msgspec.json.Encoder()
+
+T = TypeVar("T")
+
+
+def encode(message: _Message | Event) -> Metadata:
+    """Return `message` as metadata."""
+    return Metadata(_ENCODER.encode(message))
+
+
+def decode_event_hello(metadata: Metadata) -> Ready | BridgeHello:
+    """Read what an event stream starts with. Raises MessageError."""
+    return _decode(_EVENT_HELLO, metadata)
+
+
+def decode_event_message(metadata: Metadata) -> Event:
+    """Read an event. Raises MessageError when its type is unknown or its data has not the type's shape."""
+    event = _decode(_EVENT, metadata)
+    try:
+        msgspec.convert(event.data, _SHAPES[event.type])
+    except msgspec.ValidationError as error:
+        raise MessageError(f"{event.type}: {error}") from None
+    return event
+
+
+def decode_media(metadata: Metadata) -> MediaSignal:
+    """Read a message of the media bridge. Raises MessageError."""
+    return _decode(_MEDIA, metadata)
+
+
+def _decode(decoder: msgspec.json.Decoder[T], metadata: Metadata) -> T:
+    try:
+        return decoder.decode(metadata.payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # msgspec's words name the field and the expected type, never the value, so no token leaks from here.
+        raise MessageError(str(error)) from None

@@ -1,0 +1,3 @@
+"""How control talks to a cluster."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""The edge: parse, authorise, call a service, answer. One file per consumer."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Credentials and encryption at rest."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Alembic migrations of the registry."""
+
+from __future__ import annotations
