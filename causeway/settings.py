@@ -6,7 +6,7 @@ tables that belong to another process are skipped, unknown ones are refused. Thi
 process's settings, only the names of the tables.
 
 Environment: `CAUSEWAY_<TABLE>__<KEY>` (two underscores), for example `CAUSEWAY_DATABASE__URL`; deeper keys
-go on likewise: `CAUSEWAY_CONTROL__LEASE__TTL=15`.
+go on likewise: `CAUSEWAY_CONTROL__LEASE__TTL=15`. A list is written as JSON: `CAUSEWAY_BRIDGE__ALPN=["h3"]`.
 """
 
 from __future__ import annotations
@@ -75,5 +75,16 @@ def _overlay(values: dict[str, Any], environment: Mapping[str, str], tables: fro
             continue
         target = values.setdefault(table, {})
         for key in keys[:-1]:
-            target = target.setdefault(key, {})
-        target[keys[-1]] = text
+            target = target.setdefault(key, {}) if isinstance(target, dict) else None
+        if not isinstance(target, dict):
+            raise ConfigError(f"{name}: goes through a setting that is a value")
+        target[keys[-1]] = _value(name, text)
+
+
+def _value(name: str, text: str) -> Any:
+    if not text.startswith("["):
+        return text
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{name}: not a JSON list: {error}") from None
