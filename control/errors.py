@@ -1,0 +1,151 @@
+"""Why the central service refuses a request, as one tree. What HTTP makes of it is control.http.problems' business.
+
+CausewayError
+└── RefusedError                     `code` is the problem type; the message is its detail, without secrets
+    ├── NotFoundError, ClusterUnknownError, ConferenceUnknownError
+    ├── StaleEpochError, ConferenceEndingError
+    ├── InvalidRequestError, MalformedJsonError, EpochMissingError, BodyTooLargeError, UnsupportedMediaError
+    ├── UnauthenticatedError, ForbiddenError
+    ├── NoClusterError, ClusterFailedError, ClusterTimeoutError
+    └── DatabaseUnavailableError, OverloadedError
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from causeway.errors import CausewayError
+
+__all__ = [
+    "BodyTooLargeError",
+    "ClusterFailedError",
+    "ClusterTimeoutError",
+    "ClusterUnknownError",
+    "ConferenceEndingError",
+    "ConferenceUnknownError",
+    "DatabaseUnavailableError",
+    "EpochMissingError",
+    "ForbiddenError",
+    "InvalidRequestError",
+    "MalformedJsonError",
+    "NoClusterError",
+    "NotFoundError",
+    "OverloadedError",
+    "RefusedError",
+    "StaleEpochError",
+    "UnauthenticatedError",
+    "UnsupportedMediaError",
+]
+
+
+class RefusedError(CausewayError):
+    """A request is not done; nothing of it is left behind. `retry_after`: seconds until it may succeed."""
+
+    code: ClassVar[str] = "refused"
+
+    def __init__(self, detail: str, *, retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+class NotFoundError(RefusedError):
+    """There is nothing at this path."""
+
+    code = "not-found"
+
+
+class ClusterUnknownError(RefusedError):
+    """The cluster is not registered, or its lease ran out: it must register again and report everything anew."""
+
+    code = "cluster-unknown"
+
+
+class ConferenceUnknownError(RefusedError):
+    """There is no such conference."""
+
+    code = "conference-unknown"
+
+
+class StaleEpochError(RefusedError):
+    """The registration that this report belongs to was replaced by a newer one."""
+
+    code = "stale-epoch"
+
+
+class ConferenceEndingError(RefusedError):
+    """The conference is being deleted."""
+
+    code = "conference-ending"
+
+
+class InvalidRequestError(RefusedError):
+    """The request's path, header or body is understood, but not allowed."""
+
+    code = "invalid-request"
+
+
+class MalformedJsonError(RefusedError):
+    """The body is not JSON."""
+
+    code = "malformed-json"
+
+
+class EpochMissingError(RefusedError):
+    """A report came without the epoch of its lease."""
+
+    code = "epoch-missing"
+
+
+class BodyTooLargeError(RefusedError):
+    """The body is larger than allowed."""
+
+    code = "body-too-large"
+
+
+class UnsupportedMediaError(RefusedError):
+    """The body says of itself that it is something else than JSON."""
+
+    code = "unsupported-media-type"
+
+
+class UnauthenticatedError(RefusedError):
+    """No key, or one that is not valid."""
+
+    code = "unauthenticated"
+
+
+class ForbiddenError(RefusedError):
+    """A valid key of the wrong kind."""
+
+    code = "forbidden"
+
+
+class NoClusterError(RefusedError):
+    """No cluster can take the client now."""
+
+    code = "no-cluster"
+
+
+class ClusterFailedError(RefusedError):
+    """Every cluster that was tried failed."""
+
+    code = "cluster-failed"
+
+
+class ClusterTimeoutError(RefusedError):
+    """The cluster did not answer in time."""
+
+    code = "cluster-timeout"
+
+
+class DatabaseUnavailableError(RefusedError):
+    """The registry's database cannot be reached."""
+
+    code = "database-unavailable"
+
+
+class OverloadedError(RefusedError):
+    """More requests at once than this service takes."""
+
+    code = "overloaded"

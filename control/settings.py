@@ -1,0 +1,111 @@
+"""What the central service can be told. Every field has a safe default; configs/causeway.toml shows them all."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+__all__ = [
+    "ControlSettings",
+    "HttpSettings",
+    "JoinSettings",
+    "KeySettings",
+    "LeaseSettings",
+    "ReconcileSettings",
+]
+
+Seconds = Annotated[float, Meta(gt=0, le=3600)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class KeySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[control.keys]`: access keys that shall be valid, as full texts (`cw_<kind>_<id>_<secret>`).
+
+    Empty (the default): none. With at least one of them nothing is generated at the first start. Better given
+    by the environment than in a file: CAUSEWAY_CONTROL__KEYS__OPERATOR. Only their hashes are stored; taking
+    one away here does not revoke it.
+    """
+
+    enrolment: str = ""
+    application: str = ""
+    operator: str = ""
+
+
+class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[control.http]`: limits of the HTTP edge."""
+
+    max_body_bytes: Annotated[int, Meta(ge=1024, le=1 << 24)] = 64 * 1024
+    """Largest request body, bytes; more is answered 413. Default 64 KiB."""
+    max_head_bytes: Annotated[int, Meta(ge=1024, le=1 << 20)] = 16 * 1024
+    """Largest request line with all headers, bytes; more is answered 431. Default 16 KiB."""
+    head_timeout: Seconds = 10.0
+    """Seconds within which a started request's headers must be complete. Default 10."""
+    keep_alive: Annotated[int, Meta(ge=1, le=3600)] = 30
+    """Seconds after which an idle connection is closed. Default 30."""
+    max_connections: Count = 4096
+    """Open connections; further ones are closed at once. Default 4,096."""
+    max_requests: Count = 1024
+    """Requests worked on at the same time; further ones are answered 503. Default 1,024."""
+
+
+class LeaseSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[control.lease]`: how long a cluster's registration holds without a heartbeat."""
+
+    ttl: Annotated[float, Meta(ge=0.3, le=3600)] = 6.0
+    """Seconds. Clusters are told to beat three times as often. Default 6."""
+    sweep_interval: Seconds = 0.5
+    """Seconds between looks for leases that ran out; should be well below `ttl`. Default 0.5."""
+
+
+class JoinSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[control.join]`: sending clients to clusters."""
+
+    timeout: Seconds = 10.0
+    """Seconds that a join may take altogether. Default 10."""
+    cluster_timeout: Seconds = 4.0
+    """Seconds that one cluster gets to have the room ready, and again to make the token; then the next one is
+    tried. Should be below half of `timeout`. Default 4."""
+    max_clusters: Annotated[int, Meta(ge=1, le=16)] = 3
+    """Clusters tried for one join. Default 3."""
+    required_modules: tuple[str, ...] = ()
+    """Modules (capacity) that a cluster must have reported to be given clients. Default: none."""
+
+
+class ReconcileSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[control.reconcile]`: making clusters follow the registry."""
+
+    max_conferences: Count = 64
+    """Conferences worked on at the same time by this process. Default 64."""
+    max_per_cluster: Count = 16
+    """Calls at the same time to one cluster; further ones are put off, so that a slow cluster does not hold
+    up the others. Default 16."""
+    action_timeout: Seconds = 15.0
+    """Seconds for one action, which may be two calls. Default 15."""
+    claim_ttl: Annotated[float, Meta(ge=0.5, le=3600)] = 10.0
+    """Seconds after which another process may take over a conference from one that died. Default 10."""
+    poll_interval: Seconds = 0.5
+    """Seconds between looks for due work when no notice comes. Default 0.5."""
+    retry_base: Seconds = 0.5
+    """Seconds, upper end of the first retry's random delay; doubles with every failure. Default 0.5."""
+    retry_cap: Seconds = 30.0
+    """Seconds, upper end of every retry's random delay. Default 30."""
+
+
+class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[control]`: the central service."""
+
+    host: Annotated[str, Meta(min_length=1, max_length=253)] = "127.0.0.1"
+    """Address to listen on. Put a TLS proxy before anything but loopback. Default 127.0.0.1."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8400
+    """TCP port; 0 takes a free one, which is printed. Default 8400."""
+    master_key: str = ""
+    """Base64 of 32 bytes: encrypts stored secrets. Replicas need the same one. Default: made at the first
+    start and kept in `<state>/master.key`."""
+    stop_timeout: Annotated[int, Meta(ge=1, le=600)] = 3
+    """Seconds that requests get to finish when the service stops. Default 3."""
+    keys: KeySettings = field(default_factory=KeySettings)
+    http: HttpSettings = field(default_factory=HttpSettings)
+    lease: LeaseSettings = field(default_factory=LeaseSettings)
+    join: JoinSettings = field(default_factory=JoinSettings)
+    reconcile: ReconcileSettings = field(default_factory=ReconcileSettings)
