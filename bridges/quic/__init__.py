@@ -1,3 +1,26 @@
-"""QUIC endpoints on aioquic: listen, dial, certificates. Knows nothing of what travels on the streams."""
+"""QUIC between bridges: dial, listen, connections, certificates; aioquic on the plain asyncio loop.
+
+Knows bytes and streams, nothing of what they mean.
+"""
 
 from __future__ import annotations
+
+from bridges.quic.certificate import Certificate
+from bridges.quic.connection import Connection, ConnectionHandler
+from bridges.quic.dial import dial
+from bridges.quic.errors import ConnectionClosedError, DialError, TooManyStreamsError
+from bridges.quic.listen import Listener, listen
+from bridges.quic.settings import QuicSettings
+
+__all__ = [
+    "Certificate",
+    "Connection",
+    "ConnectionClosedError",
+    "ConnectionHandler",
+    "DialError",
+    "Listener",
+    "QuicSettings",
+    "TooManyStreamsError",
+    "dial",
+    "listen",
+]

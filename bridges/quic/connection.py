@@ -1,0 +1,406 @@
+"""One QUIC connection, either role: aioquic's sans-IO core driven on the plain asyncio loop.
+
+Knows nothing of what travels on the streams, nor of sockets: an endpoint (dial.py, listen.py) brings the
+datagrams in and takes them out. aioquic's own asyncio protocol is not used: its stream readers are kept for
+the connection's whole life and never learn of a reset.
+
+aioquic has no flow control towards the application: whatever a peer sends is delivered, and whatever is
+written is queued. So the handler must take data at once, writers look at `backlog`, and what waits for
+missing bytes before it is bounded here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+from aioquic.quic import events
+from aioquic.quic.packet import QuicErrorCode
+
+from bridges.quic import internals
+from bridges.quic.errors import ConnectionClosedError, TooManyStreamsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aioquic.quic.connection import NetworkAddress, QuicConnection
+
+    from bridges.quic.settings import QuicSettings
+
+__all__ = ["Connection", "ConnectionHandler", "Endpoint"]
+
+log = structlog.get_logger(__name__)
+
+_INTERNAL_ERROR: Final = 0x1FF
+_EXCESSIVE_LOAD: Final = 0x1FE
+_MAX_REASON_BYTES: Final = 200
+_MAX_UNDELIVERED: Final = 1024
+
+
+class ConnectionHandler(Protocol):
+    """Who uses a connection. Called synchronously, never from within a call that it makes itself."""
+
+    def stream_data(self, stream_id: int, data: bytes, end: bool) -> None:  # noqa: FBT001 - as QUIC's FIN bit
+        """Take bytes of a stream; `end`: the peer writes no more. An unknown id is a stream it opened."""
+
+    def stream_reset(self, stream_id: int, code: int) -> None:
+        """Take note that the peer gave the stream up; our half is already given up as well."""
+
+    def connection_lost(self, reason: str) -> None:
+        """Take note that the connection is gone. Called once, also after our own close()."""
+
+
+class Endpoint(Protocol):
+    """The socket's side of a connection."""
+
+    def send_datagram(self, data: bytes, address: NetworkAddress) -> None:
+        """Put a datagram on the network."""
+
+    def established(self, connection: Connection) -> None:
+        """Take note that the handshake is done."""
+
+    def finished(self, connection: Connection, reason: str) -> None:
+        """Take note that the connection sends and takes no more datagrams."""
+
+    def connection_id_issued(self, connection: Connection, connection_id: bytes) -> None:
+        """Take note that datagrams for `connection_id` are this connection's."""
+
+    def connection_id_retired(self, connection_id: bytes) -> None:
+        """Take note that `connection_id` is used no more."""
+
+
+class _Stream:
+    """What we remember of a stream until aioquic has forgotten it."""
+
+    __slots__ = ("dead", "ended_in", "ended_out")
+
+    def __init__(self) -> None:
+        self.dead = False
+        self.ended_in = False
+        self.ended_out = False
+
+    @property
+    def over(self) -> bool:
+        return self.dead or (self.ended_in and self.ended_out)
+
+
+class Connection:
+    """An established QUIC connection.
+
+    `remote` is the peer's address. Until `handler` is set, what arrives is kept (bounded) and then delivered
+    in order. All methods may be called from the handler's.
+    """
+
+    def __init__(
+        self,
+        quic: QuicConnection,
+        *,
+        endpoint: Endpoint,
+        remote: NetworkAddress,
+        settings: QuicSettings,
+    ) -> None:
+        self.remote: Final[tuple[str, int]] = (remote[0], remote[1])
+        self.closed = False
+        """Whether nothing can be sent any more, by our wish or the peer's."""
+        self.ended_streams = 0
+        """Streams that have come and gone."""
+        self.quic: Final = quic
+        """aioquic's core; for endpoints, not for users."""
+        self._quic = quic
+        self._endpoint = endpoint
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._handler: ConnectionHandler | None = None
+        self._undelivered: list[Callable[[ConnectionHandler], None]] = []
+        self._streams: dict[int, _Stream] = {}
+        self._over: set[int] = set()
+        self._established = False
+        self._accounted_bytes = 0
+        self._heard_at = self._loop.time()
+        self._gone = asyncio.Event()
+        self._transmit_handle: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._keepalive = self._loop.call_later(settings.keepalive, self._keep_alive)
+        self._deadline = self._loop.call_later(settings.handshake_timeout, self._handshake_overdue)
+
+    # --- for the user ---------------------------------------------------------------------------
+
+    @property
+    def handler(self) -> ConnectionHandler | None:
+        """Who is told what arrives."""
+        return self._handler
+
+    @handler.setter
+    def handler(self, handler: ConnectionHandler) -> None:
+        self._handler = handler
+        if self._undelivered:
+            self._loop.call_soon(self._deliver_kept)
+
+    @property
+    def streams(self) -> int:
+        """Bidirectional streams that exist now, the peer's and ours."""
+        return len(self._streams)
+
+    def open_stream(self) -> int:
+        """Open a bidirectional stream and return its id; the peer learns of it with the first bytes.
+
+        Raises TooManyStreamsError beyond the limit, ConnectionClosedError on a closed connection.
+        """
+        if self.closed:
+            raise ConnectionClosedError("the connection is closed")
+        stream_id = self._quic.get_next_available_stream_id()
+        ours = sum(1 for other in self._streams if other % 4 == stream_id % 4)
+        if ours >= self._settings.max_streams or not internals.may_open_stream(self._quic):
+            raise TooManyStreamsError(f"{ours} streams are open; at most {self._settings.max_streams} may be")
+        self._quic.send_stream_data(stream_id, b"")  # reserves the id, sends nothing
+        self._streams[stream_id] = _Stream()
+        return stream_id
+
+    def send(self, stream_id: int, data: bytes, *, end: bool = False) -> None:
+        """Write to a stream; `end` says that this was all. Never blocks: look at `backlog` before.
+
+        Does nothing on a closed connection and on a stream that was reset. Raises ValueError after `end`.
+        """
+        stream = self._streams.get(stream_id)
+        if self.closed or stream is None or stream.dead:
+            return
+        if stream.ended_out:
+            raise ValueError(f"stream {stream_id}: nothing can be sent after the end")
+        self._quic.send_stream_data(stream_id, data, end)
+        if end:
+            stream.ended_out = True
+            self._note_over(stream_id, stream)
+        self._transmit_soon()
+
+    def reset_stream(self, stream_id: int, code: int) -> None:
+        """Give a stream up, both halves: what waits is not sent, what still comes is not delivered."""
+        stream = self._streams.get(stream_id)
+        if self.closed or stream is None or stream.dead:
+            return
+        stream.dead = True
+        self._abandon(stream_id, code)
+        self._note_over(stream_id, stream)
+        self._transmit_soon()
+
+    def backlog(self, stream_id: int) -> int:
+        """Return the bytes of a stream that were sent and not yet acknowledged; 0 for an unknown stream."""
+        return internals.unacknowledged(self._quic, stream_id)
+
+    def close(self, code: int = 0, reason: str = "") -> None:
+        """Close the connection; the peer is told at once. What waits on streams is not sent."""
+        if self.closed:
+            return
+        phrase = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+        self._quic.close(error_code=code, reason_phrase=phrase)
+        self._transmit()
+        self._end(f"closed by us: {reason}" if reason else "closed by us")
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone and its handler has been told."""
+        await self._gone.wait()
+
+    # --- for the endpoint -----------------------------------------------------------------------
+
+    def connect(self, address: NetworkAddress) -> None:
+        """Begin the handshake, as client."""
+        self._quic.connect(address, now=self._loop.time())
+        self._transmit()
+
+    def datagram_received(self, data: bytes, address: NetworkAddress) -> None:
+        """Take a datagram from the network."""
+        if self.closed:
+            return
+        self._heard_at = self._loop.time()
+        self._quic.receive_datagram(data, address, now=self._heard_at)
+        self._advance()
+
+    # --- what aioquic says ----------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Act upon what the core has to say, then send what it wants sent."""
+        while not self.closed and (event := self._quic.next_event()) is not None:
+            self._event_received(event)
+        if self.closed:
+            return
+        if internals.received_bytes(self._quic) - self._accounted_bytes > self._settings.max_reassembly_bytes:
+            self.close(_EXCESSIVE_LOAD, "too much data out of order")
+            return
+        self._transmit()
+        ending = internals.termination(self._quic)
+        if ending is not None:
+            self._end(_describe(ending))
+
+    def _event_received(self, event: events.QuicEvent) -> None:
+        match event:
+            case events.StreamDataReceived():
+                self._accounted_bytes += len(event.data)
+                self._data_received(event.stream_id, event.data, end=event.end_stream)
+            case events.StreamReset():
+                self._accounted_bytes += internals.held_bytes(self._quic, event.stream_id)
+                self._peer_gave_up(event.stream_id, event.error_code)
+            case events.StopSendingReceived():
+                self._peer_gave_up(event.stream_id, event.error_code)
+            case events.HandshakeCompleted():
+                self._established = True
+                self._deadline.cancel()
+                self._endpoint.established(self)
+            case events.ConnectionIdIssued():
+                self._endpoint.connection_id_issued(self, event.connection_id)
+            case events.ConnectionIdRetired():
+                self._endpoint.connection_id_retired(event.connection_id)
+            case events.ConnectionTerminated():
+                self._end(_describe(event))
+
+    def _data_received(self, stream_id: int, data: bytes, *, end: bool) -> None:
+        if _is_unidirectional(stream_id):
+            # Neither bridge uses them. The peer can have 128 of them at once, and we keep nothing of them.
+            if not end and internals.stream_exists(self._quic, stream_id):
+                self._quic.stop_stream(stream_id, QuicErrorCode.APPLICATION_ERROR)
+            return
+        stream = self._streams.setdefault(stream_id, _Stream())
+        if stream.dead:
+            return
+        if end:
+            stream.ended_in = True
+            self._note_over(stream_id, stream)
+        self._deliver(lambda handler: handler.stream_data(stream_id, data, end))
+
+    def _peer_gave_up(self, stream_id: int, code: int) -> None:
+        if _is_unidirectional(stream_id):
+            return
+        stream = self._streams.setdefault(stream_id, _Stream())
+        if stream.dead:
+            return
+        stream.dead = True
+        self._abandon(stream_id, code)
+        self._note_over(stream_id, stream)
+        self._deliver(lambda handler: handler.stream_reset(stream_id, code))
+
+    def _deliver(self, call: Callable[[ConnectionHandler], None]) -> None:
+        """Tell the handler, or keep it until there is one."""
+        if self._handler is None or self._undelivered:
+            if len(self._undelivered) >= _MAX_UNDELIVERED:
+                self._undelivered.clear()
+                self.close(_EXCESSIVE_LOAD, "too much data before it could be taken")
+                return
+            self._undelivered.append(call)
+            return
+        self._call(call, self._handler)
+
+    def _deliver_kept(self) -> None:
+        kept, self._undelivered = self._undelivered, []
+        for call in kept:
+            if self._handler is not None:
+                self._call(call, self._handler)
+
+    def _call(self, call: Callable[[ConnectionHandler], None], handler: ConnectionHandler) -> None:
+        try:
+            call(handler)
+        except Exception:
+            log.exception("quic.handler_failed", remote=self.remote)
+            self.close(_INTERNAL_ERROR, "internal error")
+
+    # --- streams --------------------------------------------------------------------------------
+
+    def _abandon(self, stream_id: int, code: int) -> None:
+        if internals.stream_exists(self._quic, stream_id):
+            self._quic.reset_stream(stream_id, code)
+            self._quic.stop_stream(stream_id, code)
+
+    def _note_over(self, stream_id: int, stream: _Stream) -> None:
+        if stream.over:
+            self._over.add(stream_id)
+
+    def _forget_streams(self) -> None:
+        """Drop what aioquic has dropped: both halves are over and the peer has acknowledged it."""
+        for stream_id in [s for s in self._over if not internals.stream_exists(self._quic, s)]:
+            self._over.discard(stream_id)
+            del self._streams[stream_id]
+            self.ended_streams += 1
+
+    # --- sending and time -----------------------------------------------------------------------
+
+    def _transmit_soon(self) -> None:
+        """Send at the end of this turn of the loop, together with whatever else it writes."""
+        if self._transmit_handle is None:
+            self._transmit_handle = self._loop.call_soon(self._transmit)
+
+    def _transmit(self) -> None:
+        if self._transmit_handle is not None:
+            self._transmit_handle.cancel()
+            self._transmit_handle = None
+        if self.closed:
+            return
+        for data, address in self._quic.datagrams_to_send(now=self._loop.time()):
+            self._endpoint.send_datagram(data, address)
+        if self._over:
+            self._forget_streams()
+        self._arm_timer()
+
+    def _arm_timer(self) -> None:
+        timer_at = self._quic.get_timer()
+        if self._timer is not None:
+            if timer_at == self._timer_at:
+                return
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = timer_at
+        if timer_at is not None:
+            self._timer = self._loop.call_at(timer_at, self._handle_timer)
+
+    def _handle_timer(self) -> None:
+        assert self._timer_at is not None
+        # The loop may call a little early, within its clock's resolution.
+        now = max(self._timer_at, self._loop.time())
+        self._timer = self._timer_at = None
+        self._quic.handle_timer(now=now)
+        self._advance()
+
+    def _keep_alive(self) -> None:
+        """Ping a peer that has been silent; its answer, or the lack of it, tells whether it is alive."""
+        silent = self._loop.time() - self._heard_at
+        if silent >= self._settings.keepalive:
+            if self._established:
+                self._quic.send_ping(0)
+                self._transmit()
+            silent = 0.0
+        if not self.closed:
+            self._keepalive = self._loop.call_later(self._settings.keepalive - silent, self._keep_alive)
+
+    def _handshake_overdue(self) -> None:
+        self.close(0, "handshake timeout")
+
+    def _end(self, reason: str) -> None:
+        """Stop everything now; tell endpoint and handler once the current call has returned."""
+        if self.closed:
+            return
+        self.closed = True
+        self._keepalive.cancel()
+        self._deadline.cancel()
+        for handle in (self._timer, self._transmit_handle):
+            if handle is not None:
+                handle.cancel()
+        self._loop.call_soon(self._tell_lost, reason)
+
+    def _tell_lost(self, reason: str) -> None:
+        self._endpoint.finished(self, reason)
+        if self._handler is not None and not self._undelivered:
+            self._call(lambda handler: handler.connection_lost(reason), self._handler)
+        else:
+            self._undelivered.append(lambda handler: handler.connection_lost(reason))
+        self._gone.set()
+
+    def __repr__(self) -> str:
+        return f"Connection(remote={self.remote}, closed={self.closed}, streams={self.streams})"
+
+
+def _is_unidirectional(stream_id: int) -> bool:
+    return bool(stream_id & 2)
+
+
+def _describe(event: events.ConnectionTerminated) -> str:
+    # The phrase is the peer's: shortened, and made printable by repr.
+    phrase = f" {event.reason_phrase[:_MAX_REASON_BYTES]!r}" if event.reason_phrase else ""
+    return f"code 0x{event.error_code:x}{phrase}"

@@ -1,0 +1,66 @@
+"""Everything that is read from aioquic's private attributes (1.7): here alone, each with a test of its own.
+
+aioquic's public interface neither shows the peer's certificate nor how much of a stream waits for
+acknowledgement, nor does it tell at once that a peer has closed. When a new version moves one of these,
+tests/bridges/test_quic_internals.py fails and this file is what to mend.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aioquic.quic.connection import QuicConnection
+    from aioquic.quic.events import ConnectionTerminated
+    from cryptography import x509
+
+__all__ = [
+    "held_bytes",
+    "may_open_stream",
+    "peer_certificate",
+    "received_bytes",
+    "stream_exists",
+    "termination",
+    "unacknowledged",
+]
+
+
+def peer_certificate(quic: QuicConnection) -> x509.Certificate | None:
+    """Return the certificate that the peer showed in the handshake."""
+    return quic.tls._peer_certificate  # noqa: SLF001
+
+
+def termination(quic: QuicConnection) -> ConnectionTerminated | None:
+    """Return why the connection ends, as soon as it is known.
+
+    The public event comes only after the draining period, three probe timeouts later.
+    """
+    return quic._close_event  # noqa: SLF001
+
+
+def unacknowledged(quic: QuicConnection, stream_id: int) -> int:
+    """Return how many bytes were written to a stream and not yet acknowledged; 0 for an unknown stream."""
+    stream = quic._streams.get(stream_id)  # noqa: SLF001
+    return 0 if stream is None else len(stream.sender._buffer)  # noqa: SLF001
+
+
+def stream_exists(quic: QuicConnection, stream_id: int) -> bool:
+    """Return whether aioquic still keeps the stream's state: both halves finished means it does not."""
+    return stream_id in quic._streams  # noqa: SLF001
+
+
+def may_open_stream(quic: QuicConnection) -> bool:
+    """Return whether the peer's stream limit admits one more of ours; beyond it aioquic queues silently."""
+    next_ordinal = quic.get_next_available_stream_id() // 4
+    return next_ordinal < quic._remote_max_streams_bidi  # noqa: SLF001
+
+
+def received_bytes(quic: QuicConnection) -> int:
+    """Return how many bytes all streams of the peer span, holes included, since the connection began."""
+    return quic._local_max_data.used  # noqa: SLF001
+
+
+def held_bytes(quic: QuicConnection, stream_id: int) -> int:
+    """Return how many bytes a stream spans beyond what it has delivered."""
+    stream = quic._streams.get(stream_id)  # noqa: SLF001
+    return 0 if stream is None else stream.receiver.highest_offset - stream.receiver.starting_offset()
