@@ -3,7 +3,7 @@
 The publisher reports which frames it sent, as pairs of the number that is burnt into the picture and the RTP
 timestamp (90 kHz, 32 bits) that the frame carries; every subscriber reports the pairs that it read from
 decoded pictures. A run is good when every subscriber decoded pictures and every pair was sent. Reports of
-different processes arrive in any order, so a pair that is not known yet waits for the publisher's next report.
+different processes arrive in any order: a pair that is not known yet waits for the publisher's next report.
 """
 
 from __future__ import annotations
