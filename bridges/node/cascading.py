@@ -1,0 +1,65 @@
+"""The order to cascade, as a cluster gives it to its bridges: `startCascading [options]`.
+
+The fields are those of OWT's management API; the two fingerprints are Causeway's own, given where both
+clusters' bridges are Causeway's.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from bridges.node.port import RpcError
+
+__all__ = ["CascadingOptions", "parse_cascading"]
+
+_Id = Annotated[str, Meta(min_length=1, max_length=256)]
+_Host = Annotated[str, Meta(min_length=1, max_length=253)]
+_Port = Annotated[int, Meta(ge=1, le=65535)]
+_Fingerprint = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}$")]
+
+
+class CascadingOptions(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename={
+        "self_cluster": "selfCluster",
+        "target_cluster": "targetCluster",
+        "ev_ip": "evIP",
+        "ev_port": "evPort",
+        "media_ip": "mediaIP",
+        "media_port": "mediaPort",
+        "ev_fingerprint": "evFingerprint",
+        "media_fingerprint": "mediaFingerprint",
+    },
+):
+    """Connect `room` to the cluster `target_cluster`, whose bridges listen at the given addresses.
+
+    `room` and `token` are those of the cluster that is connected to; unknown fields are ignored.
+    """
+
+    room: _Id
+    token: Annotated[str, Meta(min_length=1, max_length=512)]
+    self_cluster: _Id
+    target_cluster: _Id
+    ev_ip: _Host
+    ev_port: _Port
+    media_ip: _Host | None = None
+    media_port: _Port | None = None
+    ev_fingerprint: _Fingerprint | None = None
+    media_fingerprint: _Fingerprint | None = None
+
+    def __repr__(self) -> str:  # without the token
+        return f"CascadingOptions(room={self.room!r}, target_cluster={self.target_cluster!r})"
+
+
+def parse_cascading(args: list[Any]) -> CascadingOptions:
+    """Return the options of a startCascading call; raises RpcError when they are not of the shape."""
+    try:
+        return msgspec.convert(args, tuple[CascadingOptions])[0]
+    except msgspec.ValidationError as error:
+        # msgspec names the field and the expected type, never the value.
+        raise RpcError(f"startCascading: {error}") from None
