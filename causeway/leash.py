@@ -2,9 +2,9 @@
 
     python -m causeway.leash --signal INT [--user NAME] [--parent PID] -- command …
 
-drops to the user (with an empty list of supplementary groups), asks the kernel for `--signal` on the parent's
-death (prctl(2), PR_SET_PDEATHSIG), makes sure that the parent has not died in the meantime, and turns into the
-command: same process id, same open files, same working directory. Linux only.
+drops to the user (with an empty list of supplementary groups), asks the kernel for `--signal` on the
+parent's death (prctl(2), PR_SET_PDEATHSIG), makes sure that the parent has not died in the meantime, and turns
+into the command: same process id, same open files, same working directory. Linux only.
 
 The kernel's "parent" is the *thread* that forked, not the process: start a leashed program from a thread that
 lives as long as the program shall, such as the one that runs the event loop, never from a pool's worker.
@@ -18,7 +18,11 @@ from __future__ import annotations
 import os
 import signal as signals
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = False  # typing is slow to import, and checkers know this name without it
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
 
 __all__ = ["leashed", "main"]
 
@@ -92,10 +96,11 @@ def _parent(text: str | None) -> int:
     return int(text)
 
 
-def _load_prctl():  # type: ignore[no-untyped-def]  # noqa: ANN202 - a ctypes function has no better type
+def _load_prctl() -> Callable[[int, int, int, int, int], int]:
     import ctypes  # noqa: PLC0415 - `leashed` is imported by processes that never need it
 
-    return ctypes.CDLL(None, use_errno=True).prctl
+    prctl: Callable[[int, int, int, int, int], int] = ctypes.CDLL(None).prctl
+    return prctl
 
 
 def _become(user: str) -> None:
