@@ -37,8 +37,6 @@ class Tally:
     strangers: int = 0
     """Pictures whose pair was never sent, as far as can be told by now."""
     first_stranger: Mark | None = None
-    unread: int = 0
-    """Decoded pictures whose number could not be read."""
     waiting: deque[Mark] = field(default_factory=deque)
 
 
@@ -80,10 +78,9 @@ class FrameLedger:
         for tally in self.tallies.values():
             self._settle(tally)
 
-    def decoded(self, subscriber: str, marks: Iterable[Mark], *, unread: int = 0) -> None:
-        """Take what a subscriber read from its pictures; `unread` pictures more had no readable number."""
+    def decoded(self, subscriber: str, marks: Iterable[Mark]) -> None:
+        """Take what a subscriber read from its pictures."""
         tally = self.tallies.setdefault(subscriber, Tally())
-        tally.unread += unread
         tally.waiting.extend(marks)
         self._settle(tally)
         while len(tally.waiting) > self._waiting:
@@ -110,8 +107,6 @@ class FrameLedger:
                     f"{name} decoded {tally.strangers} pictures that were never sent, the first with number "
                     f"{number} at RTP time {timestamp}"
                 )
-            if tally.unread:
-                return verdict(f"{name} decoded {tally.unread} pictures without a readable frame number")
             if not tally.matched:
                 return verdict(f"{name} decoded no picture")
         return verdict("every decoded frame number and timestamp is one that was sent", good=True)
