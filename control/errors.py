@@ -1,4 +1,4 @@
-"""Why the central service refuses a request, as one tree. What HTTP makes of it is control.http.problems' business.
+"""Why the central service refuses a request, as one tree. HTTP statuses are control.http.problems' business.
 
 CausewayError
 └── RefusedError                     `code` is the problem type; the message is its detail, without secrets
@@ -56,7 +56,7 @@ class NotFoundError(RefusedError):
 
 
 class ClusterUnknownError(RefusedError):
-    """The cluster is not registered, or its lease ran out: it must register again and report everything anew."""
+    """The cluster is not registered, or its lease ran out: it must register and report everything anew."""
 
     code = "cluster-unknown"
 

@@ -1,4 +1,4 @@
-"""What the central service can be told. Every field has a safe default; configs/causeway.toml shows them all."""
+"""What the central service can be told. Every field has a safe default."""
 
 from __future__ import annotations
 

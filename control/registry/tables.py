@@ -6,10 +6,11 @@ control.security.vault before they come here. This module knows shapes only, no 
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime  # noqa: TC003 - SQLAlchemy evaluates the columns' annotations
 from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     Column,
     DateTime,
@@ -28,7 +29,6 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy import BigInteger as BigInt
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 __all__ = [
@@ -82,12 +82,12 @@ class _Clusters(TypedColumns):
     service_key: Named[bytes] = Column(LargeBinary, nullable=False)
     """Sealed."""
     instance: Named[str] = Column(Text, nullable=False)
-    event_bridge: Named[Any] = Column(JSONB(none_as_null=True))
+    event_bridge: Named[Any] = Column(JSONB(none_as_null=True), nullable=True)
     """{host, port, fingerprint?}, as registered."""
-    media_bridge: Named[Any] = Column(JSONB(none_as_null=True))
+    media_bridge: Named[Any] = Column(JSONB(none_as_null=True), nullable=True)
     state: Named[str] = Column(Text, nullable=False)
     """`lost` is written by the sweeper; whether a cluster is online is `state` and `lease_expires_at`."""
-    epoch: Named[int] = Column(BigInt, nullable=False)
+    epoch: Named[int] = Column(BigInteger, nullable=False)
     lease_expires_at: Named[datetime] = Column(_TIME, nullable=False)
     last_seen_at: Named[datetime] = Column(_TIME, nullable=False)
     unregistered_at: Named[datetime | None] = Column(_TIME)
@@ -167,7 +167,7 @@ class _Links(TypedColumns):
     attempts: Named[int] = Column(Integer, nullable=False, server_default=text("0"))
     retry_at: Named[datetime | None] = Column(_TIME)
     error: Named[str | None] = Column(Text)
-    order: Named[Any] = Column("order_id", UUID(as_uuid=True))
+    order_id: Named[Any] = Column(UUID(as_uuid=True), nullable=True)
     """An order to the dialing cluster is under way; a change of the link in the meantime takes it away."""
 
 
@@ -198,7 +198,7 @@ class _Participants(TypedColumns):
     conference: Named[str] = Column(Text, primary_key=True)
     cluster: Named[str] = Column(Text, primary_key=True)
     id: Named[str] = Column(Text, primary_key=True)
-    user: Named[str] = Column("user_name", Text, nullable=False)
+    user_name: Named[str] = Column(Text, nullable=False)
     role: Named[str] = Column(Text, nullable=False)
     joined_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.now())
 
@@ -221,10 +221,10 @@ class _DirtyConferences(TypedColumns):
     conference: Named[str] = Column(
         Text, ForeignKey("conferences.id", ondelete="CASCADE"), primary_key=True, nullable=False
     )
-    version: Named[int] = Column(BigInt, nullable=False, server_default=text("1"))
+    version: Named[int] = Column(BigInteger, nullable=False, server_default=text("1"))
     """Counts marks: whoever worked on version n may clear the mark only while it still is n."""
     due_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.now())
-    claimed_by: Named[Any] = Column(UUID(as_uuid=True))
+    claimed_by: Named[Any] = Column(UUID(as_uuid=True), nullable=True)
     claimed_until: Named[datetime | None] = Column(_TIME)
 
 

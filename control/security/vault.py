@@ -10,13 +10,15 @@ import base64
 import binascii
 import os
 import secrets
-from pathlib import Path
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from causeway.errors import CausewayError, ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["KEY_BYTES", "SealError", "Vault", "load_master_key"]
 
@@ -32,7 +34,7 @@ class SealError(CausewayError):
 
 
 class Vault:
-    """Seals and opens short secrets. `where` names the row, for example `("clusters.service_key", "eu-1")`."""
+    """Seals and opens short secrets. `where` names the row: `"clusters.service_key", "eu-1"`."""
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
@@ -73,7 +75,7 @@ def load_master_key(setting: str, *, state: Path) -> bytes:
 
 
 def _create(file: Path) -> bytes:
-    """Write a new key beside the file and link it into place: whoever starts at the same time uses the same."""
+    """Write a new key beside the file and link it into place: of two that start at once one wins for both."""
     key = secrets.token_bytes(KEY_BYTES)
     draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:

@@ -1,0 +1,50 @@
+"""Access keys as the registry keeps them: id, kind and the hash of the secret, nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+
+from control.registry.tables import credentials
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from causeway.keys import KeyKind
+
+__all__ = ["StoredKey", "any_exists", "ensure", "find"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredKey:
+    """A valid key."""
+
+    kind: KeyKind
+    secret_hash: bytes = field(repr=False)
+
+
+async def find(connection: AsyncConnection, key: str) -> StoredKey | None:
+    """Return the key of this id, None if there is none or it was revoked."""
+    row = (
+        await connection.execute(
+            select(credentials.c.kind, credentials.c.secret_hash).where(
+                credentials.c.id == key, credentials.c.revoked_at.is_(None)
+            )
+        )
+    ).one_or_none()
+    return None if row is None else StoredKey(kind=cast("KeyKind", row.kind), secret_hash=row.secret_hash)
+
+
+async def any_exists(connection: AsyncConnection) -> bool:
+    """Return whether any key was ever made here."""
+    return (await connection.scalars(select(credentials.c.id).limit(1))).one_or_none() is not None
+
+
+async def ensure(connection: AsyncConnection, key: str, *, kind: KeyKind, secret_hash: bytes) -> bool:
+    """Store the key unless its id is taken; return whether the id now is this very key, and not revoked."""
+    row = insert(credentials).values(id=key, kind=kind, secret_hash=secret_hash)
+    await connection.execute(row.on_conflict_do_nothing())
+    return await find(connection, key) == StoredKey(kind=kind, secret_hash=secret_hash)

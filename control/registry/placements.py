@@ -1,0 +1,288 @@
+"""Placements: a conference on a cluster, from wanted to gone.
+
+All functions work inside the caller's transaction. Racing writers are told apart by the state that they
+expect to find; a write that finds another state does nothing and says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import and_, delete, exists, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from control.errors import ConferenceEndingError, ConferenceUnknownError
+from control.registry import links, work
+from control.registry.clusters import online
+from control.registry.tables import cluster_capacity, clusters, conferences, participants, placements
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+__all__ = [
+    "Choice",
+    "Placed",
+    "choices",
+    "create_failed",
+    "created",
+    "ensure",
+    "give_up",
+    "placed",
+    "removal_failed",
+    "removed",
+    "room_missing",
+    "room_token",
+]
+
+_NOW: Final = func.clock_timestamp()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """An online cluster, for a join: its facts, how to talk to it, and the conference's placement there."""
+
+    cluster: str
+    region: str
+    driver: str
+    rest_url: str
+    service_id: str
+    sealed_key: bytes = field(repr=False)
+    modules: frozenset[str]
+    participants: int
+    streams: int
+    cpu: float
+    state: str | None
+    """The placement's state, None without one."""
+    room: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """How far a placement has come."""
+
+    state: str
+    room: str | None
+    attempts: int
+
+
+async def choices(connection: AsyncConnection, conference: str) -> list[Choice]:
+    """Return every online cluster for a join. Raises ConferenceUnknownError and ConferenceEndingError."""
+    modules = (
+        select(func.array_agg(cluster_capacity.c.module))
+        .where(cluster_capacity.c.cluster == clusters.c.id)
+        .scalar_subquery()
+    )
+    # One statement, because a join is the service's hot path. No row: no conference; a row without a cluster
+    # id: a conference and no cluster.
+    query = (
+        select(
+            conferences.c.state.label("conference_state"),
+            clusters.c.id,
+            clusters.c.region,
+            clusters.c.driver,
+            clusters.c.rest_url,
+            clusters.c.service_id,
+            clusters.c.service_key,
+            clusters.c.load_participants,
+            clusters.c.load_streams,
+            clusters.c.load_cpu,
+            modules.label("modules"),
+            placements.c.state,
+            placements.c.room,
+        )
+        .select_from(conferences)
+        .outerjoin(clusters, online())
+        .outerjoin(
+            placements,
+            and_(placements.c.conference == conferences.c.id, placements.c.cluster == clusters.c.id),
+        )
+        .where(conferences.c.id == conference)
+    )
+    rows = (await connection.execute(query)).all()
+    if not rows:
+        raise ConferenceUnknownError(f"no conference {conference}")
+    if rows[0].conference_state == "ending":
+        raise ConferenceEndingError(f"conference {conference} is being deleted")
+    return [
+        Choice(
+            cluster=row.id,
+            region=row.region,
+            driver=row.driver,
+            rest_url=row.rest_url,
+            service_id=row.service_id,
+            sealed_key=row.service_key,
+            modules=frozenset(row.modules or ()),
+            participants=row.load_participants,
+            streams=row.load_streams,
+            cpu=row.load_cpu,
+            state=row.state,
+            room=row.room,
+        )
+        for row in rows
+        if row.id is not None
+    ]
+
+
+async def ensure(
+    connection: AsyncConnection, conference: str, cluster: str, *, room: str | None = None
+) -> None:
+    """Have the conference placed on the cluster; the next ordinal is given to a new placement.
+
+    With a `room` the cluster itself says that the room exists: the placement is ready. Marks the conference
+    when something changed. Raises ConferenceUnknownError, and ConferenceEndingError for a new placement.
+    """
+    state = (
+        await connection.scalars(
+            select(conferences.c.state).where(conferences.c.id == conference).with_for_update(key_share=True)
+        )
+    ).one_or_none()
+    if state is None:
+        raise ConferenceUnknownError(f"no conference {conference}")
+    known = (
+        await connection.execute(
+            select(placements.c.state).where(
+                placements.c.conference == conference, placements.c.cluster == cluster
+            )
+        )
+    ).one_or_none()
+    if known is None:
+        if state == "ending" and room is None:
+            raise ConferenceEndingError(f"conference {conference} is being deleted")
+        last = select(func.coalesce(func.max(placements.c.ordinal), 0) + 1).where(
+            placements.c.conference == conference
+        )
+        await connection.execute(
+            insert(placements).values(
+                conference=conference,
+                cluster=cluster,
+                ordinal=last.scalar_subquery(),
+                state="wanted" if room is None else "ready",
+                room=room,
+            )
+        )
+    elif room is not None and known.state != "ready":
+        await connection.execute(
+            update(placements)
+            .where(placements.c.conference == conference, placements.c.cluster == cluster)
+            .values(state="ready", room=room, attempts=0, retry_at=None, error=None)
+        )
+    elif room is not None or known.state == "ready":
+        return
+    await work.mark(connection, conference)
+
+
+async def placed(connection: AsyncConnection, conference: str, cluster: str) -> Placed | None:
+    """Return how far the placement has come, None if there is none."""
+    row = (
+        await connection.execute(
+            select(placements.c.state, placements.c.room, placements.c.attempts).where(
+                placements.c.conference == conference, placements.c.cluster == cluster
+            )
+        )
+    ).one_or_none()
+    return None if row is None else Placed(state=row.state, room=row.room, attempts=row.attempts)
+
+
+async def created(
+    connection: AsyncConnection, conference: str, cluster: str, *, instance: str, room: str
+) -> bool:
+    """Note that the room exists, unless it is no longer wanted or the cluster is another instance by now."""
+    same = exists().where(clusters.c.id == cluster, clusters.c.instance == instance)
+    done = await connection.execute(
+        update(placements)
+        .where(
+            placements.c.conference == conference,
+            placements.c.cluster == cluster,
+            placements.c.state == "wanted",
+            same,
+        )
+        .values(state="ready", room=room, attempts=0, retry_at=None, error=None)
+    )
+    return done.rowcount > 0
+
+
+async def create_failed(
+    connection: AsyncConnection, conference: str, cluster: str, *, error: str, delay: float
+) -> None:
+    """Note a failure and try again in `delay` seconds."""
+    await connection.execute(
+        update(placements)
+        .where(
+            placements.c.conference == conference,
+            placements.c.cluster == cluster,
+            placements.c.state == "wanted",
+        )
+        .values(attempts=placements.c.attempts + 1, retry_at=_NOW + timedelta(seconds=delay), error=error)
+    )
+
+
+async def removal_failed(
+    connection: AsyncConnection, conference: str, cluster: str, *, error: str, delay: float
+) -> None:
+    """Note that the room could not be deleted and try again in `delay` seconds."""
+    await connection.execute(
+        update(placements)
+        .where(placements.c.conference == conference, placements.c.cluster == cluster)
+        .values(attempts=placements.c.attempts + 1, retry_at=_NOW + timedelta(seconds=delay), error=error)
+    )
+
+
+async def removed(connection: AsyncConnection, conference: str, cluster: str) -> None:
+    """Forget the placement, with its participants and links."""
+    await connection.execute(
+        delete(placements).where(placements.c.conference == conference, placements.c.cluster == cluster)
+    )
+
+
+async def room_missing(connection: AsyncConnection, conference: str, cluster: str, *, room: str) -> None:
+    """Note that the cluster does not know the room any more: it is wanted again, and its links with it."""
+    gone = await connection.execute(
+        update(placements)
+        .where(
+            placements.c.conference == conference,
+            placements.c.cluster == cluster,
+            placements.c.state == "ready",
+            placements.c.room == room,
+        )
+        .values(state="wanted", room=None, token=None, attempts=0, retry_at=None, error=None)
+    )
+    if gone.rowcount == 0:
+        return
+    await connection.execute(
+        delete(participants).where(participants.c.conference == conference, participants.c.cluster == cluster)
+    )
+    await links.want(connection, cluster, conference=conference)
+    await work.mark(connection, conference)
+
+
+async def give_up(connection: AsyncConnection, conference: str, cluster: str) -> None:
+    """Forget a placement that nobody got into: a join tries another cluster instead."""
+    someone = exists().where(participants.c.conference == conference, participants.c.cluster == cluster)
+    gone = await connection.execute(
+        delete(placements).where(
+            placements.c.conference == conference,
+            placements.c.cluster == cluster,
+            placements.c.state == "wanted",
+            ~someone,
+        )
+    )
+    if gone.rowcount > 0:
+        await work.mark(connection, conference)
+
+
+async def room_token(connection: AsyncConnection, conference: str, cluster: str) -> tuple[str, bytes] | None:
+    """Return (room, sealed token) of a ready placement whose room has come to life, else None."""
+    row = (
+        await connection.execute(
+            select(placements.c.room, placements.c.token).where(
+                placements.c.conference == conference,
+                placements.c.cluster == cluster,
+                placements.c.state == "ready",
+            )
+        )
+    ).one_or_none()
+    if row is None or row.room is None or row.token is None:
+        return None
+    return row.room, row.token

@@ -1,0 +1,93 @@
+"""What clusters report about their rooms: room tokens, and who has really joined.
+
+Reports are idempotent. A room that a cluster reports for a conference that exists is its placement there,
+whoever made it. All functions work inside the caller's transaction, after `clusters.require_lease`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from control.registry import links, work
+from control.registry import placements as _placements
+from control.registry.tables import participants, placements
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+__all__ = ["participant_joined", "participant_left", "room_closed", "room_opened"]
+
+
+async def room_opened(
+    connection: AsyncConnection, conference: str, cluster: str, *, sealed_token: bytes
+) -> bytes | None:
+    """Keep the token of a room that has come to life; return the sealed one that was there before.
+
+    Raises ConferenceUnknownError.
+    """
+    await _placements.ensure(connection, conference, cluster, room=conference)
+    before = (
+        await connection.scalars(
+            select(placements.c.token)
+            .where(placements.c.conference == conference, placements.c.cluster == cluster)
+            .with_for_update(key_share=True)
+        )
+    ).one()
+    await connection.execute(
+        update(placements)
+        .where(placements.c.conference == conference, placements.c.cluster == cluster)
+        .values(token=sealed_token)
+    )
+    await work.mark(connection, conference)
+    return before
+
+
+async def room_closed(connection: AsyncConnection, conference: str, cluster: str) -> None:
+    """Forget the token and everybody in the room; what was linked to it has to be linked anew."""
+    closed = await connection.execute(
+        update(placements)
+        .where(placements.c.conference == conference, placements.c.cluster == cluster)
+        .values(token=None)
+    )
+    if closed.rowcount == 0:
+        return
+    await connection.execute(
+        delete(participants).where(participants.c.conference == conference, participants.c.cluster == cluster)
+    )
+    await links.want(connection, cluster, conference=conference)
+    await work.mark(connection, conference)
+
+
+async def participant_joined(
+    connection: AsyncConnection, conference: str, cluster: str, participant: str, *, user: str, role: str
+) -> None:
+    """Note that somebody is in the room. Raises ConferenceUnknownError."""
+    await _placements.ensure(connection, conference, cluster, room=conference)
+    row = insert(participants).values(
+        conference=conference, cluster=cluster, id=participant, user_name=user, role=role
+    )
+    await connection.execute(
+        row.on_conflict_do_update(
+            index_elements=[participants.c.conference, participants.c.cluster, participants.c.id],
+            set_={"user_name": user, "role": role},
+        )
+    )
+    await work.mark(connection, conference)
+
+
+async def participant_left(
+    connection: AsyncConnection, conference: str, cluster: str, participant: str
+) -> None:
+    """Note that somebody is no longer there."""
+    left = await connection.execute(
+        delete(participants).where(
+            participants.c.conference == conference,
+            participants.c.cluster == cluster,
+            participants.c.id == participant,
+        )
+    )
+    if left.rowcount > 0:
+        await work.mark(connection, conference)

@@ -1,0 +1,114 @@
+"""The engine, and the three ways in which the registry's functions are run on it.
+
+    await store.write(clusters.register, "eu-1", request, sealed_key=…, ttl=6.0)     one transaction, committed
+    await store.read(placements.choices, "standup")                                  one statement, no transaction
+    await store.snapshot(conferences.show, "standup")                                several reads of one moment
+
+A write that loses a deadlock or a serialisation race is run again: registry functions have no effect outside
+their transaction. Raises DatabaseUnavailableError when the database cannot be reached or breaks off.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from control.errors import DatabaseUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+__all__ = ["Store"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_RACES: Final = frozenset({"40001", "40P01"})
+"""SQLSTATE serialization_failure and deadlock_detected."""
+_GONE: Final = ("08", "57P", "53300")
+"""SQLSTATE of lost connections, of a server that stops or starts, and of one without a free connection."""
+_TRIES: Final = 5
+
+
+class Store:
+    """Runs registry functions, which take a connection first, on a pool of connections."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._repeatable = engine.execution_options(isolation_level="REPEATABLE READ")
+
+    async def write(
+        self,
+        function: Callable[Concatenate[AsyncConnection, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run it in a transaction and return what it returned, once that is committed."""
+        with _translated():
+            for _ in range(_TRIES - 1):
+                try:
+                    return await self._write(function, *args, **kwargs)
+                except DBAPIError as error:
+                    if _state(error) not in _RACES:
+                        raise
+            return await self._write(function, *args, **kwargs)
+
+    async def read(
+        self,
+        function: Callable[Concatenate[AsyncConnection, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a function of one statement, saving the round trips of a transaction."""
+        with _translated():
+            async with self._autocommit.connect() as connection:
+                return await function(connection, *args, **kwargs)
+
+    async def snapshot(
+        self,
+        function: Callable[Concatenate[AsyncConnection, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a function of several reads that must agree with each other."""
+        with _translated():
+            async with self._repeatable.connect() as connection:
+                return await function(connection, *args, **kwargs)
+
+    async def _write(
+        self,
+        function: Callable[Concatenate[AsyncConnection, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        async with self._engine.begin() as connection:
+            return await function(connection, *args, **kwargs)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, PoolTimeoutError) as error:
+        raise _unavailable(error) from error
+    except DBAPIError as error:
+        broken = error.connection_invalidated or isinstance(error, InterfaceError | OperationalError)
+        if broken or _state(error).startswith(_GONE):
+            raise _unavailable(error) from error
+        raise
+
+
+def _unavailable(error: Exception) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"the database does not answer ({type(error).__name__}); nothing was changed", retry_after=1
+    )
+
+
+def _state(error: DBAPIError) -> str:
+    return str(getattr(error.orig, "sqlstate", None) or "")
