@@ -18,7 +18,6 @@ from urllib.parse import quote
 
 import aiohttp
 import msgspec
-from yarl import URL
 
 from control.drivers.base import (
     CredentialsRefusedError,
@@ -108,7 +107,7 @@ class OwtConnections:
         return OwtDriver(self, rest_url=rest_url, service_id=service_id, service_key=service_key)
 
     async def send(
-        self, method: str, url: URL, *, body: bytes | None, authorization: str
+        self, method: str, url: str, *, body: bytes | None, authorization: str
     ) -> tuple[int, bytes]:
         """Send one request; return status and body. Raises DriverError for everything below HTTP.
 
@@ -132,7 +131,7 @@ class OwtConnections:
         except aiohttp.ClientResponseError:
             # Its representation shows the request's headers: it is not chained.
             raise MalformedAnswerError("the answer is not HTTP") from None
-        except aiohttp.InvalidURL:
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             raise RequestRefusedError("the rest_url is not a usable URL") from None
         except (aiohttp.ClientError, OSError) as error:
             raise UnreachableError(f"no connection, or it broke ({type(error).__name__})") from error
@@ -236,10 +235,7 @@ class OwtDriver:
 
     async def _call(self, method: str, path: str, *, body: Any = None, timeout: float | None = None) -> bytes:
         """Send a signed request and return the answer's body, or raise what its status means."""
-        try:
-            url = URL(f"{self._base}/{path}", encoded=True)
-        except ValueError:
-            raise RequestRefusedError("the rest_url is not a usable URL") from None
+        url = f"{self._base}/{path}"
         data = None if body is None else msgspec.json.encode(body)
         limit = self._connections.call_timeout if timeout is None else timeout
         try:
@@ -251,7 +247,7 @@ class OwtDriver:
             raise _refusal(status)
         return answer
 
-    async def _signed(self, method: str, url: URL, body: bytes | None) -> tuple[int, bytes]:
+    async def _signed(self, method: str, url: str, body: bytes | None) -> tuple[int, bytes]:
         """Sign and send; where the cluster refuses the signature, sign anew with a later timestamp.
 
         A refused request was not looked at, so repeating it is safe.
@@ -265,7 +261,7 @@ class OwtDriver:
             clock.move_on(stamp)
         return await self._send(method, url, body, clock.stamp())
 
-    async def _send(self, method: str, url: URL, body: bytes | None, stamp: int) -> tuple[int, bytes]:
+    async def _send(self, method: str, url: str, body: bytes | None, stamp: int) -> tuple[int, bytes]:
         header = authorization(self._service_id, self._service_key, timestamp=stamp)
         return await self._connections.send(method, url, body=body, authorization=header)
 

@@ -116,20 +116,22 @@ def _read_host(host: str, *, secure: bool) -> tuple[str, int]:
         name, port = host, str(_HTTPS_PORT if secure else _HTTP_PORT)
     else:
         name, _, port = host.rpartition(":")
-    name = name[1:-1] if name.startswith("[") and name.endswith("]") else name
-    if not (_is_host(name) and _PORT_DIGITS.fullmatch(port) and 1 <= int(port) <= _MAX_PORT):
+    bare = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+    if not (_is_host(bare, ipv6=":" in name or bare != name) and _PORT_DIGITS.fullmatch(port)):
         raise MalformedAnswerError("the token's host is not host:port")
-    return name, int(port)
+    number = int(port)
+    if not 1 <= number <= _MAX_PORT:
+        raise MalformedAnswerError("the token's port is not a port")
+    return bare, number
 
 
-def _is_host(name: str) -> bool:
-    if ":" not in name:
+def _is_host(name: str, *, ipv6: bool) -> bool:
+    if not ipv6:
         return _NAME.fullmatch(name) is not None
     try:
-        IPv6Address(name)
+        return IPv6Address(name).scope_id is None
     except ValueError:
         return False
-    return True
 
 
 def _decode(answer: bytes, kind: type[_T]) -> _T:

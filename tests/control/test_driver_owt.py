@@ -1,0 +1,628 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+import time
+from base64 import b64decode, b64encode
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+
+from causeway.api import BridgeAddress
+from control.drivers import owt_answers
+from control.drivers.base import (
+    Bridges,
+    ClusterDriver,
+    CredentialsRefusedError,
+    DriverError,
+    DriverTimeoutError,
+    MalformedAnswerError,
+    RequestRefusedError,
+    RoomNotFoundError,
+    RoomParticipant,
+    RoomToken,
+    UnreachableError,
+)
+from control.drivers.mauth import MAuthClock, authorization, signature
+from control.drivers.owt import OwtConnections
+from tests.control.owt_stub import OwtStub, Trouble
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+    from pathlib import Path
+
+FINGERPRINT = "ab" * 32
+BRIDGES = Bridges(
+    event=BridgeAddress(host="192.0.2.7", port=7000, fingerprint=FINGERPRINT),
+    media=BridgeAddress(host="192.0.2.8", port=7001, fingerprint="cd" * 32),
+)
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[OwtStub]:
+    async with OwtStub() as stub:
+        yield stub
+
+
+@pytest.fixture
+async def owt() -> AsyncIterator[OwtConnections]:
+    async with OwtConnections() as connections:
+        yield connections
+
+
+def driver_of(owt: OwtConnections, stub: OwtStub) -> ClusterDriver:
+    return owt.driver(rest_url=stub.url, service_id=stub.service_id, service_key=stub.service_key)
+
+
+def cascade(driver: ClusterDriver, *, with_fingerprints: bool = False, bridges: Bridges = BRIDGES) -> Any:
+    return driver.start_cascade(
+        "room-1",
+        token="the room token",
+        self_cluster="us-1",
+        target_cluster="eu-1",
+        bridges=bridges,
+        with_fingerprints=with_fingerprints,
+    )
+
+
+CALLS: dict[str, Callable[[ClusterDriver], Coroutine[Any, Any, Any]]] = {
+    "create_room": lambda d: d.create_room("room-1"),
+    "delete_room": lambda d: d.delete_room("room-1"),
+    "token": lambda d: d.create_token("room-1", user="u", role="presenter", region="eu"),
+    "participants": lambda d: d.list_participants("room-1"),
+    "bridges": lambda d: d.get_bridges("room-1", target_cluster="us-1"),
+    "cascading": cascade,
+}
+every_call = pytest.mark.parametrize("kind", list(CALLS))
+
+
+# --- signatures -------------------------------------------------------------------------------
+
+
+def test_signature_is_base64_of_hex() -> None:
+    # Computed with openssl: printf '1700000000000,0123456789abcdef' | openssl dgst -sha256 -hmac key
+    expected_hex = "d5b1a3da9d5e1ada6fafce1c67792e3c492374decd6dd1ec92d5d05e2c410943"
+    signed = signature("key", timestamp=1700000000000, cnonce="0123456789abcdef")
+    assert b64decode(signed).decode() == expected_hex
+
+
+def test_header_has_every_field_unquoted() -> None:
+    header = authorization("s-1", "key", timestamp=1700000000000, cnonce="00ff")
+    signed = signature("key", timestamp=1700000000000, cnonce="00ff")
+    assert header == (
+        "MAuth realm=http://marte3.dit.upm.es,mauth_signature_method=HMAC_SHA256,mauth_serviceid=s-1,"
+        f"mauth_cnonce=00ff,mauth_timestamp=1700000000000,mauth_signature={signed}"
+    )
+
+
+def test_nonces_differ() -> None:
+    assert authorization("s", "k", timestamp=1) != authorization("s", "k", timestamp=1)
+
+
+@pytest.mark.parametrize("service_id", ["", "a,b", "a=b", "a\r\nX: y", "a b", "ü"])
+def test_service_id_that_the_header_cannot_carry(service_id: str) -> None:
+    with pytest.raises(CredentialsRefusedError, match="service id"):
+        authorization(service_id, "key", timestamp=1)
+
+
+@given(st.lists(st.tuples(st.floats(-5000, 5000), st.booleans()), max_size=60))
+def test_clock_never_goes_back_and_never_leads_by_much(events: list[tuple[float, bool]]) -> None:
+    now = 1_700_000_000.0
+    clock = MAuthClock(step=1000, max_lead=10_000, now=lambda: now)
+    last = 0
+    furthest = 0.0
+    for elapsed, refused in events:
+        now += elapsed
+        furthest = max(furthest, now * 1000)
+        stamp = clock.stamp()
+        assert stamp >= last
+        assert stamp % 1000 == 0
+        assert stamp <= furthest + 10_000
+        last = stamp
+        if refused:
+            clock.move_on(stamp)
+
+
+def test_many_refusals_of_one_timestamp_move_the_clock_once() -> None:
+    clock = MAuthClock(now=lambda: 1000.0)
+    stamp = clock.stamp()
+    for _ in range(20):
+        clock.move_on(stamp)
+    assert clock.stamp() == stamp + 1000
+
+
+async def test_concurrent_requests_pass_the_timestamp_check(owt: OwtConnections, stub: OwtStub) -> None:
+    driver = driver_of(owt, stub)
+    await driver.create_room("room-1")
+    async with asyncio.TaskGroup() as group:
+        for n in range(200):
+            group.create_task(driver.create_token("room-1", user=f"u{n}", role="presenter", region="eu"))
+    assert len(stub.made("token")) == 200
+    # Only requests that straddle a step of the clock can be overtaken, and they are signed anew.
+    assert stub.refused == stub.stale
+
+
+async def test_overtaken_by_another_replica(owt: OwtConnections, stub: OwtStub) -> None:
+    stub.saw_timestamp(int(time.time() * 1000) // 1000 * 1000 + 1000)
+    assert await driver_of(owt, stub).create_room("room-1") == "room-1"
+    assert len(stub.made("create_room")) == 1
+
+
+async def test_wrong_key(owt: OwtConnections, stub: OwtStub) -> None:
+    driver = owt.driver(rest_url=stub.url, service_id=stub.service_id, service_key="another secret")
+    with pytest.raises(CredentialsRefusedError) as caught:
+        await driver.create_room("room-1")
+    assert not caught.value.retryable
+    assert stub.refused == 3
+    assert "another secret" not in str(caught.value)
+
+
+async def test_the_stub_refuses_replays_and_old_timestamps(stub: OwtStub) -> None:
+    def try_it(timestamp: int, cnonce: str) -> bool:
+        return stub._authentic(
+            authorization(stub.service_id, stub.service_key, timestamp=timestamp, cnonce=cnonce)
+        )
+
+    assert try_it(2000, "a")
+    assert try_it(2000, "b")
+    assert not try_it(2000, "b")
+    assert not try_it(1999, "c")
+    assert try_it(2001, "d")
+
+
+# --- rooms ------------------------------------------------------------------------------------
+
+
+async def test_room_gets_the_conference_id(owt: OwtConnections, stub: OwtStub) -> None:
+    assert await driver_of(owt, stub).create_room("room-1") == "room-1"
+    [call] = stub.made("create_room")
+    assert call.body == {"name": "room-1", "options": {"_id": "room-1"}}
+
+
+async def test_room_that_exists_is_created(owt: OwtConnections, stub: OwtStub) -> None:
+    driver = driver_of(owt, stub)
+    await driver.create_room("room-1")
+    assert await driver.create_room("room-1") == "room-1"
+    assert len(stub.rooms) == 1
+
+
+async def test_room_whose_answer_was_lost_is_created(owt: OwtConnections, stub: OwtStub) -> None:
+    stub.behave("create_room", Trouble(lose_answer=True))
+    assert await driver_of(owt, stub).create_room("room-1") == "room-1"
+
+
+async def test_room_that_cannot_be_created_says_why(owt: OwtConnections, stub: OwtStub) -> None:
+    stub.behave("create_room", always=Trouble(status=400))
+    with pytest.raises(RequestRefusedError, match="400"):
+        await driver_of(owt, stub).create_room("room-1")
+
+
+async def test_room_with_another_id_is_no_use(owt: OwtConnections, stub: OwtStub) -> None:
+    stub.behave("create_room", Trouble(body=b'{"_id": "5f0c"}'))
+    with pytest.raises(MalformedAnswerError, match="another id"):
+        await driver_of(owt, stub).create_room("room-1")
+
+
+async def test_delete_is_done_when_the_room_is_gone(owt: OwtConnections, stub: OwtStub) -> None:
+    driver = driver_of(owt, stub)
+    await driver.create_room("room-1")
+    await driver.delete_room("room-1")
+    assert not stub.rooms
+    await driver.delete_room("room-1")
+    assert len(stub.made("delete_room")) == 2
+
+
+@pytest.mark.parametrize("room", ["a/b", "a?b", "a#b", "a%2fb", "ä", "a b", "a:b@c~d", "..a"])
+async def test_room_id_is_one_segment_whatever_it_holds(
+    owt: OwtConnections, stub: OwtStub, room: str
+) -> None:
+    driver = driver_of(owt, stub)
+    await driver.create_room(room)
+    await driver.create_token(room, user="u", role="presenter", region="eu")
+    assert stub.made("token")[0].room == room
+
+
+@pytest.mark.parametrize("room", ["", ".", ".."])
+async def test_room_id_that_would_climb(owt: OwtConnections, stub: OwtStub, room: str) -> None:
+    with pytest.raises(RequestRefusedError, match="not a room id"):
+        await driver_of(owt, stub).delete_room(room)
+    assert not stub.calls
+
+
+async def test_rest_url_with_path_and_slash(owt: OwtConnections) -> None:
+    async with OwtStub(path="/owt/api") as stub:
+        driver = owt.driver(rest_url=stub.url + "/", service_id=stub.service_id, service_key=stub.service_key)
+        assert await driver.create_room("room-1") == "room-1"
+
+
+@pytest.mark.parametrize("url", ["", "http://", "http://[::1", "http://x:99999", "ftp://x", "no url"])
+async def test_rest_url_that_is_none(owt: OwtConnections, url: str) -> None:
+    driver = owt.driver(rest_url=url, service_id="s", service_key="k")
+    with pytest.raises(RequestRefusedError, match="rest_url"):
+        await driver.delete_room("room-1")
+
+
+# --- tokens -----------------------------------------------------------------------------------
+
+
+async def test_token(owt: OwtConnections, stub: OwtStub) -> None:
+    driver = driver_of(owt, stub)
+    await driver.create_room("room-1")
+    token = await driver.create_token("room-1", user="alice", role="presenter", region="eu-west")
+    assert (token.ip, token.port, token.secure) == ("127.0.0.1", 8080, False)
+    assert json.loads(b64decode(token.text))["tokenId"] == "token-1"
+    assert token.text not in repr(token)
+    [call] = stub.made("token")
+    assert call.body == {
+        "preference": {"isp": "isp", "region": "eu-west"},
+        "user": "alice",
+        "role": "presenter",
+    }
+
+
+async def test_token_for_a_room_that_is_not_there(owt: OwtConnections, stub: OwtStub) -> None:
+    with pytest.raises(RoomNotFoundError):
+        await driver_of(owt, stub).create_token("room-1", user="u", role="presenter", region="eu")
+
+
+def token_text(host: Any, **more: Any) -> bytes:
+    return b64encode(json.dumps({"tokenId": "t", "host": host, "signature": "s", **more}).encode())
+
+
+@pytest.mark.parametrize(
+    ("host", "secure", "expected"),
+    [
+        ("192.0.2.1:8080", False, ("192.0.2.1", 8080)),
+        ("portal.example:443", True, ("portal.example", 443)),
+        ("portal.example", True, ("portal.example", 443)),
+        ("portal.example/", False, ("portal.example", 80)),
+        ("[2001:db8::1]:8080", True, ("2001:db8::1", 8080)),
+        ("2001:db8::1:8080", True, ("2001:db8::1", 8080)),
+        ("[2001:db8::1]", True, ("2001:db8::1", 443)),
+    ],
+)
+def test_portal_address(host: str, secure: bool, expected: tuple[str, int]) -> None:
+    token = owt_answers.read_token(token_text(host, secure=secure))
+    assert (token.ip, token.port) == expected
+    assert token.secure is secure
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        ":",
+        ":80",
+        "h:",
+        "h:0",
+        "h:65536",
+        "h:-1",
+        "h:8o",
+        "h:٣",
+        "a b:80",
+        "u@h:80",
+        "h/x:80",
+        "::1",
+        "[x]:80",
+    ],
+)
+def test_portal_address_that_is_none(host: str) -> None:
+    with pytest.raises(MalformedAnswerError):
+        owt_answers.read_token(token_text(host))
+
+
+@pytest.mark.parametrize("answer", [b"", b"%%%", b"e30=", b"bnVsbA==", "ü".encode(), token_text(None)])
+def test_token_that_is_none(answer: bytes) -> None:
+    with pytest.raises(MalformedAnswerError):
+        owt_answers.read_token(answer)
+
+
+answers = st.one_of(
+    st.binary(max_size=200),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(
+                st.sampled_from(["id", "_id", "user", "host", "secure", "eventbridgeip", "eventbridgeport"]),
+                inner,
+                max_size=5,
+            )
+        ),
+        max_leaves=10,
+    ).map(lambda value: json.dumps(value).encode()),
+)
+
+
+@given(answers)
+def test_every_answer_is_read_or_malformed(answer: bytes) -> None:
+    readers: list[Callable[[bytes], object]] = [
+        owt_answers.read_bridges,
+        owt_answers.read_ok,
+        owt_answers.read_participants,
+        owt_answers.read_token,
+        lambda text: owt_answers.read_token(b64encode(text)),
+        lambda text: owt_answers.read_room(text, "room-1"),
+    ]
+    for read in readers:
+        try:
+            read(answer)
+        except MalformedAnswerError:
+            continue
+
+
+def test_deeply_nested_answer_is_malformed() -> None:
+    with pytest.raises(MalformedAnswerError):
+        owt_answers.read_participants(b"[" * 100_000)
+
+
+# --- cascading --------------------------------------------------------------------------------
+
+
+async def test_bridges_is_a_get_with_a_body(owt: OwtConnections, stub: OwtStub) -> None:
+    driver = driver_of(owt, stub)
+    await driver.create_room("room-1")
+    bridges = await driver.get_bridges("room-1", target_cluster="us-1")
+    assert bridges == Bridges(
+        event=BridgeAddress(host="192.0.2.1", port=7700), media=BridgeAddress(host="192.0.2.2", port=7701)
+    )
+    assert stub.made("bridges")[0].body == {"targetCluster": "us-1"}
+
+
+async def test_bridges_with_fingerprints(owt: OwtConnections) -> None:
+    async with OwtStub(fingerprints=True) as stub:
+        driver = driver_of(owt, stub)
+        await driver.create_room("room-1")
+        bridges = await driver.get_bridges("room-1", target_cluster="us-1")
+    assert bridges.event.fingerprint == "e" * 64
+    assert bridges.media is not None
+    assert bridges.media.fingerprint == "d" * 64
+
+
+async def test_bridges_without_media(owt: OwtConnections, stub: OwtStub) -> None:
+    driver = driver_of(owt, stub)
+    await driver.create_room("room-1")
+    stub.bridges = {"eventbridgeip": "192.0.2.1", "eventbridgeport": 7700}
+    assert (await driver.get_bridges("room-1", target_cluster="us-1")).media is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"eventbridgeport": 0},
+        {"eventbridgeport": 65536},
+        {"eventbridgeip": ""},
+        {"eventbridgeip": "a b"},
+        {"eventbridgeip": "h/../x"},
+        {"eventbridgefingerprint": "AB"},
+        {"mediabridgeport": "x"},
+    ],
+)
+async def test_bridges_that_are_none(owt: OwtConnections, stub: OwtStub, wrong: dict[str, Any]) -> None:
+    driver = driver_of(owt, stub)
+    await driver.create_room("room-1")
+    stub.bridges |= wrong
+    with pytest.raises(MalformedAnswerError):
+        await driver.get_bridges("room-1", target_cluster="us-1")
+
+
+async def test_cascading_sends_exactly_the_standard_options(owt: OwtConnections, stub: OwtStub) -> None:
+    driver = driver_of(owt, stub)
+    await driver.create_room("room-1")
+    await cascade(driver)
+    assert stub.made("cascading")[0].body == {
+        "options": {
+            "room": "room-1",
+            "token": "the room token",
+            "selfCluster": "us-1",
+            "targetCluster": "eu-1",
+            "evIP": "192.0.2.7",
+            "evPort": 7000,
+            "mediaIP": "192.0.2.8",
+            "mediaPort": 7001,
+        }
+    }
+
+
+async def test_cascading_without_media_bridge(owt: OwtConnections, stub: OwtStub) -> None:
+    driver = driver_of(owt, stub)
+    await driver.create_room("room-1")
+    await cascade(driver, bridges=Bridges(event=BRIDGES.event, media=None))
+    assert set(stub.made("cascading")[0].body["options"]).isdisjoint({"mediaIP", "mediaPort"})
+
+
+async def test_cascading_with_fingerprints(owt: OwtConnections) -> None:
+    async with OwtStub(fingerprints=True) as stub:
+        driver = driver_of(owt, stub)
+        await driver.create_room("room-1")
+        await cascade(driver, with_fingerprints=True)
+        plain = Bridges(event=BridgeAddress(host="192.0.2.7", port=7000), media=None)
+        await cascade(driver, with_fingerprints=True, bridges=plain)
+        first, second = (call.body["options"] for call in stub.made("cascading"))
+    assert (first["evFingerprint"], first["mediaFingerprint"]) == (FINGERPRINT, "cd" * 32)
+    assert set(second).isdisjoint({"evFingerprint", "mediaFingerprint"})
+
+
+async def test_plain_cluster_refuses_fingerprints_and_the_token_stays_secret(
+    owt: OwtConnections, stub: OwtStub
+) -> None:
+    driver = driver_of(owt, stub)
+    await driver.create_room("room-1")
+    with pytest.raises(RequestRefusedError) as caught:
+        await cascade(driver, with_fingerprints=True)
+    assert "the room token" not in str(caught.value)
+
+
+async def test_cascading_that_is_not_ok(owt: OwtConnections, stub: OwtStub) -> None:
+    stub.behave("cascading", Trouble(body=b"<html>welcome to the hotel</html>"), Trouble(body=b'"ok"'))
+    with pytest.raises(MalformedAnswerError):
+        await cascade(driver_of(owt, stub))
+    await cascade(driver_of(owt, stub))
+
+
+async def test_participants(owt: OwtConnections, stub: OwtStub) -> None:
+    driver = driver_of(owt, stub)
+    await driver.create_room("room-1")
+    assert await driver.list_participants("room-1") == ()
+    stub.participants["room-1"] = [{"id": "p1", "user": "alice", "role": "presenter", "permission": {}}]
+    assert await driver.list_participants("room-1") == (
+        RoomParticipant(id="p1", user="alice", role="presenter"),
+    )
+
+
+# --- trouble ----------------------------------------------------------------------------------
+
+
+@every_call
+@pytest.mark.parametrize(
+    ("trouble", "error"),
+    [
+        (Trouble(status=403), CredentialsRefusedError),
+        (Trouble(status=400), RequestRefusedError),
+        (Trouble(status=302, headers={"Location": "http://127.0.0.1:1/"}), RequestRefusedError),
+        (Trouble(status=500, body=b"secret"), UnreachableError),
+        (Trouble(status=503), UnreachableError),
+        (Trouble(body=b"x" * 2_000_000), MalformedAnswerError),
+    ],
+    ids=["403", "400", "302", "500", "503", "huge"],
+)
+async def test_every_trouble_is_a_driver_error(
+    owt: OwtConnections, stub: OwtStub, kind: Any, trouble: Trouble, error: type[DriverError]
+) -> None:
+    stub.behave(kind, always=trouble)
+    with pytest.raises(error) as caught:
+        await CALLS[kind](driver_of(owt, stub))
+    assert stub.service_key not in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["create_room", "token", "participants", "bridges", "cascading"])
+@pytest.mark.parametrize("body", [b"", b"garbage", b"\xff\xfe", b"[1, 2]", b'{"a": 1}'])
+async def test_garbage(owt: OwtConnections, stub: OwtStub, kind: Any, body: bytes) -> None:
+    stub.behave(kind, always=Trouble(body=body))
+    with pytest.raises(MalformedAnswerError):
+        await CALLS[kind](driver_of(owt, stub))
+
+
+@every_call
+async def test_hanging_cluster(stub: OwtStub, kind: Any) -> None:
+    stub.behave(kind, always=Trouble(hang=True))
+    stub.behave("get_room", always=Trouble(hang=True))
+    async with OwtConnections(call_timeout=0.1, cascade_timeout=0.1) as owt:
+        with pytest.raises(DriverTimeoutError) as caught:
+            await CALLS[kind](driver_of(owt, stub))
+    assert caught.value.retryable
+
+
+async def test_cascading_has_its_own_patience(stub: OwtStub) -> None:
+    stub.behave("cascading", Trouble(hang=True))
+    async with OwtConnections(call_timeout=0.05, cascade_timeout=60.0) as owt:
+        async with asyncio.TaskGroup() as group:
+            call = group.create_task(cascade(driver_of(owt, stub)))
+            await stub.wait_for(lambda: stub.in_flight == 1)
+            await asyncio.wait([call], timeout=0.3)
+            assert not call.done()
+            call.cancel()
+        assert call.cancelled()
+
+
+async def test_cancelled_call_frees_its_connection(stub: OwtStub) -> None:
+    stub.behave("participants", Trouble(hang=True))
+    async with OwtConnections(max_connections=1, max_connections_per_cluster=1) as owt:
+        driver = driver_of(owt, stub)
+        async with asyncio.TaskGroup() as group:
+            call = group.create_task(driver.list_participants("room-1"))
+            await stub.wait_for(lambda: stub.in_flight == 1)
+            call.cancel()
+        assert await driver.create_room("room-1") == "room-1"
+
+
+@every_call
+async def test_nobody_there(owt: OwtConnections, kind: str) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        driver = owt.driver(rest_url=url, service_id="s", service_key="k")
+        with pytest.raises(UnreachableError) as caught:
+            await CALLS[kind](driver)
+    assert caught.value.retryable
+
+
+async def test_peer_that_does_not_speak_http(owt: OwtConnections) -> None:
+    async def speak(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example ESMTP\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(MalformedAnswerError) as caught:
+            await owt.driver(rest_url=url, service_id="s", service_key="k").delete_room("r")
+    assert caught.value.__cause__ is None
+
+
+async def test_closed_connections_are_unreachable(stub: OwtStub) -> None:
+    async with OwtConnections() as owt:
+        driver = driver_of(owt, stub)
+    with pytest.raises(UnreachableError, match="closed"):
+        await driver.create_room("room-1")
+
+
+def test_key_is_in_no_representation() -> None:
+    driver = OwtConnections().driver(rest_url="http://x", service_id="s", service_key="hush")
+    assert "hush" not in repr(driver)
+    assert "tok" not in repr(RoomToken(ip="192.0.2.1", port=1, secure=False, text="tok"))
+
+
+# --- TLS --------------------------------------------------------------------------------------
+
+
+def self_signed(folder: Path) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cluster.example")])
+    now = datetime.now(UTC)
+    addresses = [x509.IPAddress(IPv4Address("127.0.0.1")), x509.IPAddress(IPv6Address("::1"))]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "cluster.pem"
+    file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    return file
+
+
+async def test_tls_is_verified_unless_told_otherwise(tmp_path: Path, owt: OwtConnections) -> None:
+    pem = self_signed(tmp_path)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(pem)
+    async with OwtStub(ssl_context=server) as stub:
+        with pytest.raises(UnreachableError, match="Certificate"):
+            await driver_of(owt, stub).create_room("room-1")
+        assert not stub.calls
+        trusting = ssl.create_default_context(cafile=str(pem))
+        async with OwtConnections(ssl_context=trusting) as knowing:
+            assert await driver_of(knowing, stub).create_room("room-1") == "room-1"
