@@ -3,8 +3,8 @@
     python -m causeway.leash --signal INT [--user NAME] [--parent PID] -- command …
 
 drops to the user (with an empty list of supplementary groups), asks the kernel for `--signal` on the
-parent's death (prctl(2), PR_SET_PDEATHSIG), makes sure that the parent has not died in the meantime, and turns
-into the command: same process id, same open files, same working directory. Linux only.
+parent's death (prctl(2), PR_SET_PDEATHSIG), makes sure that the parent has not died in the meantime, and
+turns into the command: same process id, same open files, same working directory. Linux only.
 
 The kernel's "parent" is the *thread* that forked, not the process: start a leashed program from a thread that
 lives as long as the program shall, such as the one that runs the event loop, never from a pool's worker.
@@ -53,7 +53,9 @@ def main(arguments: list[str]) -> NoReturn:
     parent = _parent(options.get("--parent"))
     if not sys.platform.startswith("linux"):
         _fail("a leash needs Linux (prctl PR_SET_PDEATHSIG)", _EXIT_CANNOT_RUN)
-    prctl = _load_prctl()  # before the user changes: the new one may be unable to read our libraries
+    # Load all before the user changes: the new one may be unable to read our libraries.
+    prctl = _load_prctl()
+    os.get_exec_path()  # imports what execvp needs
     if (user := options.get("--user")) is not None:
         _become(user)
     # Only now: the kernel forgets the wish when the user changes.
