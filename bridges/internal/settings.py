@@ -11,7 +11,7 @@ __all__ = ["InternalSettings"]
 _Seconds = Annotated[float, Meta(gt=0, le=60)]
 
 
-class InternalSettings(Struct, frozen=True, kw_only=True):
+class InternalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one side of an internal connection may take, in bytes, seconds and counts."""
 
     connect_timeout: _Seconds = 2.0

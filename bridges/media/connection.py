@@ -1,0 +1,231 @@
+"""One media connection: a QUIC connection whose first stream says who talks about which room.
+
+A thin shell over the signalling session: it deals the streams out and knows neither the node nor what a track
+does with its bytes. Until the room token has been accepted nothing but the signalling stream is looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+
+from bridges.media.session import DialerSession, ListenerSession, State
+from bridges.wire.errors import SequenceError, WireError
+from bridges.wire.framing import Message, encode
+from bridges.wire.messages import ClusterHello, Ready
+
+if TYPE_CHECKING:
+    from bridges.quic.connection import Connection
+
+__all__ = ["ConnectionOwner", "MediaConnection", "StreamUser", "TrackStream"]
+
+_log: Final = structlog.get_logger(__name__)
+
+_SIGNALLING: Final = 0
+"""The dialer's first stream: QUIC numbers the streams that a client opens 0, 4, 8 …"""
+
+
+class StreamUser(Protocol):
+    """A track, as its stream calls it."""
+
+    def data(self, data: bytes, *, end: bool) -> None:
+        """Take bytes; `end`: the peer writes no more."""
+
+    def ended(self, reason: str) -> None:
+        """Take note that the peer gave the stream up or the connection is gone. The last call."""
+
+
+class ConnectionOwner(Protocol):
+    """Who keeps media connections."""
+
+    def said_hello(self, connection: MediaConnection, hello: ClusterHello) -> None:
+        """Check the token, then call `connection.accept` or `connection.close`."""
+
+    def came_up(self, connection: MediaConnection) -> None:
+        """Take note that tracks may be opened now, in both directions."""
+
+    def wants_track(self, stream: TrackStream) -> StreamUser | None:
+        """Return who serves a stream that the peer opened; None refuses it."""
+
+    def went_down(self, connection: MediaConnection, reason: str) -> None:
+        """Take note that the connection is gone and its streams have been told."""
+
+
+class TrackStream:
+    """One stream of a connection, for one track. `finish` and `reset` end it: no call comes after."""
+
+    def __init__(self, connection: MediaConnection, quic: Connection, stream_id: int) -> None:
+        self._quic = quic
+        self.connection: Final = connection
+        self.id: Final = stream_id
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that were sent and are not yet acknowledged."""
+        return self._quic.backlog(self.id)
+
+    def send(self, data: bytes) -> None:
+        """Send; the caller has looked at the backlog."""
+        if data:
+            self._quic.send(self.id, data)
+
+    def send_message(self, message: Message) -> None:
+        """Send one message."""
+        self._quic.send(self.id, encode(message))
+
+    def finish(self) -> None:
+        """End our half in order: what was sent still arrives."""
+        if self.connection.release(self):
+            self._quic.send(self.id, b"", end=True)
+
+    def reset(self, code: int = 0) -> None:
+        """End both halves now."""
+        if self.connection.release(self):
+            self._quic.reset_stream(self.id, code)
+
+
+class MediaConnection:
+    """Handler of one QUIC connection; `peer` and `room` are known once the hello was sent or has come."""
+
+    def __init__(
+        self,
+        quic: Connection,
+        *,
+        owner: ConnectionOwner,
+        hello: ClusterHello | None,
+        peer: str = "",
+        hello_timeout: float,
+    ) -> None:
+        """Take a connection that was dialled (to `peer`, `hello` to be sent) or accepted (no hello)."""
+        self._quic = quic
+        self._owner = owner
+        self._dialled = hello is not None
+        self._session = ListenerSession() if hello is None else DialerSession(hello)
+        self._users: dict[int, tuple[TrackStream, StreamUser]] = {}
+        self._deadline = asyncio.get_running_loop().call_later(hello_timeout, self._silent)
+        self.peer = peer
+        self.room = "" if hello is None else hello.room
+        self.closed = False
+
+    @property
+    def role(self) -> str:
+        """Who dialled: `dialer` are we, `listener` are we when the peer did."""
+        return "dialer" if self._dialled else "listener"
+
+    @property
+    def up(self) -> bool:
+        """Whether tracks may be opened."""
+        return not self.closed and self._session.state is State.OPEN
+
+    def begin(self) -> None:
+        """Open the signalling stream; for the dialer, once the handler is set. Raises CausewayError."""
+        stream_id = self._quic.open_stream()
+        assert stream_id == _SIGNALLING
+        self._quic.send(_SIGNALLING, self._session.data_to_send())
+
+    def accept(self) -> None:
+        """Let the peer in: its token is right. For the listener; nothing when the connection is gone."""
+        if self.closed:
+            return
+        assert isinstance(self._session, ListenerSession)
+        self._session.accept()
+        self._came_up()
+
+    def open_track(self, user: StreamUser) -> TrackStream:
+        """Open a stream. Raises TooManyStreamsError, ConnectionClosedError."""
+        stream = TrackStream(self, self._quic, self._quic.open_stream())
+        self._users[stream.id] = (stream, user)
+        return stream
+
+    def release(self, stream: TrackStream) -> bool:
+        """Call the stream's user no more; False when that was so already."""
+        return self._users.pop(stream.id, None) is not None
+
+    def close(self, reason: str, code: int = 0) -> None:
+        """Close the connection; streams and owner are told in a moment."""
+        self.closed = True
+        self._deadline.cancel()
+        self._quic.close(code, reason)
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone and everybody has been told."""
+        await self._quic.wait_closed()
+
+    # What the QUIC connection says.
+
+    def stream_data(self, stream_id: int, data: bytes, end: bool) -> None:  # noqa: FBT001 - QUIC's FIN bit
+        """Take bytes of a stream."""
+        if self.closed:
+            return
+        if stream_id == _SIGNALLING:
+            self._signalling(data, end=end)
+            return
+        entry = self._users.get(stream_id)
+        if entry is None and self._is_peers(stream_id):
+            entry = self._admit(stream_id)
+        if entry is not None:
+            entry[1].data(data, end=end)
+
+    def stream_reset(self, stream_id: int, code: int) -> None:
+        """Take note that the peer gave a stream up."""
+        if stream_id == _SIGNALLING:
+            self.close("the signalling stream was reset")
+            return
+        entry = self._users.pop(stream_id, None)
+        if entry is not None:
+            entry[1].ended(f"reset by the peer with 0x{code:x}")
+
+    def connection_lost(self, reason: str) -> None:
+        """Take note that the connection is gone."""
+        self.closed = True
+        self._deadline.cancel()
+        users, self._users = self._users, {}
+        for _stream, user in users.values():
+            user.ended("the connection is gone")
+        self._owner.went_down(self, reason)
+
+    # Signalling
+
+    def _signalling(self, data: bytes, *, end: bool) -> None:
+        session = self._session
+        session.feed(data)
+        answered = False
+        try:
+            while (event := session.next_event()) is not None:
+                answered = answered or isinstance(event, Ready)
+                if isinstance(event, ClusterHello):
+                    self.peer, self.room = event.cluster, event.room
+                    self._owner.said_hello(self, event)
+        except WireError as error:
+            _log.warning("media.refused", peer=self.peer, room=self.room, reason=str(error))
+            self.close("protocol error", error.code)
+            return
+        self._quic.send(_SIGNALLING, session.data_to_send())
+        if end:
+            self.close("the signalling stream has ended")
+        elif answered:
+            self._came_up()
+
+    def _came_up(self) -> None:
+        self._deadline.cancel()
+        self._owner.came_up(self)
+
+    def _silent(self) -> None:
+        _log.warning("media.silent", remote=self._quic.remote, peer=self.peer, room=self.room)
+        self.close("no hello in time", SequenceError.code)
+
+    # Streams that the peer opens
+
+    def _is_peers(self, stream_id: int) -> bool:
+        return bool(stream_id % 2) == self._dialled
+
+    def _admit(self, stream_id: int) -> tuple[TrackStream, StreamUser] | None:
+        stream = TrackStream(self, self._quic, stream_id)
+        user = self._owner.wants_track(stream) if self.up else None
+        if user is None:
+            self._quic.reset_stream(stream_id, SequenceError.code)
+            return None
+        self._users[stream_id] = (stream, user)
+        return stream, user
