@@ -19,9 +19,8 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from control.registry.database import create_engine
+from control.registry.database import create_engine, migrate
 from control.registry.embedded import EmbeddedPostgres
-from control.registry.schema import migrate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator

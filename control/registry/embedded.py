@@ -165,23 +165,24 @@ class EmbeddedPostgres:
     # --- the folder and its owner -------------------------------------------------------------
 
     async def _prepare_folder(self) -> None:
+        """Make our folder and what is missing above it, if the server's user can reach it there."""
+        state, name = self._folder.parent, self._account.name
+        if name is not None and not _exists(name):
+            raise ConfigError(f"no user {name!r}, whom Postgres is to run as")
         try:
-            # Others may pass through, that is all: the server's user must reach its data below.
-            self._folder.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-            self._folder.mkdir(mode=0o711, exist_ok=True)
+            missing = [each for each in (self._folder, *self._folder.parents) if not each.exists()]
+            present = missing[-1].parent if missing else self._folder
+            if name is not None and (barrier := await self._account.barrier(present)) is not None:
+                raise ConfigError(
+                    f"state folder {state}: Postgres runs as user {name!r}, which may not enter {barrier}; "
+                    f"choose another state folder or allow it: chmod o+x {barrier}"
+                )
+            for each in reversed(missing):
+                each.mkdir(exist_ok=True)
+                # Whatever the umask: the server's user must get through, others need not look inside.
+                each.chmod(0o700 if name is None else 0o711)
         except OSError as error:
-            raise ConfigError(f"state folder {self._folder.parent}: {error.strerror}") from None
-        if (name := self._account.name) is None:
-            return
-        try:
-            pwd.getpwnam(name)
-        except KeyError:
-            raise ConfigError(f"no user {name!r}, whom Postgres is to run as") from None
-        if (barrier := await self._account.barrier(self._folder)) is not None:
-            raise ConfigError(
-                f"state folder {self._folder.parent}: Postgres runs as user {name!r}, which may not enter "
-                f"{barrier}; run `chmod o+x {barrier}` or choose another state folder"
-            )
+            raise ConfigError(f"state folder {state}: {error.strerror}") from None
 
     def _open_lock(self) -> int:
         try:
@@ -371,6 +372,14 @@ async def _answers(socket: Path, database: str = DATABASE) -> bool:
     except _NOT_READY:
         return False
     await connection.close(timeout=5)
+    return True
+
+
+def _exists(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
     return True
 
 

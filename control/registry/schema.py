@@ -18,7 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from causeway.errors import ConfigError, UnavailableError
-from control.registry.database import DatabaseSettings, create_engine
+from control.registry.connection import DatabaseSettings, create_engine
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

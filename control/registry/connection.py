@@ -1,0 +1,153 @@
+"""Reaching a PostgreSQL server: its settings, one connection, an engine full of them.
+
+The URL is PostgreSQL's own kind and goes to asyncpg as it is, with everything that asyncpg understands of it:
+`postgresql://user:password@host1:5432,host2:5432/name?target_session_attrs=read-write&sslmode=verify-full`.
+The password of a URL never appears in an error or a log.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import asyncpg
+from msgspec import Meta, Struct
+from sqlalchemy import NullPool
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from causeway.errors import ConfigError, UnavailableError
+from control.registry.programs import MINIMUM_MAJOR
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+__all__ = ["DatabaseSettings", "check_server", "connector", "create_engine"]
+
+Seconds = Annotated[float, Meta(gt=0, le=3600)]
+
+_SCHEMES: Final = ("postgresql", "postgres", "postgresql+asyncpg")
+_NETWORK_MARGIN: Final = 5.0
+"""Seconds beyond the server's own statement timeout after which a silent server counts as gone."""
+
+
+class DatabaseSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[database]`: the registry's PostgreSQL, 15 or newer."""
+
+    url: str = ""
+    """postgresql://user:password@host/name, several hosts allowed with `target_session_attrs=read-write`, TLS
+    with `sslmode=verify-full`. Better given by the environment (CAUSEWAY_DATABASE__URL) than in a file.
+    Default: empty, an embedded server below the state folder."""
+    pool_size: Annotated[int, Meta(ge=1, le=1000)] = 10
+    """Connections held open by one process. Default 10."""
+    pool_timeout: Seconds = 5.0
+    """Seconds to wait for a free connection. Default 5."""
+    connect_timeout: Seconds = 5.0
+    """Seconds for connecting, per host. Default 5."""
+    statement_timeout: Seconds = 10.0
+    """Seconds after which the server gives up a statement. Default 10."""
+    lock_timeout: Seconds = 4.0
+    """Seconds that a statement waits for a lock; should be below `statement_timeout`. Default 4."""
+
+
+def create_engine(
+    url: str, settings: DatabaseSettings | None = None, *, pooled: bool = True, bounded: bool = True
+) -> AsyncEngine:
+    """Return an engine for `url`; nothing is connected yet. Raises ConfigError for a URL of another kind.
+
+    `pooled=False`: a connection for every use. `bounded=False`: statements may take as long as they need.
+    """
+    settings = settings or DatabaseSettings()
+    connect = connector(url, settings, bounded=bounded)
+    if not pooled:
+        return create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=settings.pool_size,
+        max_overflow=0,
+        pool_timeout=settings.pool_timeout,
+        pool_pre_ping=True,  # a connection that a failover or a restart cut is replaced before it is used
+    )
+
+
+def connector(
+    url: str, settings: DatabaseSettings, *, bounded: bool = True
+) -> Callable[[], Awaitable[asyncpg.Connection[asyncpg.Record]]]:
+    """Return a function that opens one asyncpg connection, for engines and for LISTEN.
+
+    Raises ConfigError for a URL of another kind; the function raises UnavailableError when the server does
+    not take us, ConfigError when asyncpg does not understand the URL.
+    """
+    dsn = _dsn(url)
+    session = {"application_name": "causeway", "lock_timeout": _milliseconds(settings.lock_timeout)}
+    if bounded:
+        session["statement_timeout"] = _milliseconds(settings.statement_timeout)
+
+    async def connect() -> asyncpg.Connection[asyncpg.Record]:
+        try:
+            return await asyncpg.connect(
+                dsn,
+                timeout=settings.connect_timeout,
+                command_timeout=settings.statement_timeout + _NETWORK_MARGIN if bounded else None,
+                server_settings=session,
+            )
+        except (
+            OSError,
+            TimeoutError,
+            asyncpg.PostgresError,
+            asyncpg.TargetServerAttributeNotMatched,
+        ) as error:
+            raise UnavailableError(f"database {_place(dsn)}: {_sentence(error, dsn)}") from None
+        except (ValueError, TypeError, asyncpg.InterfaceError) as error:
+            raise ConfigError(f"database.url: {_sentence(error, dsn)}") from None
+
+    return connect
+
+
+async def check_server(url: str, settings: DatabaseSettings) -> None:
+    """Connect once; raises as `connector` does, and ConfigError for a server that is too old."""
+    connection = await connector(url, settings)()
+    try:
+        version = connection.get_server_version()
+    finally:
+        await connection.close(timeout=settings.connect_timeout)
+    if version.major < MINIMUM_MAJOR:
+        raise ConfigError(
+            f"database {_place(_dsn(url))} is PostgreSQL {version.major}, needed is {MINIMUM_MAJOR} or newer"
+        )
+
+
+def _dsn(url: str) -> str:
+    """Return the URL as asyncpg wants it."""
+    scheme, separator, rest = url.strip().partition("://")
+    if not separator or scheme not in _SCHEMES:
+        raise ConfigError("database.url: must begin with postgresql://")
+    return f"postgresql://{rest}"
+
+
+def _place(dsn: str) -> str:
+    """Return what may be shown of a URL: hosts and database name."""
+    parts = urlsplit(dsn)
+    hosts = parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", ["localhost"]))
+    return f"{hosts}{parts.path}"
+
+
+def _sentence(error: Exception, dsn: str) -> str:
+    """Return the error's text without the URL's password, whatever the library wrote into it."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    parts = urlsplit(dsn)
+    passwords = [parts.netloc.rpartition("@")[0].partition(":")[2]]
+    for name in ("password", "sslpassword"):
+        passwords += parse_qs(parts.query).get(name, [])
+    for password in passwords:
+        for form in {password, unquote(password)} - {""}:
+            text = text.replace(form, "***")
+    return text[:300]
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(max(1, round(seconds * 1000)))
