@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
     Picture = NDArray[np.uint8]
 
-__all__ = ["MAX_NUMBER", "MAX_SIDE", "MIN_HEIGHT", "MIN_WIDTH", "MovingPicture", "burn", "read_number"]
+__all__ = [
+    "MAX_NUMBER",
+    "MAX_SIDE",
+    "MIN_HEIGHT",
+    "MIN_WIDTH",
+    "MovingPicture",
+    "burn",
+    "check_size",
+    "read_number",
+]
 
 MAX_NUMBER: Final = (1 << 32) - 1
 MIN_WIDTH: Final = 224
@@ -80,11 +89,12 @@ def _geometry(picture: Picture) -> tuple[int, int]:
     if picture.ndim != 2 or picture.shape[0] % 3:  # noqa: PLR2004 - rows and columns
         raise ValueError(f"not an I420 picture: shape {picture.shape}")
     width, height = picture.shape[1], picture.shape[0] * 2 // 3
-    _check_size(width, height)
+    check_size(width, height)
     return width, height
 
 
-def _check_size(width: int, height: int) -> None:
+def check_size(width: int, height: int) -> None:
+    """Raise ValueError unless a picture of this size, in pixels, can be drawn."""
     if not (MIN_WIDTH <= width <= MAX_SIDE and MIN_HEIGHT <= height <= MAX_SIDE) or width % 2 or height % 2:
         raise ValueError(
             f"picture of {width}×{height}; sides are even, from {MIN_WIDTH}×{MIN_HEIGHT} to {MAX_SIDE}"
@@ -177,7 +187,7 @@ class MovingPicture:
     """
 
     def __init__(self, width: int, height: int) -> None:
-        _check_size(width, height)
+        check_size(width, height)
         self.width = width
         self.height = height
         self._background = _gradient(width, height)

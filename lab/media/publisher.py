@@ -71,6 +71,7 @@ class Publisher:
         self._audio = AudioEncoder()
         self._on_video = on_video
         self._on_audio = on_audio
+        self._video_subscribers = 0
         self._video_wanted = asyncio.Event()
         self._audio_wanted = asyncio.Event()
         self._key_frame_wanted = False
@@ -80,20 +81,16 @@ class Publisher:
         self._frames = self._bytes = self._key_frames = self._requests = self._late = self._sounds = 0
         self._numbers: deque[tuple[int, int]] = deque(maxlen=MAX_PER_LINE)
 
-    def want_video(self, wanted: bool) -> None:  # noqa: FBT001 - the name says what it is
-        """Encode pictures from now on, beginning with a key frame, or stop."""
-        if wanted:
+    def set_video_subscribers(self, count: int) -> None:
+        """Encode pictures while `count` is not 0; a growing count makes the next one a key frame."""
+        if count > self._video_subscribers:
             self._key_frame_wanted = True
-            self._video_wanted.set()
-        else:
-            self._video_wanted.clear()
+        self._video_subscribers = count
+        _set(self._video_wanted, count)
 
-    def want_audio(self, wanted: bool) -> None:  # noqa: FBT001 - the name says what it is
-        """Encode sound from now on, or stop."""
-        if wanted:
-            self._audio_wanted.set()
-        else:
-            self._audio_wanted.clear()
+    def set_audio_subscribers(self, count: int) -> None:
+        """Encode sound while `count` is not 0."""
+        _set(self._audio_wanted, count)
 
     def request_key_frame(self) -> None:
         """Make the next picture a key frame."""
@@ -166,3 +163,10 @@ class Publisher:
         self._frames += 1
         self._bytes += len(frame.payload)
         self._key_frames += frame.key_frame
+
+
+def _set(event: asyncio.Event, count: int) -> None:
+    if count:
+        event.set()
+    else:
+        event.clear()

@@ -38,7 +38,6 @@ class StreamReceiver:
         from_cluster: str,
         *,
         thread: ThreadPoolExecutor,
-        on_key_frame_wanted: Callable[[], None],
         max_waiting: int = 50,
         key_frame_interval: float = 0.25,
     ) -> None:
@@ -47,7 +46,8 @@ class StreamReceiver:
         """Whether the stream is there; for the report."""
         self.subscribed = False
         self._thread = thread
-        self._on_key_frame_wanted = on_key_frame_wanted
+        self.on_key_frame_wanted: Callable[[], None] = lambda: None
+        """Set by whoever holds the present subscription."""
         self._key_frame_interval = key_frame_interval
         self._asked_at = float("-inf")
         self._video = VideoDecoder()
@@ -144,4 +144,4 @@ class StreamReceiver:
         now = time.monotonic()
         if now - self._asked_at >= self._key_frame_interval:
             self._asked_at = now
-            self._on_key_frame_wanted()
+            self.on_key_frame_wanted()
