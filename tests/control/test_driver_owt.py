@@ -5,7 +5,7 @@ import json
 import socket
 import ssl
 import time
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from hypothesis import given
-from hypothesis import strategies as st
 
 from causeway.api import BridgeAddress
-from control.drivers import owt_answers
 from control.drivers.base import (
     Bridges,
     ClusterDriver,
@@ -33,7 +30,7 @@ from control.drivers.base import (
     RoomToken,
     UnreachableError,
 )
-from control.drivers.mauth import MAuthClock, authorization, signature
+from control.drivers.mauth import authorization
 from control.drivers.owt import OwtConnections
 from tests.control.owt_stub import OwtStub, Trouble
 
@@ -87,58 +84,6 @@ every_call = pytest.mark.parametrize("kind", list(CALLS))
 
 
 # --- signatures -------------------------------------------------------------------------------
-
-
-def test_signature_is_base64_of_hex() -> None:
-    # Computed with openssl: printf '1700000000000,0123456789abcdef' | openssl dgst -sha256 -hmac key
-    expected_hex = "d5b1a3da9d5e1ada6fafce1c67792e3c492374decd6dd1ec92d5d05e2c410943"
-    signed = signature("key", timestamp=1700000000000, cnonce="0123456789abcdef")
-    assert b64decode(signed).decode() == expected_hex
-
-
-def test_header_has_every_field_unquoted() -> None:
-    header = authorization("s-1", "key", timestamp=1700000000000, cnonce="00ff")
-    signed = signature("key", timestamp=1700000000000, cnonce="00ff")
-    assert header == (
-        "MAuth realm=http://marte3.dit.upm.es,mauth_signature_method=HMAC_SHA256,mauth_serviceid=s-1,"
-        f"mauth_cnonce=00ff,mauth_timestamp=1700000000000,mauth_signature={signed}"
-    )
-
-
-def test_nonces_differ() -> None:
-    assert authorization("s", "k", timestamp=1) != authorization("s", "k", timestamp=1)
-
-
-@pytest.mark.parametrize("service_id", ["", "a,b", "a=b", "a\r\nX: y", "a b", "ü"])
-def test_service_id_that_the_header_cannot_carry(service_id: str) -> None:
-    with pytest.raises(CredentialsRefusedError, match="service id"):
-        authorization(service_id, "key", timestamp=1)
-
-
-@given(st.lists(st.tuples(st.floats(-5000, 5000), st.booleans()), max_size=60))
-def test_clock_never_goes_back_and_never_leads_by_much(events: list[tuple[float, bool]]) -> None:
-    now = 1_700_000_000.0
-    clock = MAuthClock(step=1000, max_lead=10_000, now=lambda: now)
-    last = 0
-    furthest = 0.0
-    for elapsed, refused in events:
-        now += elapsed
-        furthest = max(furthest, now * 1000)
-        stamp = clock.stamp()
-        assert stamp >= last
-        assert stamp % 1000 == 0
-        assert stamp <= furthest + 10_000
-        last = stamp
-        if refused:
-            clock.move_on(stamp)
-
-
-def test_many_refusals_of_one_timestamp_move_the_clock_once() -> None:
-    clock = MAuthClock(now=lambda: 1000.0)
-    stamp = clock.stamp()
-    for _ in range(20):
-        clock.move_on(stamp)
-    assert clock.stamp() == stamp + 1000
 
 
 async def test_concurrent_requests_pass_the_timestamp_check(owt: OwtConnections, stub: OwtStub) -> None:
@@ -273,97 +218,6 @@ async def test_token(owt: OwtConnections, stub: OwtStub) -> None:
 async def test_token_for_a_room_that_is_not_there(owt: OwtConnections, stub: OwtStub) -> None:
     with pytest.raises(RoomNotFoundError):
         await driver_of(owt, stub).create_token("room-1", user="u", role="presenter", region="eu")
-
-
-def token_text(host: Any, **more: Any) -> bytes:
-    return b64encode(json.dumps({"tokenId": "t", "host": host, "signature": "s", **more}).encode())
-
-
-@pytest.mark.parametrize(
-    ("host", "secure", "expected"),
-    [
-        ("192.0.2.1:8080", False, ("192.0.2.1", 8080)),
-        ("portal.example:443", True, ("portal.example", 443)),
-        ("portal.example", True, ("portal.example", 443)),
-        ("portal.example/", False, ("portal.example", 80)),
-        ("[2001:db8::1]:8080", True, ("2001:db8::1", 8080)),
-        ("2001:db8::1:8080", True, ("2001:db8::1", 8080)),
-        ("[2001:db8::1]", True, ("2001:db8::1", 443)),
-    ],
-)
-def test_portal_address(host: str, secure: bool, expected: tuple[str, int]) -> None:
-    token = owt_answers.read_token(token_text(host, secure=secure))
-    assert (token.ip, token.port) == expected
-    assert token.secure is secure
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        "",
-        ":",
-        ":80",
-        "h:",
-        "h:0",
-        "h:65536",
-        "h:-1",
-        "h:8o",
-        "h:٣",
-        "a b:80",
-        "u@h:80",
-        "h/x:80",
-        "::1",
-        "[x]:80",
-    ],
-)
-def test_portal_address_that_is_none(host: str) -> None:
-    with pytest.raises(MalformedAnswerError):
-        owt_answers.read_token(token_text(host))
-
-
-@pytest.mark.parametrize("answer", [b"", b"%%%", b"e30=", b"bnVsbA==", "ü".encode(), token_text(None)])
-def test_token_that_is_none(answer: bytes) -> None:
-    with pytest.raises(MalformedAnswerError):
-        owt_answers.read_token(answer)
-
-
-answers = st.one_of(
-    st.binary(max_size=200),
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(max_size=20),
-        lambda inner: (
-            st.lists(inner, max_size=4)
-            | st.dictionaries(
-                st.sampled_from(["id", "_id", "user", "host", "secure", "eventbridgeip", "eventbridgeport"]),
-                inner,
-                max_size=5,
-            )
-        ),
-        max_leaves=10,
-    ).map(lambda value: json.dumps(value).encode()),
-)
-
-
-@given(answers)
-def test_every_answer_is_read_or_malformed(answer: bytes) -> None:
-    readers: list[Callable[[bytes], object]] = [
-        owt_answers.read_bridges,
-        owt_answers.read_ok,
-        owt_answers.read_participants,
-        owt_answers.read_token,
-        lambda text: owt_answers.read_token(b64encode(text)),
-        lambda text: owt_answers.read_room(text, "room-1"),
-    ]
-    for read in readers:
-        try:
-            read(answer)
-        except MalformedAnswerError:
-            continue
-
-
-def test_deeply_nested_answer_is_malformed() -> None:
-    with pytest.raises(MalformedAnswerError):
-        owt_answers.read_participants(b"[" * 100_000)
 
 
 # --- cascading --------------------------------------------------------------------------------
