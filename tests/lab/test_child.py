@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from causeway.backoff import Backoff
-from lab.child import TRANSITIONS, ChildLife, Event, ImpossibleEventError, State
+from lab.launcher.child import TRANSITIONS, ChildLife, Event, ImpossibleEventError, State
 
 HANDED_IN = [event for event in Event if event is not Event.GIVEN_UP]
 

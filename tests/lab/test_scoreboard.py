@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from lab import reports
+from lab.launcher.scoreboard import Scoreboard
 from lab.reports import Number, Published, Received, Report
-from lab.scoreboard import Scoreboard
 
 
 def published(t: float, frames: int, numbers: list[Number] | None = None, audio: int = 0) -> bytes:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from causeway.backoff import Backoff
-from lab.child import State
-from lab.supervisor import Child, ChildFailedError, ChildSpec, Supervisor, last_lines
+from lab.launcher.child import State
+from lab.launcher.supervisor import Child, ChildFailedError, ChildSpec, Supervisor, last_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -267,7 +267,7 @@ def test_last_lines_are_few_and_of_a_missing_file_none(tmp_path: Path) -> None:
 LAUNCHER = """
 import asyncio, pathlib, sys
 import structlog
-from lab.supervisor import ChildSpec, Supervisor
+from lab.launcher.supervisor import ChildSpec, Supervisor
 
 async def main(directory):
     up = asyncio.Event()

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from lab.table import ClusterRow, LinkRow, ParticipantRow, Snapshot, bit_rate, line, render, summary
-from lab.verdict import Verdict
+from lab.launcher.table import ClusterRow, LinkRow, ParticipantRow, Snapshot, bit_rate, line, render, summary
+from lab.launcher.verdict import Verdict
 
 SNAPSHOT = Snapshot(
     elapsed=12.34,

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.verdict import FrameLedger, Mark
+from lab.launcher.verdict import FrameLedger, Mark
 
 
 def marks(*numbers: int, start: int = 1000) -> list[Mark]:

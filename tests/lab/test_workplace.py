@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from causeway.errors import ConfigError
-from lab.workplace import free_ports, region_names, require_free, toml, workplace, write_private
+from lab.launcher.workplace import free_ports, region_names, require_free, toml, workplace, write_private
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from lab import reports
+from lab.launcher.verdict import FrameLedger, Mark
 from lab.media.clock import VIDEO_CLOCK
-from lab.verdict import FrameLedger, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

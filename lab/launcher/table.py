@@ -16,7 +16,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from lab.verdict import Verdict
+    from lab.launcher.verdict import Verdict
 
 __all__ = ["ClusterRow", "LinkRow", "ParticipantRow", "Snapshot", "bit_rate", "line", "render", "summary"]
 
@@ -79,7 +79,9 @@ class ParticipantRow:
     p99: float | None = None
     """Delay from capture to arrival across the bridges, milliseconds."""
     dropped: int = 0
-    """Pictures that were sent and never arrived, or could not be decoded."""
+    """Pictures that arrived and were not decoded; for a publisher, frames that it dropped."""
+    longest_gap: float = 0.0
+    """Seconds between two pictures decoded one after the other, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,7 @@ def summary(snapshot: Snapshot, verdict: Verdict) -> str:
         else:
             lines.append(
                 f"{row.region}: decoded {row.frames} pictures, received {row.audio} audio frames, "
-                f"frame delay {_delay(row)}, dropped {row.dropped}"
+                f"frame delay {_delay(row)}, dropped {row.dropped}, longest gap {row.longest_gap:.1f} s"
             )
     for cluster in snapshot.clusters:
         restarts = f", restarted {cluster.restarts} times" if cluster.restarts else ""

@@ -1,9 +1,9 @@
 """Start child processes, keep them running, and leave none behind.
 
-A thin shell around lab.child: each child has one keeper task that starts it on a leash (causeway.leash),
-waits for its readiness condition, restarts it as its life says, and stops it when cancelled: SIGTERM, then
-SIGKILL to its whole process group. Leaving the supervisor cancels all keepers at once, so all children stop
-in parallel.
+A thin shell around `child`: each child has one keeper task that starts it on a leash (causeway.leash), waits
+for its readiness condition, restarts it as its life says, and stops it when cancelled: SIGTERM, then SIGKILL
+to its whole process group. Leaving the supervisor cancels all keepers at once, so all children stop in
+parallel.
 This module must not know what the children are.
 """
 
@@ -22,7 +22,7 @@ import structlog
 
 from causeway.errors import CausewayError
 from causeway.leash import leashed
-from lab.child import ChildLife, Event, State
+from lab.launcher.child import ChildLife, Event, State
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

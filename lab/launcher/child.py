@@ -3,7 +3,7 @@
 The rules: a child starts, and runs once its readiness condition held. One that ends without having been told
 to is started again after a pause that grows while it keeps failing, unless it may not be restarted or has
 never been ready: then it has failed, and so has the laboratory. Everything that changes a state is in
-TRANSITIONS; the shell (lab.supervisor) only says what happened.
+TRANSITIONS; the shell (lab.launcher.supervisor) only says what happened.
 """
 
 from __future__ import annotations
