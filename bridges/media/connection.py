@@ -13,7 +13,6 @@ import structlog
 
 from bridges.media.session import DialerSession, ListenerSession, State
 from bridges.wire.errors import SequenceError, WireError
-from bridges.wire.framing import Message, encode
 from bridges.wire.messages import ClusterHello, Ready
 
 if TYPE_CHECKING:
@@ -58,6 +57,7 @@ class TrackStream:
 
     def __init__(self, connection: MediaConnection, quic: Connection, stream_id: int) -> None:
         self._quic = quic
+        self._over = False
         self.connection: Final = connection
         self.id: Final = stream_id
 
@@ -67,23 +67,24 @@ class TrackStream:
         return self._quic.backlog(self.id)
 
     def send(self, data: bytes) -> None:
-        """Send; the caller has looked at the backlog."""
-        if data:
+        """Send; the caller has looked at the backlog. Nothing after the end."""
+        if data and not self._over:
             self._quic.send(self.id, data)
-
-    def send_message(self, message: Message) -> None:
-        """Send one message."""
-        self._quic.send(self.id, encode(message))
 
     def finish(self) -> None:
         """End our half in order: what was sent still arrives."""
-        if self.connection.release(self):
+        if self._end():
             self._quic.send(self.id, b"", end=True)
 
     def reset(self, code: int = 0) -> None:
         """End both halves now."""
-        if self.connection.release(self):
+        if self._end():
             self._quic.reset_stream(self.id, code)
+
+    def _end(self) -> bool:
+        over, self._over = self._over, True
+        self.connection.release(self)
+        return not over
 
 
 class MediaConnection:
@@ -139,9 +140,9 @@ class MediaConnection:
         self._users[stream.id] = (stream, user)
         return stream
 
-    def release(self, stream: TrackStream) -> bool:
-        """Call the stream's user no more; False when that was so already."""
-        return self._users.pop(stream.id, None) is not None
+    def release(self, stream: TrackStream) -> None:
+        """Call the stream's user no more."""
+        self._users.pop(stream.id, None)
 
     def close(self, reason: str, code: int = 0) -> None:
         """Close the connection; streams and owner are told in a moment."""

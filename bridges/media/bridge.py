@@ -1,0 +1,326 @@
+"""The media bridge: frames between this cluster's agents and other clusters' media bridges.
+
+A worker of its cluster (RpcService). The cluster orders links, asks for tracks of other clusters (`publish`)
+and says where its own tracks are to be had (`linkup`). Composition and decisions; the parts are in this
+package's other modules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+import msgspec
+import structlog
+from msgspec import Meta
+
+from bridges.internal.listener import DuplicateSourceError, InternalListener
+from bridges.media.links import Links
+from bridges.media.pull import PulledTrack
+from bridges.media.push import LinkAddress, PushedTrack
+from bridges.node.cascading import parse_cascading
+from bridges.node.port import RpcError
+from bridges.quic import listen
+from bridges.wire.objects import Id, TrackRequest
+from causeway.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from bridges.media.connection import TrackStream
+    from bridges.node.cascading import CascadingOptions
+    from bridges.node.port import ClusterNode
+    from bridges.quic import Certificate, Listener
+    from bridges.settings import BridgeSettings
+
+__all__ = ["MediaBridge"]
+
+_log: Final = structlog.get_logger(__name__)
+
+_OK: Final = "ok"
+
+T = TypeVar("T")
+
+
+class _Publish(msgspec.Struct, kw_only=True, rename="camel"):
+    """The third argument of `publish`: tracks of the cluster `cluster`, wanted here."""
+
+    cluster: Id
+    room: Id
+    pub_args: Annotated[list[TrackRequest], Meta(min_length=1, max_length=16)]
+    origin_type: str = "webrtc"
+
+
+class _Linkup(msgspec.Struct):
+    """The second argument of `linkup`."""
+
+    audio: LinkAddress | None = None
+    video: LinkAddress | None = None
+
+
+class MediaBridge:
+    """One cluster's media bridge. `start`, then `run` until cancelled."""
+
+    def __init__(self, node: ClusterNode, settings: BridgeSettings, certificate: Certificate) -> None:
+        self._node = node
+        self._settings = settings
+        self._limits = settings.media
+        self._certificate = certificate
+        self._listener: Listener | None = None
+        self._internal: InternalListener | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._links = Links(
+            cluster=settings.cluster,
+            node=node,
+            user=self,
+            quic=settings.quic,
+            settings=settings.media,
+            spawn=self._spawn,
+        )
+        self._pulled: dict[str, list[PulledTrack]] = {}
+        self._pulled_count = 0
+        self._pushed: dict[str, PushedTrack] = {}
+
+    @property
+    def port(self) -> int:
+        """The UDP port that other clusters' media bridges dial; known once started."""
+        assert self._listener is not None
+        return self._listener.port
+
+    @property
+    def internal_port(self) -> int:
+        """The TCP port at which this cluster's agents get the tracks that were pulled."""
+        assert self._internal is not None
+        return self._internal.port
+
+    async def start(self) -> None:
+        """Listen. Raises UnavailableError when an address is taken."""
+        host = self._settings.host
+        try:
+            self._internal = await InternalListener.start(host, settings=self._limits.internal)
+        except OSError as error:
+            raise UnavailableError(
+                f"cannot listen on {host} (TCP): {error.strerror or error}; choose another address"
+            ) from None
+        try:
+            self._listener = await listen(
+                host,
+                self._settings.media_port,
+                certificate=self._certificate,
+                on_connection=self._links.accept,
+                settings=self._settings.quic,
+            )
+        except BaseException:
+            await self._internal.close()
+            raise
+        _log.info("media.listening", host=host, port=self.port, internal_port=self.internal_port)
+
+    async def run(self) -> None:
+        """Work until cancelled; then end tracks, close connections, stop listening."""
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                await asyncio.Event().wait()
+        finally:
+            self._tasks = None
+            self._unpublish_all()
+            self._links.close_all("the bridge stops")
+            if self._listener is not None:
+                self._listener.close()
+            if self._internal is not None:
+                await self._internal.close()
+
+    # --- RpcService: the cluster calls ----------------------------------------------------------
+
+    async def handle(self, method: str, args: list[Any]) -> Any:
+        """Serve one call of the cluster; raises RpcError."""
+        match method, args:
+            case "getInfo", []:
+                return {
+                    "id": self._node.worker_id,
+                    "ip": self._settings.public_host,
+                    "port": self.port,
+                    "fingerprint": self._certificate.fingerprint,
+                }
+            case "getInternalAddress", []:
+                return {"ip": self._settings.host, "port": self.internal_port}
+            case "getNode", [_]:
+                return self._node.worker_id
+            case "getStats", []:
+                return self._stats()
+        self._order(method, args)
+        return _OK
+
+    def _order(self, method: str, args: list[Any]) -> None:
+        """Do what the cluster orders; raises RpcError."""
+        match method, args:
+            case "startCascading", _:
+                self._start_cascading(parse_cascading(args))
+            case "destroyRoom", [str(room)]:
+                self._room_gone(room)
+            case "publish", [str(session), "mediabridge", options]:
+                self._publish(session, _read("publish", options, _Publish))
+            case "unpublish", [str(session)]:
+                self._unpublish(session)
+            case "subscribe", [str(connection_id), *_]:
+                self._pushed_track(connection_id)
+            case "linkup", [str(connection_id), origin]:
+                self._linkup(connection_id, _read("linkup", origin, _Linkup))
+            case "cutoff", [str(connection_id)]:
+                self._pushed_track(connection_id).unlink()
+            case "unsubscribe", [str(connection_id)]:
+                self._pushed_track(connection_id).end("unsubscribed by the node", unsubscribe=False)
+            case _:
+                raise RpcError(f"no such method, or not with these arguments: {method!r}")
+
+    def node_connected(self) -> None:
+        """Bring the wanted links up."""
+        self._links.node_connected()
+
+    def node_lost(self) -> None:
+        """End every track, as the node has forgotten them, and with them the connections."""
+        self._unpublish_all()
+        for track in list(self._pushed.values()):
+            track.end("the connection to our cluster broke", unsubscribe=False)
+        self._links.node_lost()
+
+    # --- LinkUser: the connections report -------------------------------------------------------
+
+    def link_up(self, peer: str, room: str) -> None:
+        """Pull what waits for this connection."""
+        for tracks in list(self._pulled.values()):
+            for track in tracks:
+                if (track.peer, track.room) == (peer, room):
+                    track.attach()
+
+    def wants_track(self, stream: TrackStream) -> PushedTrack | None:
+        """Hear what a peer wants on a stream that it opened."""
+        if len(self._pushed) >= self._limits.max_tracks:
+            _log.warning("track.refused", peer=stream.connection.peer, tracks=len(self._pushed))
+            return None
+        return PushedTrack(stream, node=self._node, on_wanted=self._wanted, settings=self._limits)
+
+    # --- inside: links --------------------------------------------------------------------------
+
+    def _start_cascading(self, options: CascadingOptions) -> None:
+        if options.self_cluster != self._settings.cluster:
+            raise RpcError(f"selfCluster: this bridge belongs to {self._settings.cluster!r}")
+        if options.target_cluster == options.self_cluster:
+            raise RpcError("targetCluster: a cluster does not cascade with itself")
+        if options.media_ip is None or options.media_port is None:
+            raise RpcError("mediaIP, mediaPort: needed by the media bridge")
+        if options.media_fingerprint is None and not self._settings.quic.insecure_unpinned:
+            raise RpcError("mediaFingerprint: needed, as this bridge only trusts certificates that it knows")
+        self._links.want(options)
+
+    def _room_gone(self, room: str) -> None:
+        self._links.room_gone(room)
+        for session in [session for session, tracks in self._pulled.items() if tracks[0].room == room]:
+            self._unpublish(session)
+        for track in list(self._pushed.values()):
+            if track.room == room:
+                track.end("the room is gone", unsubscribe=False)
+
+    # --- inside: tracks that come in ------------------------------------------------------------
+
+    def _publish(self, session: str, options: _Publish) -> None:
+        if session in self._pulled:
+            raise RpcError(f"publish: there is already a session {session}")
+        if self._pulled_count + len(options.pub_args) > self._limits.max_tracks:
+            raise RpcError(f"publish: {self._pulled_count} tracks are pulled already")
+        tracks: list[PulledTrack] = []
+        try:
+            for request in options.pub_args:
+                tracks.append(self._pulled_track(session, options, request))  # noqa: PERF401 - what was made before an error is undone
+        except DuplicateSourceError as error:
+            for track in tracks:
+                track.close()
+            raise RpcError(f"publish: {error}") from None
+        self._pulled[session] = tracks
+        self._pulled_count += len(tracks)
+        for track in tracks:
+            track.attach()
+
+    def _pulled_track(self, session: str, options: _Publish, request: TrackRequest) -> PulledTrack:
+        assert self._internal is not None
+        return PulledTrack(
+            request,
+            cluster=self._settings.cluster,
+            peer=options.cluster,
+            room=options.room,
+            session=session,
+            origin_type=options.origin_type,
+            listener=self._internal,
+            connection=lambda: self._links.current(options.cluster, options.room),
+            settings=self._limits,
+        )
+
+    def _unpublish(self, session: str) -> None:
+        tracks = self._pulled.pop(session, None)
+        if tracks is None:
+            raise RpcError(f"unpublish: there is no session {session}")
+        self._pulled_count -= len(tracks)
+        for track in tracks:
+            track.close()
+
+    def _unpublish_all(self) -> None:
+        for session in list(self._pulled):
+            self._unpublish(session)
+
+    # --- inside: tracks that go out -------------------------------------------------------------
+
+    def _wanted(self, track: PushedTrack) -> None:
+        """Start a track that a peer has named, unless its connection id is somebody else's."""
+        former = self._pushed.get(track.connection_id)
+        if former is not None:
+            if (former.peer, former.room) != (track.peer, track.room):
+                track.refuse("the connection id is in use")
+                return
+            former.end("pulled anew")
+        self._pushed[track.connection_id] = track
+        self._spawn(self._push(track, former))
+
+    async def _push(self, track: PushedTrack, former: PushedTrack | None) -> None:
+        try:
+            await track.run(former)
+        finally:
+            if self._pushed.get(track.connection_id) is track:
+                del self._pushed[track.connection_id]
+
+    def _pushed_track(self, connection_id: str) -> PushedTrack:
+        track = self._pushed.get(connection_id)
+        if track is None:
+            raise RpcError(f"there is no connection {connection_id}")
+        return track
+
+    def _linkup(self, connection_id: str, origin: _Linkup) -> None:
+        track = self._pushed_track(connection_id)
+        assert track.wanted is not None
+        address = origin.video if track.wanted.kind == "video" else origin.audio
+        if address is None:
+            raise RpcError(f"linkup: {connection_id} is a track of {track.wanted.kind}")
+        track.link(address)
+
+    # --- inside: figures and tasks --------------------------------------------------------------
+
+    def _stats(self) -> dict[str, Any]:
+        return {
+            "links": self._links.stats(),
+            "tracks": [
+                *(track.stats() for tracks in self._pulled.values() for track in tracks),
+                *(track.stats() for track in self._pushed.values()),
+            ],
+            "refused_tokens": self._links.refused_tokens,
+        }
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        if self._tasks is None:
+            work.close()
+            raise RpcError("the bridge is not running")
+        return self._tasks.create_task(work)
+
+
+def _read(method: str, value: Any, spec: type[T]) -> T:
+    try:
+        return msgspec.convert(value, spec)
+    except msgspec.ValidationError as error:
+        raise RpcError(f"{method}: {error}") from None

@@ -1,0 +1,26 @@
+"""What a connection or stream of the media bridge is closed with. Below 0x110 are the wire's own."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = ["CloseCode"]
+
+
+class CloseCode(IntEnum):
+    """Why we gave it up; the peer's log shows the number. The values are the event bridge's."""
+
+    DONE = 0x0
+    """Nobody wants the track any more."""
+    TOKEN_REFUSED = 0x110
+    """The token is not the room's, or there is no such room here."""
+    SUPERSEDED = 0x111
+    """A newer connection of the same cluster and room took its place."""
+    NODE_LOST = 0x113
+    """The conference node cannot be reached; come again."""
+    NOT_WANTED = 0x114
+    """The room is gone here, or the link was called off."""
+    TIMED_OUT = 0x115
+    """Nothing was said in time."""
+    BUSY = 0x116
+    """Too many tracks or tokens at once, or the token is not checked yet; come again."""

@@ -1,0 +1,241 @@
+"""A track that comes from another cluster: pulled on one QUIC stream, offered as a source inside this one.
+
+The track outlives its stream: when the connection goes, it waits for the next one and is pulled again. It
+decides nothing about who may have it and speaks to no node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from bridges.media.session import PullerSession, State
+from bridges.quic import ConnectionClosedError, TooManyStreamsError
+from bridges.wire.errors import SequenceError, WireError
+from bridges.wire.frame import Feedback, FeedbackCommand, MediaFrame
+from bridges.wire.framing import encode
+from bridges.wire.messages import SubscribeOptions, TrackHello
+from bridges.wire.objects import MediaOptions, TrackRequest
+from causeway.backoff import Backoff
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bridges.internal.listener import InternalListener
+    from bridges.media.connection import MediaConnection, TrackStream
+    from bridges.media.settings import MediaSettings
+
+__all__ = ["PulledTrack"]
+
+_log: Final = structlog.get_logger(__name__)
+
+_MAX_FEEDBACK_BACKLOG: Final = 16 << 10
+
+
+class PulledTrack:
+    """One track of `peer`, for the subscription `session`. Raises DuplicateSourceError when made twice.
+
+    `connection` returns the connection to pull over, None while there is none; call `attach` when there is
+    one again.
+    """
+
+    def __init__(
+        self,
+        request: TrackRequest,
+        *,
+        cluster: str,
+        peer: str,
+        room: str,
+        session: str,
+        origin_type: str,
+        listener: InternalListener,
+        connection: Callable[[], MediaConnection | None],
+        settings: MediaSettings,
+    ) -> None:
+        self.id: Final = request.id
+        self.kind: Final = request.type
+        self.peer: Final = peer
+        self.room: Final = room
+        self._hello = TrackHello(id=request.id, kind=request.type)
+        self._options = SubscribeOptions(
+            room=room,
+            cluster=cluster,
+            connection_id=f"quic-{session}-{request.id}",
+            media=MediaOptions(tracks=[request]),
+            origin_type=origin_type,
+        )
+        self._connection = connection
+        self._settings = settings
+        self._backoff = Backoff(base=settings.redial_base, cap=settings.redial_cap)
+        self._stream: TrackStream | None = None
+        self._session: PullerSession | None = None
+        self._decodable = False
+        self._key_frame_wanted = False
+        self._asking: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self._dropped = 0
+        self.frames = 0
+        """Frames that came and went on to the source."""
+        self.bytes = 0
+        """Bytes of these frames, headers included."""
+        self.key_frame_requests = 0
+        """Requests that went to the peer."""
+        self._source = listener.add_source(request.id, on_feedback=self._asked)
+
+    def attach(self) -> None:
+        """Pull, if there is a connection and the track is not being pulled."""
+        if self._closed or self._stream is not None:
+            return
+        connection = self._connection()
+        if connection is None:
+            return
+        self._cancel(self._retry)
+        try:
+            self._stream = connection.open_track(self)
+        except (TooManyStreamsError, ConnectionClosedError) as error:
+            self._again(str(error))
+            return
+        self._session = PullerSession(
+            self._hello, self._options, max_frame_bytes=self._settings.max_frame_bytes
+        )
+        self._decodable = self.kind != "video"
+        self._deadline = self._loop.call_later(self._settings.hello_timeout, self._unanswered)
+        self._stream.send(self._session.data_to_send())
+
+    def close(self) -> None:
+        """Stop pulling and take the source away."""
+        self._closed = True
+        self._source.close()
+        stream = self._detach()
+        self._cancel(self._retry)
+        if stream is not None:
+            stream.reset()
+
+    def stats(self) -> dict[str, Any]:
+        """Return the figures of this track, as getStats shows them."""
+        return {
+            "id": self.id,
+            "room": self.room,
+            "peer": self.peer,
+            "direction": "in",
+            "kind": self.kind,
+            "frames": self.frames,
+            "bytes": self.bytes,
+            "dropped_frames": self._dropped + self._source.dropped,
+            "key_frame_requests": self.key_frame_requests,
+        }
+
+    # What the stream says.
+
+    def data(self, data: bytes, *, end: bool) -> None:
+        """Take bytes of the stream."""
+        stream, session = self._stream, self._session
+        assert stream is not None
+        assert session is not None
+        session.feed(data)
+        try:
+            while self._stream is stream and (event := session.next_event()) is not None:
+                if isinstance(event, MediaFrame):
+                    self._frame(event)
+                else:
+                    self._answered(stream, session)
+        except WireError as error:
+            self._give_up(str(error), error.code)
+            return
+        if end and self._stream is stream:
+            self._detach()
+            stream.finish()
+            self._again("the peer ended the track")
+
+    def ended(self, reason: str) -> None:
+        """Take note that the stream is gone."""
+        self._detach()
+        self._again(reason)
+
+    def _answered(self, stream: TrackStream, session: PullerSession) -> None:
+        self._cancel(self._deadline)
+        stream.send(session.data_to_send())
+        if self.kind == "video":
+            self._want_key_frame()
+
+    def _frame(self, frame: MediaFrame) -> None:
+        if self.kind == "video" and frame.key_frame:
+            self._decodable = True
+            self._key_frame_wanted = False
+        if not self._decodable:
+            self._dropped += 1
+            return
+        self._backoff.reset()
+        self.frames += 1
+        self.bytes += len(frame.raw)
+        self._source.write(frame)
+
+    # Key frames
+
+    def _asked(self, feedback: Feedback) -> None:
+        """Take what subscribers, or their gates, ask of the source."""
+        if feedback.command is FeedbackCommand.REQUEST_KEY_FRAME:
+            if self.kind == "video":
+                self._want_key_frame()
+        elif self._flowing:
+            self._send(feedback)
+
+    def _want_key_frame(self) -> None:
+        """Ask for a key frame, now or when the interval is over, until one has come."""
+        self._key_frame_wanted = True
+        if self._asking is None:
+            self._ask()
+
+    def _ask(self) -> None:
+        self._asking = None
+        # Before the peer's answer nothing may be sent; the answer asks by itself.
+        if not self._key_frame_wanted or not self._flowing:
+            return
+        self._send(Feedback.request_key_frame())
+        self.key_frame_requests += 1
+        self._asking = self._loop.call_later(self._settings.key_frame_interval, self._ask)
+
+    def _send(self, feedback: Feedback) -> None:
+        if self._stream is not None and self._stream.backlog <= _MAX_FEEDBACK_BACKLOG:
+            self._stream.send(encode(feedback))
+
+    @property
+    def _flowing(self) -> bool:
+        return self._session is not None and self._session.state is State.FLOWING
+
+    # Ends and new beginnings
+
+    def _unanswered(self) -> None:
+        self._deadline = None
+        self._give_up("the peer does not answer", SequenceError.code)
+
+    def _give_up(self, reason: str, code: int) -> None:
+        stream = self._detach()
+        if stream is not None:
+            stream.reset(code)
+        self._again(reason)
+
+    def _detach(self) -> TrackStream | None:
+        self._cancel(self._asking)
+        self._cancel(self._deadline)
+        self._asking = self._deadline = None
+        stream, self._stream, self._session = self._stream, None, None
+        return stream
+
+    def _again(self, reason: str) -> None:
+        """Pull again a little later; without a connection by then, the next one will call `attach`."""
+        if self._closed:
+            return
+        delay = self._backoff.next_delay()
+        _log.info("track.interrupted", track=self.id, peer=self.peer, reason=reason, retry_in=round(delay, 3))
+        self._cancel(self._retry)
+        self._retry = self._loop.call_later(delay, self.attach)
+
+    def _cancel(self, handle: asyncio.TimerHandle | None) -> None:
+        if handle is not None:
+            handle.cancel()
