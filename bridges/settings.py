@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from bridges.event.settings import EventSettings
+from bridges.media.settings import MediaSettings
 from bridges.node.websocket import NodeSettings
 from bridges.quic import QuicSettings
 from causeway.telemetry import LogSettings
@@ -45,6 +46,8 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """`[bridge.node]`"""
     event: EventSettings = EventSettings()
     """`[bridge.event]`"""
+    media: MediaSettings = MediaSettings()
+    """`[bridge.media]`"""
 
     @property
     def public_host(self) -> str:
