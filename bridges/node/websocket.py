@@ -115,10 +115,14 @@ class WebSocketNode:
     async def find_conference_node(self, room: str) -> str:
         """Return the RPC id of the conference node that runs `room`.
 
-        Raises RpcError when the cluster cannot give one, NodeUnreachableError when it does not answer.
+        Raises RpcError when the conference agent says that there is no such room, NodeUnreachableError when
+        the cluster does not answer or has no conference agent at the moment.
         """
         args = ["conference", room, "preference", _RESERVE_MS]
-        scheduled = await self.call(CLUSTER_MANAGER, "schedule", args)
+        try:
+            scheduled = await self.call(CLUSTER_MANAGER, "schedule", args)
+        except RpcError as error:
+            raise NodeUnreachableError(str(error)) from None
         try:
             worker = msgspec.convert(scheduled, _Scheduled)
             node = await self.call(worker.id, "getNode", [{"room": room, "task": room}])

@@ -1,0 +1,319 @@
+"""The event bridge: conference events between this cluster's nodes and other clusters' event bridges.
+
+A worker of its cluster (RpcService): the cluster orders links and gives events; the bridge dials, listens,
+checks the tokens of those who dial, and keeps what is wanted up. One QUIC connection per other cluster, one
+stream per conference. Composition and decisions; the parts are in this package's other modules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import structlog
+
+from bridges.event.codes import CloseCode
+from bridges.event.delivery import Delivery
+from bridges.event.figures import Figures
+from bridges.event.links import Dialler, Link
+from bridges.event.session import EventSession, Role
+from bridges.event.streams import PeerConnection
+from bridges.node.cascading import parse_cascading
+from bridges.node.port import NodeUnreachableError, RpcError
+from bridges.quic import listen
+from bridges.wire.messages import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from bridges.event.streams import EventStream
+    from bridges.node.cascading import CascadingOptions
+    from bridges.node.port import ClusterNode
+    from bridges.quic import Certificate, Connection, Listener
+    from bridges.settings import BridgeSettings
+
+__all__ = ["EventBridge"]
+
+log = structlog.get_logger(__name__)
+
+_OK: Final = "ok"
+
+
+class _Message(msgspec.Struct):
+    """The second argument of `notify`: which stream an `initialize` is for."""
+
+    type: str | None = None
+    session: str | None = None
+    stream: str | None = None
+
+
+class EventBridge:
+    """One cluster's event bridge. `start`, then `run` until cancelled."""
+
+    def __init__(self, node: ClusterNode, settings: BridgeSettings, certificate: Certificate) -> None:
+        self._node = node
+        self._settings = settings
+        self._limits = settings.event
+        self._certificate = certificate
+        self._listener: Listener | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._node_up = asyncio.Event()
+        self._links: dict[tuple[str, str], tuple[Link, asyncio.Task[None]]] = {}
+        self._dialler = Dialler(self, settings.event, settings.quic)
+        self._delivery = Delivery(node, settings.event, spawn=self._spawn, room_gone=self._room_gone)
+        self._checks = 0
+        self._figures = Figures(max_entries=settings.event.max_links)
+        self._refused_tokens = 0
+
+    @property
+    def port(self) -> int:
+        """The UDP port that other clusters' event bridges dial; known once started."""
+        assert self._listener is not None
+        return self._listener.port
+
+    async def start(self) -> None:
+        """Listen. Raises UnavailableError when the address is taken."""
+        self._listener = await listen(
+            self._settings.host,
+            self._settings.event_port,
+            certificate=self._certificate,
+            on_connection=self._accept,
+            settings=self._settings.quic,
+        )
+        log.info("event.listening", host=self._settings.host, port=self.port)
+
+    async def run(self) -> None:
+        """Work until cancelled; then end streams, close connections, stop listening."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self._tasks = None
+                self._end_all("the bridge stops")
+                if self._listener is not None:
+                    self._listener.close()
+
+    # --- RpcService: the cluster calls ----------------------------------------------------------
+
+    async def handle(self, method: str, args: list[Any]) -> Any:
+        """Serve one call of the cluster; raises RpcError."""
+        match method, args:
+            case "getInfo", []:
+                return {
+                    "id": self._node.worker_id,
+                    "ip": self._settings.public_host,
+                    "port": self.port,
+                    "fingerprint": self._certificate.fingerprint,
+                }
+            case "startCascading", _:
+                return self._start_cascading(parse_cascading(args))
+            case "notify", [str(node), message, data]:
+                return self._notify(node, message, data)
+            case "destroyRoom", [str(room)]:
+                self._room_gone(room)
+                return _OK
+            case "getStats", []:
+                return self._stats()
+        raise RpcError(f"no such method, or not with these arguments: {method!r}")
+
+    def node_connected(self) -> None:
+        """Bring the wanted links up."""
+        self._delivery.node_connected()
+        self._node_up.set()
+
+    def node_lost(self) -> None:
+        """End all streams: the peers then remove what came from us, as our nodes did with what was theirs."""
+        self._end_all("the connection to our cluster broke")
+
+    # --- StreamOwner: the streams report --------------------------------------------------------
+
+    def token_presented(self, stream: EventStream, room: str, token: str) -> None:
+        """Check a dialer's token with the conference node of the room, for every conference anew."""
+        if self._checks >= self._limits.max_checks or len(self._delivery.table) >= self._limits.max_links:
+            stream.refuse(CloseCode.BUSY, "too much at once")
+        elif stream.peer == self._settings.cluster:
+            stream.refuse(CloseCode.TOKEN_REFUSED, "the peer poses as this very cluster")
+        else:
+            self._checks += 1
+            self._spawn(self._check(stream, room, token))
+
+    def stream_opened(self, stream: EventStream) -> None:
+        """Announce the stream to its conference node, which answers with `initialize` for the peer."""
+        self._figures.opened(stream)
+        log.info("link.open", peer=stream.peer, room=stream.room, role=stream.role.name.lower())
+        self._delivery.begin(stream)
+
+    def event_received(self, stream: EventStream, event: Event) -> None:
+        """Hand an event of the peer to our conference node."""
+        self._delivery.event(stream, event)
+
+    def stream_ended(self, stream: EventStream, reason: str) -> None:
+        """Tell our conference node that the peer is gone."""
+        if not stream.room or not stream.node:
+            return
+        log.info("link.ended", peer=stream.peer, room=stream.room, reason=reason)
+        self._figures.ended(stream)
+        self._delivery.end(stream)
+
+    # --- inside: listening ----------------------------------------------------------------------
+
+    def _accept(self, connection: Connection) -> PeerConnection:
+        return PeerConnection(
+            connection, self, settings=self._limits, make_session=self._make_listener_session
+        )
+
+    def _make_listener_session(self) -> EventSession | None:
+        if not self._node_up.is_set():
+            return None  # nobody here could check a token
+        return EventSession.listener(
+            max_event_bytes=self._limits.max_event_bytes,
+            max_hello_bytes=self._limits.max_hello_bytes,
+            max_unchecked_bytes=self._limits.max_unchecked_bytes,
+        )
+
+    async def _check(self, stream: EventStream, room: str, token: str) -> None:
+        try:
+            node = await self._node.find_conference_node(room)
+            expected = await self._node.call(node, "getRoomToken", [])
+        except RpcError:
+            self._refuse(stream, room, "there is no such room")
+        except NodeUnreachableError as error:
+            if not stream.ended:
+                stream.refuse(CloseCode.NODE_LOST, f"the token cannot be checked: {error}")
+        else:
+            if stream.ended:
+                return
+            if _same(token, expected):
+                stream.accept(room, node)
+            else:
+                self._refuse(stream, room, "wrong token")
+        finally:
+            self._checks -= 1
+
+    def _refuse(self, stream: EventStream, room: str, reason: str) -> None:
+        if not stream.ended:
+            self._refused_tokens += 1
+            log.warning("link.refused", peer=stream.peer, room=room, reason=reason)
+            stream.refuse(CloseCode.TOKEN_REFUSED, reason)
+
+    # --- inside: dialling -----------------------------------------------------------------------
+
+    def _start_cascading(self, options: CascadingOptions) -> str:
+        if options.self_cluster != self._settings.cluster:
+            raise RpcError(f"selfCluster: this bridge belongs to {self._settings.cluster!r}")
+        if options.target_cluster == options.self_cluster:
+            raise RpcError("targetCluster: a cluster does not cascade with itself")
+        if options.ev_fingerprint is None and not self._settings.quic.insecure_unpinned:
+            raise RpcError("evFingerprint: needed, as this bridge only trusts certificates that it knows")
+        key = (options.target_cluster, options.room)
+        known = self._links.get(key)
+        if known is not None and known[0].options == options:
+            known[0].hurry()
+            return _OK
+        if known is None and len(self._links) >= self._limits.max_links:
+            raise RpcError(f"there are {len(self._links)} links already")
+        self._drop_link(key)
+        link = Link(
+            options,
+            self._node,
+            self._dialler,
+            self._limits,
+            current=self._delivery.table.current,
+            node_up=self._node_up.wait,
+        )
+        self._links[key] = (link, self._spawn(self._keep(key, link)))
+        log.info("link.wanted", peer=options.target_cluster, room=options.room, host=options.ev_ip)
+        return _OK
+
+    async def _keep(self, key: tuple[str, str], link: Link) -> None:
+        try:
+            await link.run()
+        finally:
+            if key in self._links and self._links[key][0] is link:
+                del self._links[key]
+
+    def _drop_link(self, key: tuple[str, str]) -> None:
+        known = self._links.pop(key, None)
+        if known is not None:
+            known[1].cancel()
+
+    def _room_gone(self, room: str) -> None:
+        """Want no link of the room any more, and end its streams."""
+        for key in [key for key in self._links if key[1] == room]:
+            self._drop_link(key)
+        for stream in self._delivery.table.sessions():
+            if stream.room == room:
+                stream.give_up(CloseCode.NOT_WANTED, "the room is gone")
+        self._figures.forget(room)
+
+    # --- inside: events of our nodes ------------------------------------------------------------
+
+    def _notify(self, node: str, message: Any, data: Any) -> str:
+        """Send a node's event on: `initialize` to the one stream that it names, others to all of its."""
+        try:
+            about = msgspec.convert(message, _Message)
+            event = msgspec.convert(data, Event)
+        except msgspec.ValidationError as error:
+            raise RpcError(f"notify: {error}") from None
+        for stream in self._delivery.table.sessions():
+            if stream.node != node:
+                continue
+            if about.type == "initialize":
+                if (stream.session, stream.stream) == (about.session, about.stream):
+                    stream.send_initialize(event)
+            elif stream.initialized:
+                stream.send(event)
+        return _OK
+
+    # --- inside: figures ------------------------------------------------------------------------
+
+    def _stats(self) -> dict[str, Any]:
+        links = []
+        for peer, room in self._links.keys() | {(s.peer, s.room) for s in self._delivery.table.sessions()}:
+            current = self._delivery.table.current(peer, room)
+            link = self._links.get((peer, room))
+            dials = link is not None and (current is None or current.role is Role.DIALER)
+            links.append(
+                self._figures.describe(
+                    peer,
+                    room,
+                    role="dialer" if dials else "listener",
+                    current=current,
+                    error=link[0].error if link is not None and current is None else "",
+                )
+            )
+        return {
+            "links": links,
+            "connections_dialled": len(self._dialler),
+            "connections_accepted": 0 if self._listener is None else self._listener.connections,
+            "refused_tokens": self._refused_tokens,
+            "overflows": self._delivery.overflows,
+            "rejected_events": self._delivery.rejected,
+        }
+
+    # --- inside: all of it ----------------------------------------------------------------------
+
+    def _end_all(self, reason: str) -> None:
+        """End the streams without a word to our nodes, which know already or do not listen."""
+        self._node_up.clear()
+        self._delivery.node_lost()
+        for stream in self._delivery.table.sessions():
+            stream.give_up(CloseCode.NODE_LOST, reason)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        if self._tasks is None:
+            work.close()
+            raise RpcError("the bridge is not running")
+        return self._tasks.create_task(work)
+
+
+def _same(token: str, expected: Any) -> bool:
+    """Compare in constant time; what is no text, or no token at all, fits nothing."""
+    return (
+        isinstance(expected, str)
+        and bool(expected)
+        and hmac.compare_digest(token.encode(), expected.encode())
+    )

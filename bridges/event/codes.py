@@ -1,0 +1,26 @@
+"""What a stream of the event bridge is reset with. Below 0x110 are the wire's own (bridges.wire.errors)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = ["CloseCode"]
+
+
+class CloseCode(IntEnum):
+    """Why we gave a stream up; the peer's log shows the number."""
+
+    TOKEN_REFUSED = 0x110
+    """The token is not the room's, or there is no such room here."""
+    SUPERSEDED = 0x111
+    """A newer stream of the same cluster and room took its place."""
+    TOO_SLOW = 0x112
+    """Events wait beyond the limit; a new stream begins with the whole state."""
+    NODE_LOST = 0x113
+    """The conference node cannot be reached; come again."""
+    NOT_WANTED = 0x114
+    """The room is gone here, or the link was called off."""
+    TIMED_OUT = 0x115
+    """The stream did not open in time."""
+    BUSY = 0x116
+    """Too many links, or too many tokens are being checked; come again."""

@@ -1,0 +1,638 @@
+"""Two event bridges over real QUIC, each with a real WebSocket to a scripted cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from bridges.event.bridge import EventBridge
+from bridges.event.codes import CloseCode
+from bridges.event.settings import EventSettings
+from bridges.node.websocket import NodeSettings, WebSocketNode
+from bridges.quic import Certificate, Connection, QuicSettings, dial
+from bridges.settings import BridgeSettings
+from bridges.wire import framing, messages
+from bridges.wire.messages import BridgeHello, Event, Ready
+from tests.bridges.node_stub import SECRET, NodeStub, StubRpcError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+WAIT = 10.0
+QUIC = QuicSettings(idle_timeout=0.6, keepalive=0.15, handshake_timeout=2.0)
+EVENT = EventSettings(retry_base=0.02, retry_cap=0.2, node_call_timeout=0.5)
+NODE = NodeSettings(retry_base=0.02, retry_cap=0.1, ping_interval=0.3, ping_timeout=0.6)
+
+ALICE = {
+    "id": "p1",
+    "user": "alice",
+    "role": "presenter",
+    "origin": {"isp": "isp", "region": "region"},
+    "futureField": [1, 2.5, None, {"ü": "ß"}],
+}
+
+
+class Site:
+    """A cluster with its event bridge."""
+
+    def __init__(self, cluster: str, node: NodeStub, settings: BridgeSettings) -> None:
+        self.cluster = cluster
+        self.node = node
+        self.settings = settings
+        self.certificate = Certificate.self_signed(cluster)
+        self.carrier = WebSocketNode(
+            node.url, secret=SECRET, purpose="eventbridge", host="127.0.0.1", settings=settings.node
+        )
+        self.bridge = EventBridge(self.carrier, settings, self.certificate)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        await self.bridge.start()
+        self._tasks = [
+            asyncio.create_task(self.bridge.run()),
+            asyncio.create_task(self.carrier.run(self.bridge, info={"port": self.bridge.port})),
+        ]
+        await self.node.joined("eventbridge")
+        async with asyncio.timeout(WAIT):
+            await self.carrier.wait_joined()
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        assert all(isinstance(result, asyncio.CancelledError) for result in results), results
+
+    async def call(self, method: str, *args: Any) -> Any:
+        return await self.node.call(await self.node.joined("eventbridge"), method, *args)
+
+    async def cascade(self, target: Site, room: str, **changes: Any) -> None:
+        """Order this site to dial `target` for `room`."""
+        info = await target.call("getInfo")
+        options = {
+            "room": room,
+            "token": target.node.rooms[room].token if room in target.node.rooms else "none",
+            "selfCluster": self.cluster,
+            "targetCluster": target.cluster,
+            "evIP": info["ip"],
+            "evPort": info["port"],
+            "evFingerprint": info["fingerprint"],
+            "mediaIP": "127.0.0.1",
+            "mediaPort": 1,
+        }
+        assert await self.call("startCascading", {**options, **changes}) == "ok"
+
+    async def link(self, room: str) -> dict[str, Any] | None:
+        """Return what getStats says of the link for `room`."""
+        links: list[dict[str, Any]] = (await self.call("getStats"))["links"]
+        return next((link for link in links if link["room"] == room), None)
+
+    async def until_link(self, room: str, condition: Callable[[dict[str, Any] | None], object]) -> None:
+        async with asyncio.timeout(WAIT):
+            while not condition(await self.link(room)):  # each turn is a call over a real socket
+                pass
+
+
+@asynccontextmanager
+async def sites(
+    *clusters: str, rooms: tuple[str, ...] = ("room-1",), event: EventSettings = EVENT
+) -> AsyncIterator[list[Site]]:
+    async with AsyncExitStack() as stack:
+        made = []
+        for cluster in clusters or ("west", "east"):
+            node = await stack.enter_async_context(NodeStub())
+            for room in rooms:
+                node.room(room, token=f"{cluster}-{room}-token")
+            settings = BridgeSettings(
+                cluster=cluster,
+                node_url=node.url,
+                node_secret=SECRET,
+                quic=QUIC,
+                event=event,
+                node=NODE,
+            )
+            site = Site(cluster, node, settings)
+            stack.push_async_callback(site.stop)
+            await site.start()
+            made.append(site)
+        yield made
+
+
+async def initialized(site: Site, peer: Site, room: str = "room-1", *, times: int = 1) -> None:
+    """Wait until a site's node has got the peer's state."""
+    await site.node.until(lambda: site.node.rooms[room].types(peer.cluster).count("initialize") >= times)
+
+
+def up(link: dict[str, Any] | None) -> bool:
+    return link is not None and link["state"] == "up"
+
+
+async def test_info_names_address_and_fingerprint() -> None:
+    async with sites("west") as [west]:
+        assert await west.call("getInfo") == {
+            "id": west.carrier.worker_id,
+            "ip": "127.0.0.1",
+            "port": west.bridge.port,
+            "fingerprint": west.certificate.fingerprint,
+        }
+        purpose, worker, info = west.node.joins[0]
+        assert purpose == "eventbridge"
+        assert worker == west.carrier.worker_id
+        assert info["port"] == west.bridge.port
+        assert info["purpose"] == "eventbridge"
+        assert info["state"] == 2
+
+
+async def test_state_and_events_cross_both_ways_unchanged() -> None:
+    async with sites() as [west, east]:
+        west.node.rooms["room-1"].initialize = {"participants": {"p1": ALICE}, "streams": {}}
+        east.node.rooms["room-1"].initialize = {
+            "participants": {},
+            "streams": {"s1": {"id": "s1", "media": {"tracks": []}, "odd": {"x": [True]}}},
+        }
+        await west.cascade(east, "room-1")
+        await initialized(east, west)
+        await initialized(west, east)
+        assert east.node.rooms["room-1"].of("west") == [
+            {"type": "initialize", "data": west.node.rooms["room-1"].initialize}
+        ]
+        assert west.node.rooms["room-1"].of("east") == [
+            {"type": "initialize", "data": east.node.rooms["room-1"].initialize}
+        ]
+        said = [
+            {"type": "addParticipant", "data": {**ALICE, "id": "p2"}},
+            {"type": "setStreamMute", "data": {"id": "s1", "track": "audio", "muted": True, "new": 1}},
+            {"type": "removeParticipant", "data": "p2"},
+        ]
+        for event in said:
+            await west.node.emit("room-1", event)
+            await east.node.emit("room-1", event)
+        await east.node.until(lambda: len(east.node.rooms["room-1"].of("west")) == 4)
+        await west.node.until(lambda: len(west.node.rooms["room-1"].of("east")) == 4)
+        assert east.node.rooms["room-1"].of("west")[1:] == said
+        assert west.node.rooms["room-1"].of("east")[1:] == said
+
+        dialer, listener = await west.link("room-1"), await east.link("room-1")
+        expected = {
+            "room": "room-1",
+            "state": "up",
+            "events_in": 4,
+            "events_out": 4,
+            "connects": 1,
+            "error": "",
+        }
+        assert dialer == {"peer": "east", "role": "dialer", **expected}
+        assert listener == {"peer": "west", "role": "listener", **expected}
+
+
+async def test_wrong_token_is_refused_and_a_right_one_replaces_it() -> None:
+    async with sites() as [west, east]:
+        await west.cascade(east, "room-1", token="guessed")
+        await west.until_link("room-1", lambda link: link is not None and "TOKEN_REFUSED" in link["error"])
+        stats = await east.call("getStats")
+        assert stats["refused_tokens"] >= 1
+        assert not any(method == "onCascadingConnected" for _, method, _ in east.node.calls)
+        assert east.node.rooms["room-1"].events == []
+        assert await east.link("room-1") is None
+        await west.cascade(east, "room-1")
+        await initialized(east, west)
+
+
+async def test_unknown_room_at_the_listener_is_refused() -> None:
+    async with sites() as [west, east]:
+        west.node.room("only-west")
+        await west.cascade(east, "only-west")
+        await west.until_link("only-west", lambda link: link is not None and "TOKEN_REFUSED" in link["error"])
+
+
+async def test_room_unknown_to_the_own_node_ends_the_link() -> None:
+    async with sites() as [west, east]:
+        east.node.room("only-east")
+        await west.cascade(east, "only-east")
+        await west.until_link("only-east", lambda link: link is None)
+        assert not any(method == "getRoomToken" for _, method, _ in east.node.calls)
+
+
+async def test_nothing_is_taken_before_the_token() -> None:
+    async with sites("east") as [east]:
+        connection, probe = await knock(east)
+        stream = connection.open_stream()
+        connection.send(stream, encoded(Ready(target="liar")))
+        connection.send(stream, encoded(Event(type="removeParticipant", data="p1")))
+        assert await probe.reset_code(stream) == 0x102
+        early = connection.open_stream()
+        connection.send(
+            early,
+            encoded(Ready(target="liar"))
+            + encoded(BridgeHello(room="room-1", token="wrong"))
+            + encoded(Event(type="removeParticipant", data="p1")),
+        )
+        assert await probe.reset_code(early) == CloseCode.TOKEN_REFUSED
+        assert east.node.rooms["room-1"].events == []
+        assert not any(method == "onCascadingConnected" for _, method, _ in east.node.calls)
+        connection.close()
+        await connection.wait_closed()
+
+
+async def test_the_first_streams_token_does_not_open_the_second() -> None:
+    async with sites("east", rooms=("room-1", "room-2")) as [east]:
+        connection, probe = await knock(east)
+        good = connection.open_stream()
+        connection.send(
+            good,
+            encoded(Ready(target="west")) + encoded(BridgeHello(room="room-1", token="east-room-1-token")),
+        )
+        await east.node.until(lambda: any(m == "onCascadingConnected" for _, m, _ in east.node.calls))
+        bad = connection.open_stream()
+        connection.send(
+            bad,
+            encoded(Ready(target="west")) + encoded(BridgeHello(room="room-2", token="east-room-1-token")),
+        )
+        assert await probe.reset_code(bad) == CloseCode.TOKEN_REFUSED
+        assert good not in probe.resets
+        connection.close()
+        await connection.wait_closed()
+
+
+async def test_a_peer_that_poses_as_us_is_refused() -> None:
+    async with sites("east") as [east]:
+        connection, probe = await knock(east)
+        stream = connection.open_stream()
+        hello = BridgeHello(room="room-1", token="east-room-1-token")
+        connection.send(stream, encoded(Ready(target="east")) + encoded(hello))
+        assert await probe.reset_code(stream) == CloseCode.TOKEN_REFUSED
+        connection.close()
+        await connection.wait_closed()
+
+
+async def test_a_stream_that_says_nothing_is_ended() -> None:
+    hasty = msgspec.structs.replace(EVENT, hello_timeout=0.1)
+    async with sites("east", event=hasty) as [east]:
+        connection, probe = await knock(east)
+        stream = connection.open_stream()
+        connection.send(stream, b"\0")
+        assert await probe.reset_code(stream) == CloseCode.TIMED_OUT
+        connection.close()
+        await connection.wait_closed()
+
+
+async def test_several_conferences_share_a_connection_and_end_alone() -> None:
+    rooms = ("room-1", "room-2", "room-3")
+    async with sites(rooms=rooms) as [west, east]:
+        for room in rooms:
+            await west.cascade(east, room)
+        for room in rooms:
+            await initialized(east, west, room)
+            await initialized(west, east, room)
+        assert (await west.call("getStats"))["connections_dialled"] == 1
+        assert (await east.call("getStats"))["connections_accepted"] == 1
+        assert await west.call("destroyRoom", "room-2") == "ok"
+        await east.node.until(
+            lambda: east.node.rooms["room-2"].types("west")[-1] == "onCascadingDisconnected"
+        )
+        assert await west.link("room-2") is None
+        for room in ("room-1", "room-3"):
+            await west.node.emit(room, {"type": "removeParticipant", "data": "x"})
+            await east.node.until(
+                lambda room=room: east.node.rooms[room].types("west")[-1] == "removeParticipant"  # type: ignore[misc] # mypy: lambda default
+            )
+            assert "onCascadingDisconnected" not in east.node.rooms[room].types("west")
+        assert (await west.call("getStats"))["connections_dialled"] == 1
+        for room in ("room-1", "room-3"):
+            await west.call("destroyRoom", room)
+        async with asyncio.timeout(WAIT):
+            while (await east.call("getStats"))["connections_accepted"]:
+                pass
+
+
+async def test_listener_destroys_its_room_and_the_dialer_hears_it() -> None:
+    async with sites() as [west, east]:
+        await west.cascade(east, "room-1")
+        await initialized(west, east)
+        del east.node.rooms["room-1"]
+        await east.call("destroyRoom", "room-1")
+        await west.node.until(
+            lambda: west.node.rooms["room-1"].types("east")[-1] == "onCascadingDisconnected"
+        )
+
+
+async def test_killed_peer_is_reported_redialled_and_resynchronised() -> None:
+    async with sites() as [west, east]:
+        await west.cascade(east, "room-1")
+        await initialized(west, east)
+        await initialized(east, west)
+        silence(next(iter(east.bridge._listener._connections)))  # type: ignore[union-attr] # it listens
+        # Both notice the silence, tell their nodes, and the dialer comes back with the whole state.
+        await initialized(west, east, times=2)
+        await initialized(east, west, times=2)
+        for site, peer in ((west, "east"), (east, "west")):
+            assert site.node.rooms["room-1"].types(peer) == [
+                "initialize",
+                "onCascadingDisconnected",
+                "initialize",
+            ]
+        link = await west.link("room-1")
+        assert link is not None
+        assert link["connects"] == 2
+
+
+async def test_restarted_listener_with_another_certificate_is_refused_until_it_is_ordered() -> None:
+    async with sites() as [west, east]:
+        await west.cascade(east, "room-1")
+        await initialized(west, east)
+        await east.stop()
+        settings = msgspec.structs.replace(east.settings, event_port=east.bridge.port)
+        again = Site("east", east.node, settings)
+        await east.node.until(lambda: not east.node.workers)
+        await again.start()
+        try:
+            await west.until_link(
+                "room-1", lambda link: link is not None and "another certificate" in link["error"]
+            )
+            assert west.node.rooms["room-1"].types("east")[-1] == "onCascadingDisconnected"
+            await west.cascade(again, "room-1")
+            await initialized(west, again, times=2)
+        finally:
+            await again.stop()
+
+
+async def test_same_order_twice_changes_nothing() -> None:
+    async with sites() as [west, east]:
+        await west.cascade(east, "room-1")
+        await initialized(west, east)
+        await west.cascade(east, "room-1")
+        await west.node.emit("room-1", {"type": "removeParticipant", "data": "x"})
+        await east.node.until(lambda: len(east.node.rooms["room-1"].of("west")) == 2)
+        assert east.node.rooms["room-1"].types("west") == ["initialize", "removeParticipant"]
+
+
+async def test_changed_order_replaces_the_session_at_once() -> None:
+    async with sites() as [west, east]:
+        await west.cascade(east, "room-1")
+        await initialized(east, west)
+        await initialized(west, east)
+        east.node.rooms["room-1"].token = "new-token"
+        await west.cascade(east, "room-1")
+        await initialized(east, west, times=2)
+        await initialized(west, east, times=2)
+        assert east.node.rooms["room-1"].types("west") == [
+            "initialize",
+            "onCascadingDisconnected",
+            "initialize",
+        ]
+
+
+async def test_newer_stream_of_a_peer_supersedes_the_older() -> None:
+    async with sites("east") as [east]:
+        first, first_probe = await knock(east)
+        second, second_probe = await knock(east)
+        hello = encoded(Ready(target="west")) + encoded(BridgeHello(room="room-1", token="east-room-1-token"))
+        a = first.open_stream()
+        first.send(a, hello + encoded(Event(type="removeParticipant", data="old")))
+        await east.node.until(lambda: east.node.rooms["room-1"].types("west") == ["removeParticipant"])
+        b = second.open_stream()
+        second.send(b, hello + encoded(Event(type="removeParticipant", data="new")))
+        assert await first_probe.reset_code(a) == CloseCode.SUPERSEDED
+        await east.node.until(lambda: len(east.node.rooms["room-1"].of("west")) == 3)
+        assert east.node.rooms["room-1"].of("west") == [
+            {"type": "removeParticipant", "data": "old"},
+            {"type": "onCascadingDisconnected"},
+            {"type": "removeParticipant", "data": "new"},
+        ]
+        assert b not in second_probe.resets
+        for connection in (first, second):
+            connection.close()
+            await connection.wait_closed()
+
+
+async def test_both_dialling_each_other_settles_on_one_stream() -> None:
+    async with sites() as [west, east]:
+        await asyncio.gather(west.cascade(east, "room-1"), east.cascade(west, "room-1"))
+        async with asyncio.timeout(WAIT):
+            while True:
+                links = [await west.link("room-1"), await east.link("room-1")]
+                if all(up(link) for link in links) and {link["role"] for link in links if link} == {
+                    "dialer",
+                    "listener",
+                }:
+                    break
+        await west.node.emit("room-1", {"type": "removeParticipant", "data": "x"})
+        await east.node.until(lambda: east.node.rooms["room-1"].types("west").count("removeParticipant") == 1)
+
+
+async def test_lost_cluster_ends_all_streams_and_its_return_brings_them_back() -> None:
+    async with sites() as [west, east]:
+        await west.cascade(east, "room-1")
+        await initialized(east, west)
+        await initialized(west, east)
+        await west.node.stop()
+        await east.node.until(
+            lambda: east.node.rooms["room-1"].types("west")[-1] == "onCascadingDisconnected"
+        )
+        await west.node.start()
+        await west.node.joined("eventbridge")
+        await initialized(east, west, times=2)
+        await initialized(west, east, times=2)
+        # The node itself had forgotten us: nobody tells it of a disconnection that it made.
+        assert west.node.rooms["room-1"].types("east") == ["initialize", "initialize"]
+
+
+async def test_lost_cluster_of_the_listener() -> None:
+    async with sites() as [west, east]:
+        await west.cascade(east, "room-1")
+        await initialized(west, east)
+        await east.node.stop()
+        await west.node.until(
+            lambda: west.node.rooms["room-1"].types("east")[-1] == "onCascadingDisconnected"
+        )
+        await east.node.start()
+        await initialized(east, west, times=2)
+
+
+async def test_slow_node_costs_the_stream_not_the_memory() -> None:
+    small = msgspec.structs.replace(EVENT, max_queued_events=20, node_call_timeout=300.0)
+    async with sites(event=small) as [west, east]:
+        await west.cascade(east, "room-1")
+        await initialized(east, west)
+        await initialized(west, east)
+        east.node.deliver.clear()
+        for number in range(30):
+            await west.node.emit("room-1", {"type": "removeParticipant", "data": f"p{number}"})
+        async with asyncio.timeout(WAIT):
+            while (await east.call("getStats"))["overflows"] < 1:
+                pass
+        await west.node.until(lambda: "onCascadingDisconnected" in west.node.rooms["room-1"].types("east"))
+        east.node.deliver.set()
+        # Once the node takes events again, the disconnection comes first and then the whole state.
+        await initialized(east, west, times=2)
+        types = east.node.rooms["room-1"].types("west")
+        assert types.index("onCascadingDisconnected") < len(types) - 1
+        assert types[types.index("onCascadingDisconnected") + 1] == "initialize"
+
+
+async def test_stuck_node_costs_the_stream_and_hears_of_the_end_later() -> None:
+    async with sites() as [west, east]:
+        await west.cascade(east, "room-1")
+        await initialized(east, west)
+        await initialized(west, east)
+        east.node.deliver.clear()
+        await west.node.emit("room-1", {"type": "removeParticipant", "data": "x"})
+        await west.node.until(lambda: "onCascadingDisconnected" in west.node.rooms["room-1"].types("east"))
+        east.node.deliver.set()
+        await initialized(east, west, times=2)
+
+
+async def test_event_that_the_node_refuses_is_counted_and_the_stream_stays() -> None:
+    async with sites() as [west, east]:
+        await west.cascade(east, "room-1")
+        await initialized(east, west)
+        await initialized(west, east)
+
+        async def refuse(_to: str, args: list[Any]) -> Any:
+            if args[2]["type"] == "removeStream":
+                raise StubRpcError("no")
+            east.node.rooms["room-1"].events.append((args[1], args[2]))
+            return "ok"
+
+        east.node.handlers["handleCascadingEvents"] = refuse
+        await west.node.emit("room-1", {"type": "removeStream", "data": "s"})
+        await west.node.emit("room-1", {"type": "removeParticipant", "data": "p"})
+        await east.node.until(lambda: east.node.rooms["room-1"].types("west")[-1] == "removeParticipant")
+        assert (await east.call("getStats"))["rejected_events"] == 1
+
+
+async def test_room_that_vanishes_at_the_node_ends_stream_and_link() -> None:
+    async with sites() as [west, east]:
+        await west.cascade(east, "room-1")
+        await initialized(west, east)
+        await initialized(east, west)
+        del west.node.rooms["room-1"]
+        await east.node.emit("room-1", {"type": "removeParticipant", "data": "p"})
+        await west.until_link("room-1", lambda link: link is None)
+        await east.node.until(
+            lambda: east.node.rooms["room-1"].types("west")[-1] == "onCascadingDisconnected"
+        )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"selfCluster": "other"},
+        {"targetCluster": "west"},
+        {"evFingerprint": None},
+        {"evPort": 0},
+        {"evPort": "1"},
+        {"room": ""},
+        {"token": 5},
+    ],
+)
+async def test_orders_that_make_no_sense_are_refused(changes: dict[str, Any]) -> None:
+    async with sites("west") as [west]:
+        options = {
+            "room": "room-1",
+            "token": "secret-token",
+            "selfCluster": "west",
+            "targetCluster": "east",
+            "evIP": "127.0.0.1",
+            "evPort": 1,
+            "evFingerprint": "0" * 64,
+        }
+        with pytest.raises(StubRpcError) as refused:
+            await west.call("startCascading", {**options, **changes})
+        assert "secret-token" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "args"),
+    [
+        ("nonsense", []),
+        ("notify", ["node"]),
+        ("notify", ["node", {}, {"type": "nonsense", "data": 1}]),
+        ("notify", ["node", 5, {"type": "removeStream", "data": "x"}]),
+        ("destroyRoom", [5]),
+        ("startCascading", []),
+        ("getInfo", [1]),
+    ],
+)
+async def test_calls_that_make_no_sense_are_refused(method: str, args: list[Any]) -> None:
+    async with sites("west") as [west]:
+        with pytest.raises(StubRpcError):
+            await west.call(method, *args)
+
+
+async def test_link_limit() -> None:
+    async with sites(event=msgspec.structs.replace(EVENT, max_links=1)) as [west, east]:
+        await west.cascade(east, "room-1")
+        await initialized(west, east)
+        with pytest.raises(StubRpcError, match="links already"):
+            await west.cascade(east, "room-2")
+
+
+async def test_stopping_tells_the_peers_at_once() -> None:
+    async with sites() as [west, east]:
+        await west.cascade(east, "room-1")
+        await initialized(east, west)
+        began = asyncio.get_running_loop().time()
+        await west.stop()
+        assert asyncio.get_running_loop().time() - began < 3
+        await east.node.until(
+            lambda: east.node.rooms["room-1"].types("west")[-1] == "onCascadingDisconnected"
+        )
+
+
+class Probe:
+    """A handler for a dialer of the tests' own making."""
+
+    def __init__(self) -> None:
+        self.resets: dict[int, int] = {}
+        self.data: dict[int, bytes] = {}
+        self._changed = asyncio.Event()
+
+    def stream_data(self, stream_id: int, data: bytes, end: bool) -> None:
+        self.data[stream_id] = self.data.get(stream_id, b"") + data
+        self._changed.set()
+
+    def stream_reset(self, stream_id: int, code: int) -> None:
+        self.resets[stream_id] = code
+        self._changed.set()
+
+    def connection_lost(self, reason: str) -> None:
+        self._changed.set()
+
+    async def reset_code(self, stream_id: int) -> int:
+        async with asyncio.timeout(WAIT):
+            while stream_id not in self.resets:
+                self._changed.clear()
+                await self._changed.wait()
+        return self.resets[stream_id]
+
+
+async def knock(site: Site) -> tuple[Connection, Probe]:
+    """Dial a site's bridge by hand."""
+    connection = await dial(
+        "127.0.0.1", site.bridge.port, fingerprint=site.certificate.fingerprint, settings=QUIC
+    )
+    probe = Probe()
+    connection.handler = probe
+    return connection, probe
+
+
+def encoded(message: Ready | BridgeHello | Event) -> bytes:
+    return framing.encode(messages.encode(message))
+
+
+def silence(connection: Connection) -> None:
+    """Let a connection's datagrams go nowhere and none come in, as if its process had been killed."""
+
+    class Nowhere:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(endpoint, name)
+
+        def send_datagram(self, data: bytes, address: Any) -> None:
+            pass
+
+    endpoint = connection._endpoint
+    connection._endpoint = Nowhere()
