@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from bridges.wire.frame import MediaFrame
     from lab.media.source import Source
 
-__all__ = ["Publisher"]
+__all__ = ["Pace", "Publisher"]
 
 _SOUND_STEP: Final = SAMPLES_PER_FRAME / AUDIO_CLOCK
 _SOUND_SLACK: Final = 0.2  # seconds that sound may be late before what is missing is left out
 
 
-class _Pace:
+class Pace:
     """Deadlines `interval` seconds apart; pure."""
 
     def __init__(self, interval: float, now: float, *, slack: float) -> None:
@@ -127,7 +127,7 @@ class Publisher:
         loop = asyncio.get_running_loop()
         while True:
             await self._video_wanted.wait()
-            pace = _Pace(1 / self._fps, time.monotonic(), slack=1 / self._fps)
+            pace = Pace(1 / self._fps, time.monotonic(), slack=1 / self._fps)
             while self._video_wanted.is_set():
                 key, self._key_frame_wanted = self._key_frame_wanted, False
                 frame = await loop.run_in_executor(self._thread, self._make_picture, self._number, key)
@@ -140,7 +140,7 @@ class Publisher:
         loop = asyncio.get_running_loop()
         while True:
             await self._audio_wanted.wait()
-            pace = _Pace(_SOUND_STEP, time.monotonic(), slack=_SOUND_SLACK)
+            pace = Pace(_SOUND_STEP, time.monotonic(), slack=_SOUND_SLACK)
             while self._audio_wanted.is_set():
                 stamp = timestamp(pace.due, AUDIO_CLOCK)
                 frame = await loop.run_in_executor(self._thread, self._make_sound, self._sound_index, stamp)

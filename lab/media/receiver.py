@@ -105,12 +105,19 @@ class StreamReceiver:
         loop = asyncio.get_running_loop()
         while True:
             frame = await self._waiting.get()
-            if frame.is_video:
-                number = await loop.run_in_executor(self._thread, self._read_picture, frame)
-                self._count_picture(number, frame)
-            else:
-                samples = await loop.run_in_executor(self._thread, self._audio.decode, frame.payload)
-                self._sounds_decoded += samples is not None
+            try:
+                if frame.is_video:
+                    number = await loop.run_in_executor(self._thread, self._read_picture, frame)
+                    self._count_picture(number, frame)
+                else:
+                    samples = await loop.run_in_executor(self._thread, self._audio.decode, frame.payload)
+                    self._sounds_decoded += samples is not None
+            finally:
+                self._waiting.task_done()
+
+    async def idle(self) -> None:
+        """Wait until everything that was taken is decoded, while `run` runs."""
+        await self._waiting.join()
 
     def _take_picture(self, frame: MediaFrame) -> None:
         self._frames += 1
