@@ -2,7 +2,7 @@
 
 CausewayError
 └── RefusedError                     `code` is the problem type; the message is its detail, without secrets
-    ├── NotFoundError, ClusterUnknownError, ConferenceUnknownError
+    ├── ClusterUnknownError, ConferenceUnknownError
     ├── StaleEpochError, ConferenceEndingError
     ├── InvalidRequestError, MalformedJsonError, EpochMissingError, BodyTooLargeError, UnsupportedMediaError
     ├── UnauthenticatedError, ForbiddenError
@@ -29,7 +29,6 @@ __all__ = [
     "InvalidRequestError",
     "MalformedJsonError",
     "NoClusterError",
-    "NotFoundError",
     "OverloadedError",
     "RefusedError",
     "StaleEpochError",
@@ -47,12 +46,6 @@ class RefusedError(CausewayError):
         super().__init__(detail)
         self.detail = detail
         self.retry_after = retry_after
-
-
-class NotFoundError(RefusedError):
-    """There is nothing at this path."""
-
-    code = "not-found"
 
 
 class ClusterUnknownError(RefusedError):

@@ -6,6 +6,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
+from causeway.telemetry import LogSettings
+from control.registry.database import DatabaseSettings, StateSettings
+
 __all__ = [
     "ControlSettings",
     "HttpSettings",
@@ -13,6 +16,7 @@ __all__ = [
     "KeySettings",
     "LeaseSettings",
     "ReconcileSettings",
+    "Settings",
 ]
 
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
@@ -75,13 +79,15 @@ class JoinSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class ReconcileSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[control.reconcile]`: making clusters follow the registry."""
 
-    max_conferences: Count = 64
-    """Conferences worked on at the same time by this process. Default 64."""
+    max_conferences: Count = 256
+    """Conferences worked on at the same time by this process. Default 256."""
     max_per_cluster: Count = 16
     """Calls at the same time to one cluster; further ones are put off, so that a slow cluster does not hold
     up the others. Default 16."""
-    action_timeout: Seconds = 15.0
-    """Seconds for one action, which may be two calls. Default 15."""
+    room_timeout: Seconds = 10.0
+    """Seconds for making or removing a room. Default 10."""
+    cascade_timeout: Seconds = 200.0
+    """Seconds for starting a cascade: an OWT cluster may need 90 for each of its bridges. Default 200."""
     claim_ttl: Annotated[float, Meta(ge=0.5, le=3600)] = 10.0
     """Seconds after which another process may take over a conference from one that died. Default 10."""
     poll_interval: Seconds = 0.5
@@ -109,3 +115,12 @@ class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     lease: LeaseSettings = field(default_factory=LeaseSettings)
     join: JoinSettings = field(default_factory=JoinSettings)
     reconcile: ReconcileSettings = field(default_factory=ReconcileSettings)
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every table that `causeway control` reads."""
+
+    state: StateSettings = field(default_factory=StateSettings)
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    control: ControlSettings = field(default_factory=ControlSettings)
+    log: LogSettings = field(default_factory=LogSettings)

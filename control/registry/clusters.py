@@ -183,7 +183,7 @@ async def unregister(connection: AsyncConnection, cluster: str, *, epoch: int | 
 
 
 async def sweep(connection: AsyncConnection) -> str | None:
-    """Write off one cluster whose lease ran out, with everybody on it; return its id, None if there is none."""
+    """Write off one cluster whose lease ran out, with everybody on it; return its id, None without one."""
     expired = (
         select(clusters.c.id)
         .where(clusters.c.state == "online", clusters.c.lease_expires_at <= _NOW)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from control.registry.tables import credentials
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from causeway.keys import KeyKind
 
-__all__ = ["StoredKey", "any_exists", "ensure", "find"]
+__all__ = ["StoredKey", "create_first", "ensure", "find"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +40,16 @@ async def find(connection: AsyncConnection, key: str) -> StoredKey | None:
     return None if row is None else StoredKey(kind=cast("KeyKind", row.kind), secret_hash=row.secret_hash)
 
 
-async def any_exists(connection: AsyncConnection) -> bool:
-    """Return whether any key was ever made here."""
-    return (await connection.scalars(select(credentials.c.id).limit(1))).one_or_none() is not None
+async def create_first(connection: AsyncConnection, keys: Sequence[tuple[str, KeyKind, bytes]]) -> bool:
+    """Store these (id, kind, hash) if there never was any key; of processes that start at once, one does."""
+    await connection.execute(text("LOCK TABLE credentials IN SHARE ROW EXCLUSIVE MODE"))
+    if (await connection.scalars(select(credentials.c.id).limit(1))).one_or_none() is not None:
+        return False
+    await connection.execute(
+        insert(credentials),
+        [{"id": key, "kind": kind, "secret_hash": secret_hash} for key, kind, secret_hash in keys],
+    )
+    return True
 
 
 async def ensure(connection: AsyncConnection, key: str, *, kind: KeyKind, secret_hash: bytes) -> bool:

@@ -11,16 +11,16 @@ import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, and_, delete, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import Insert, insert
 
 from control.registry import work
-from control.registry.tables import clusters, links
+from control.registry.tables import clusters, links, placements
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["attempts", "begin_order", "forget", "order_failed", "order_taken", "report", "want"]
+__all__ = ["begin_order", "forget", "order_failed", "order_taken", "report", "want"]
 
 _NOW: Final = func.clock_timestamp()
 
@@ -39,17 +39,21 @@ async def want(connection: AsyncConnection, cluster: str, *, conference: str | N
 
 async def begin_order(
     connection: AsyncConnection, conference: str, *, dialer: str, listener: str
-) -> uuid.UUID:
-    """Note that the dialer is about to be told; return the order's id. Makes the link if there is none."""
+) -> uuid.UUID | None:
+    """Note that the dialer is about to be told; return the order's id, None if the link is up by now.
+
+    Makes the link if there is none.
+    """
     order = uuid.uuid4()
     row = insert(links).values(conference=conference, dialer=dialer, listener=listener, order_id=order)
-    await connection.execute(
+    noted = await connection.execute(
         row.on_conflict_do_update(
             index_elements=[links.c.conference, links.c.dialer, links.c.listener],
             set_={"order_id": order, "state": "wanted", "since": _NOW},
-        )
+            where=links.c.state != "up",
+        ).returning(links.c.order_id)
     )
-    return order
+    return None if noted.one_or_none() is None else order
 
 
 async def order_taken(
@@ -86,12 +90,6 @@ async def order_failed(
     )
 
 
-async def attempts(connection: AsyncConnection, conference: str, *, dialer: str, listener: str) -> int:
-    """Return how often the link failed since it last worked."""
-    found = await connection.scalars(select(links.c.attempts).where(_is(conference, dialer, listener)))
-    return found.one_or_none() or 0
-
-
 async def forget(connection: AsyncConnection, conference: str, *, dialer: str, listener: str) -> None:
     """Delete the link. Idempotent."""
     await connection.execute(delete(links).where(_is(conference, dialer, listener)))
@@ -105,7 +103,7 @@ async def report(
     peer: str,
     state: Literal["up", "down"],
 ) -> None:
-    """Take over what `cluster` sees of its link to `peer`; reports about unknown links change nothing.
+    """Take over what `cluster` sees of its link to `peer`; the dialer's may make a link.
 
     The dialer's word counts. The listener's does only while the dialer never reports: two observers of one
     connection see its end and the next one's begin in different orders.
@@ -121,21 +119,41 @@ async def report(
         and_(_is(conference, peer, cluster), links.c.dialer.in_(silent)),
     )
     if state == "up":
-        # A link that is wanted without an order under way was wanted anew after what this report tells of.
-        expected = or_(links.c.state.in_(("requested", "down")), links.c.order_id.is_not(None))
+        # Accepted in any state: should it be older than a wish for the link anew, then the old connection's
+        # end is reported next, and mends this.
         change = (
             update(links)
-            .where(ours, expected)
+            .where(ours, links.c.state != "up")
             .values(state="up", since=_NOW, order_id=None, attempts=0, retry_at=None, error=None)
         )
+        changed = (await connection.execute(change)).rowcount
+        changed += (await connection.execute(_adoption(conference, cluster, peer))).rowcount
     else:
         change = (
             update(links)
             .where(ours, links.c.state.in_(("requested", "up")))
             .values(state="down", since=_NOW, order_id=None)
         )
-    if (await connection.execute(change)).rowcount > 0:
+        changed = (await connection.execute(change)).rowcount
+    if changed > 0:
         await work.mark(connection, conference)
+
+
+def _adoption(conference: str, dialer: str, listener: str) -> Insert:
+    """Return the statement that makes a link which is up and unknown, as after a dialer's lost lease."""
+    later, earlier = placements.alias("later"), placements.alias("earlier")
+    both = select(later.c.conference, later.c.cluster, earlier.c.cluster, literal("up").label("state")).where(
+        later.c.conference == conference,
+        later.c.cluster == dialer,
+        earlier.c.conference == conference,
+        earlier.c.cluster == listener,
+        later.c.ordinal > earlier.c.ordinal,
+    )
+    return (
+        insert(links)
+        .from_select(["conference", "dialer", "listener", "state"], both)
+        .on_conflict_do_nothing()
+    )
 
 
 def _is(conference: str, dialer: str, listener: str) -> ColumnElement[bool]:

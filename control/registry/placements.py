@@ -25,12 +25,11 @@ __all__ = [
     "Choice",
     "Placed",
     "choices",
-    "create_failed",
     "created",
     "ensure",
+    "failed",
     "give_up",
     "placed",
-    "removal_failed",
     "removed",
     "room_missing",
     "room_token",
@@ -200,33 +199,20 @@ async def created(
         )
         .values(state="ready", room=room, attempts=0, retry_at=None, error=None)
     )
+    await work.announce(connection, conference)
     return done.rowcount > 0
 
 
-async def create_failed(
+async def failed(
     connection: AsyncConnection, conference: str, cluster: str, *, error: str, delay: float
 ) -> None:
-    """Note a failure and try again in `delay` seconds."""
-    await connection.execute(
-        update(placements)
-        .where(
-            placements.c.conference == conference,
-            placements.c.cluster == cluster,
-            placements.c.state == "wanted",
-        )
-        .values(attempts=placements.c.attempts + 1, retry_at=_NOW + timedelta(seconds=delay), error=error)
-    )
-
-
-async def removal_failed(
-    connection: AsyncConnection, conference: str, cluster: str, *, error: str, delay: float
-) -> None:
-    """Note that the room could not be deleted and try again in `delay` seconds."""
+    """Note that the room could not be made, or not be removed; it is tried again in `delay` seconds."""
     await connection.execute(
         update(placements)
         .where(placements.c.conference == conference, placements.c.cluster == cluster)
         .values(attempts=placements.c.attempts + 1, retry_at=_NOW + timedelta(seconds=delay), error=error)
     )
+    await work.announce(connection, conference)
 
 
 async def removed(connection: AsyncConnection, conference: str, cluster: str) -> None:

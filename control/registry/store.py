@@ -1,8 +1,8 @@
 """The engine, and the three ways in which the registry's functions are run on it.
 
-    await store.write(clusters.register, "eu-1", request, sealed_key=…, ttl=6.0)     one transaction, committed
-    await store.read(placements.choices, "standup")                                  one statement, no transaction
-    await store.snapshot(conferences.show, "standup")                                several reads of one moment
+    await store.write(clusters.heartbeat, "eu-1", epoch=3, …)     one transaction, committed
+    await store.read(placements.choices, "standup")               one statement, no transaction
+    await store.snapshot(conferences.show, "standup")             several reads of one moment
 
 A write that loses a deadlock or a serialisation race is run again: registry functions have no effect outside
 their transaction. Raises DatabaseUnavailableError when the database cannot be reached or breaks off.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from causeway.errors import UnavailableError
 from control.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
@@ -81,6 +82,11 @@ class Store:
             async with self._repeatable.connect() as connection:
                 return await function(connection, *args, **kwargs)
 
+    async def check(self, function: Callable[[AsyncEngine], Awaitable[T]]) -> T:
+        """Run something that wants the engine itself, with the same errors."""
+        with _translated():
+            return await function(self._engine)
+
     async def _write(
         self,
         function: Callable[Concatenate[AsyncConnection, P], Awaitable[T]],
@@ -95,7 +101,7 @@ class Store:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (OSError, PoolTimeoutError) as error:
+    except (OSError, PoolTimeoutError, UnavailableError) as error:
         raise _unavailable(error) from error
     except DBAPIError as error:
         broken = error.connection_invalidated or isinstance(error, InterfaceError | OperationalError)

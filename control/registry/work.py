@@ -2,8 +2,8 @@
 
 A mark says "something changed here"; it costs one row and one NOTIFY, delivered when the transaction commits.
 A claim is a lease on a mark: the process that holds it works on the conference and renews it; when the
-process dies, the claim runs out and another one takes over. Marks are counted, so that one set during the work
-is seen.
+process dies, the claim runs out and another one takes over. Marks are counted, so that one set during the
+work is seen.
 """
 
 from __future__ import annotations

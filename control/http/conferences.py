@@ -1,0 +1,68 @@
+"""Routes for applications: conferences, and joining them."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from starlette.responses import Response
+
+from causeway.api import ConferenceCreate, ConferenceId, ConferenceList, JoinRequest
+from control.http.edge import Body, json, no_content, part
+from control.registry import conferences
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from control.bell import Bell
+    from control.joining import Joining
+    from control.registry.store import Store
+
+__all__ = ["ConferenceRoutes"]
+
+_CREATE: Final = Body(ConferenceCreate, empty=ConferenceCreate())
+_JOIN: Final = Body(JoinRequest)
+
+
+class ConferenceRoutes:
+    """Handlers under /v1/conferences."""
+
+    def __init__(self, store: Store, joining: Joining, bell: Bell) -> None:
+        self._store = store
+        self._joining = joining
+        self._bell = bell
+
+    async def index(self, _request: Request) -> Response:
+        """GET /v1/conferences."""
+        return json(ConferenceList(conferences=await self._store.read(conferences.list_active)))
+
+    async def create(self, request: Request) -> Response:
+        """POST /v1/conferences: 201, or 200 for one that is there already."""
+        wish: ConferenceCreate = await _CREATE.read(request)
+        conference = wish.id or secrets.token_hex(8)
+        made = await self._store.write(conferences.create, conference)
+        return json(await self._store.snapshot(conferences.show, conference), 201 if made else 200)
+
+    async def show(self, request: Request) -> Response:
+        """GET /v1/conferences/{conference}."""
+        return json(await self._store.snapshot(conferences.show, _conference(request)))
+
+    async def end(self, request: Request) -> Response:
+        """DELETE /v1/conferences/{conference}: 202 while its rooms are being removed, 204 once it is gone."""
+        conference = _conference(request)
+        if not await self._store.write(conferences.end, conference):
+            return no_content()
+        self._bell.ring(conference)
+        return Response(status_code=202)
+
+    async def join(self, request: Request) -> Response:
+        """POST /v1/conferences/{conference}/join."""
+        conference = _conference(request)
+        answer = await self._joining.join(conference, await _JOIN.read(request))
+        response = json(answer)
+        response.headers["Cache-Control"] = "no-store"  # it carries a token
+        return response
+
+
+def _conference(request: Request) -> str:
+    return part(request, "conference", ConferenceId)

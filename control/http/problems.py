@@ -1,0 +1,129 @@
+"""Problem documents (RFC 9457): every answer that is no success. The `type` names are stable; docs/errors.md.
+
+The table below is what the documentation is checked against.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+from starlette.responses import Response
+
+from causeway.api import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from control.errors import RefusedError
+
+__all__ = ["MEDIA_TYPE", "PROBLEMS", "Kind", "problem", "refusal", "status_problem"]
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+class Kind(NamedTuple):
+    """A problem type: its HTTP status, its title, and what the client is to do about it."""
+
+    status: int
+    title: str
+    advice: str
+
+
+PROBLEMS: Final[dict[str, Kind]] = {
+    "malformed-json": Kind(400, "The body is not JSON", "Send UTF-8 JSON."),
+    "epoch-missing": Kind(
+        400, "The report has no epoch", "Send the epoch of the lease in the header Causeway-Epoch."
+    ),
+    "unauthenticated": Kind(
+        401, "No valid access key", "Send `Authorization: Bearer cw_…` with a key that is valid here."
+    ),
+    "forbidden": Kind(
+        403,
+        "This kind of key may not do that",
+        "Enrolment keys are for clusters, application keys for conferences, operator keys for everything.",
+    ),
+    "not-found": Kind(404, "There is nothing at this path", "Check the path against docs/api.md."),
+    "cluster-unknown": Kind(
+        404,
+        "The cluster holds no lease",
+        "Register the cluster (again), then send all its reports again; they are idempotent.",
+    ),
+    "conference-unknown": Kind(
+        404, "There is no such conference", "Create it first. A cluster may drop the report."
+    ),
+    "method-not-allowed": Kind(405, "The path does not take this method", "See the header Allow."),
+    "stale-epoch": Kind(
+        409,
+        "The registration was replaced by a newer one",
+        "Another instance serves this cluster id now; stop reporting, or register again to take over.",
+    ),
+    "conference-ending": Kind(
+        409,
+        "The conference is being deleted",
+        "Wait until it is gone (GET answers 404), then create it anew.",
+    ),
+    "body-too-large": Kind(
+        413, "The body is too large", "Send less; the limit is control.http.max_body_bytes."
+    ),
+    "unsupported-media-type": Kind(
+        415, "The body is not marked as JSON", "Send `Content-Type: application/json`."
+    ),
+    "invalid-request": Kind(
+        422, "A field, header or path part is not allowed", "The detail names it; see docs/api.md."
+    ),
+    "head-too-large": Kind(431, "The request's headers are too large", "Send fewer or shorter headers."),
+    "internal-error": Kind(
+        500,
+        "Something is wrong in the service",
+        "Report it with `instance`, which the service's log has, too.",
+    ),
+    "cluster-failed": Kind(
+        502, "Every cluster that was tried failed", "Try again after Retry-After; nothing is left behind."
+    ),
+    "no-cluster": Kind(
+        503, "No cluster can take the client", "Try again after Retry-After, or register a cluster."
+    ),
+    "database-unavailable": Kind(
+        503, "The database does not answer", "Try again after Retry-After; nothing was changed."
+    ),
+    "overloaded": Kind(503, "Too many requests at once", "Try again after Retry-After."),
+    "cluster-timeout": Kind(
+        504, "The cluster did not answer in time", "Try again after Retry-After; nothing is left behind."
+    ),
+}
+
+_BY_STATUS: Final = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def problem(
+    name: str, detail: str = "", *, instance: str = "", headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return the problem document of this type."""
+    kind = PROBLEMS[name]
+    document = Problem(type=name, title=kind.title, status=kind.status, detail=detail, instance=instance)
+    return Response(
+        _ENCODER.encode(document), status_code=kind.status, headers=headers, media_type=MEDIA_TYPE
+    )
+
+
+def refusal(error: RefusedError) -> Response:
+    """Return the problem document of a refusal."""
+    headers: dict[str, str] = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if error.code == "unauthenticated":
+        headers["WWW-Authenticate"] = "Bearer"
+    return problem(error.code, error.detail, headers=headers)
+
+
+def status_problem(status: int, headers: Mapping[str, str] | None) -> Response:
+    """Return the problem document of what the framework itself refuses."""
+    name = _BY_STATUS.get(status)
+    if name is not None:
+        return problem(name, headers=headers)
+    # Nothing else is known to happen. If it does: RFC 9457, section 4.2.1, "about:blank".
+    document = Problem(type="about:blank", title=HTTPStatus(status).phrase, status=status)
+    return Response(_ENCODER.encode(document), status_code=status, headers=headers, media_type=MEDIA_TYPE)

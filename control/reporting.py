@@ -1,0 +1,141 @@
+"""Registrations and reports of clusters: seals what is secret, writes, and wakes the reconciler.
+
+Reports raise ClusterUnknownError and StaleEpochError (see control.registry.clusters); those about rooms raise
+ConferenceUnknownError for a room that is no conference of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+
+from causeway.api import Lease
+from control.cascade.hands import ROOM_TOKEN
+from control.errors import DatabaseUnavailableError
+from control.fleet import SERVICE_KEY
+from control.registry import clusters, links, reports
+from control.security.vault import SealError
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from causeway.api import ClusterRegistration, Load, ParticipantReport
+    from control.bell import Bell
+    from control.registry.store import Store
+    from control.security.vault import Vault
+    from control.settings import LeaseSettings
+
+__all__ = ["Reporting", "sweep_leases"]
+
+_log = structlog.get_logger(__name__)
+
+
+class Reporting:
+    """What a cluster may tell us."""
+
+    def __init__(self, store: Store, vault: Vault, bell: Bell, settings: LeaseSettings) -> None:
+        self._store = store
+        self._vault = vault
+        self._bell = bell
+        self._ttl = settings.ttl
+
+    async def register(self, cluster: str, request: ClusterRegistration) -> Lease:
+        """Take the cluster in and start its lease."""
+        sealed = self._vault.seal(request.service_key, SERVICE_KEY, cluster)
+        epoch = await self._store.write(clusters.register, cluster, request, sealed_key=sealed, ttl=self._ttl)
+        self._bell.any.set()
+        _log.info("cluster.registered", cluster=cluster, region=request.region, epoch=epoch)
+        return self._lease(cluster, epoch)
+
+    async def unregister(self, cluster: str, epoch: int | None) -> None:
+        """Let the cluster go."""
+        await self._store.write(clusters.unregister, cluster, epoch=epoch)
+        self._bell.any.set()
+        _log.info("cluster.unregistered", cluster=cluster)
+
+    async def heartbeat(self, cluster: str, epoch: int, load: Load) -> Lease:
+        """Renew the lease."""
+        await self._store.write(clusters.heartbeat, cluster, epoch=epoch, load=load, ttl=self._ttl)
+        return self._lease(cluster, epoch)
+
+    async def room_opened(self, cluster: str, epoch: int, room: str, token: str) -> None:
+        """Keep the room's token; links to it that were made with another one are made anew."""
+
+        async def write(connection: AsyncConnection) -> None:
+            await clusters.require_lease(connection, cluster, epoch)
+            sealed = self._vault.seal(token, ROOM_TOKEN, room, cluster)
+            before = await reports.room_opened(connection, room, cluster, sealed_token=sealed)
+            if before is not None and not self._is(before, token, room, cluster):
+                await links.want(connection, cluster, conference=room)
+
+        await self._store.write(write)
+        self._bell.ring(room)
+
+    async def room_closed(self, cluster: str, epoch: int, room: str) -> None:
+        """Forget who was in the room and its token."""
+
+        async def write(connection: AsyncConnection) -> None:
+            await clusters.require_lease(connection, cluster, epoch)
+            await reports.room_closed(connection, room, cluster)
+
+        await self._store.write(write)
+        self._bell.ring(room)
+
+    async def participant_joined(
+        self, cluster: str, epoch: int, room: str, participant: str, report: ParticipantReport
+    ) -> None:
+        """Note that a client has really joined."""
+
+        async def write(connection: AsyncConnection) -> None:
+            await clusters.require_lease(connection, cluster, epoch)
+            await reports.participant_joined(
+                connection, room, cluster, participant, user=report.user, role=report.role
+            )
+
+        await self._store.write(write)
+        self._bell.ring(room)
+
+    async def participant_left(self, cluster: str, epoch: int, room: str, participant: str) -> None:
+        """Note that a client has left."""
+
+        async def write(connection: AsyncConnection) -> None:
+            await clusters.require_lease(connection, cluster, epoch)
+            await reports.participant_left(connection, room, cluster, participant)
+
+        await self._store.write(write)
+        self._bell.ring(room)
+
+    async def link_seen(
+        self, cluster: str, epoch: int, room: str, peer: str, state: Literal["up", "down"]
+    ) -> None:
+        """Note what the cluster sees of its link to the peer."""
+
+        async def write(connection: AsyncConnection) -> None:
+            await clusters.require_lease(connection, cluster, epoch)
+            await links.report(connection, room, cluster=cluster, peer=peer, state=state)
+
+        await self._store.write(write)
+        self._bell.ring(room)
+
+    def _lease(self, cluster: str, epoch: int) -> Lease:
+        return Lease(cluster=cluster, epoch=epoch, ttl=self._ttl, heartbeat_interval=self._ttl / 3)
+
+    def _is(self, sealed: bytes, token: str, room: str, cluster: str) -> bool:
+        try:
+            return self._vault.open(sealed, ROOM_TOKEN, room, cluster) == token
+        except SealError:
+            return False
+
+
+async def sweep_leases(store: Store, bell: Bell, settings: LeaseSettings) -> None:
+    """Write off clusters whose lease ran out, one after the other, for ever. Every replica may do this."""
+    while True:
+        try:
+            while (cluster := await store.write(clusters.sweep)) is not None:
+                _log.warning("cluster.lost", cluster=cluster)
+                bell.any.set()
+        except DatabaseUnavailableError as error:
+            _log.warning("sweep.database_unavailable", error=error.detail)
+        await asyncio.sleep(settings.sweep_interval)
