@@ -8,6 +8,7 @@ leash: it dies with pytest, also when that is killed.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import shutil
 import tempfile
 import uuid
@@ -23,7 +24,8 @@ from control.registry.database import create_engine, migrate
 from control.registry.embedded import EmbeddedPostgres
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from contextlib import AbstractContextManager
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -75,7 +77,7 @@ class PostgresForTests:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresForTests]:
-    with public_folder() as state, asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+    with _state_folder() as state, asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         server = EmbeddedPostgres(state, durable=False)
         runner.run(server.__aenter__())
         try:
@@ -105,18 +107,35 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
         await engine.dispose()
 
 
+@pytest.fixture(scope="session")
+def lend_state_folder() -> Callable[[], AbstractContextManager[Path]]:
+    """Return what makes state folders that another user can pass through, unlike `tmp_path` (mode 0700)."""
+    return _state_folder
+
+
 @pytest.fixture
 def state_folder() -> Iterator[Path]:
-    """Lend a state folder that another user can pass through, unlike `tmp_path` (mode 0700)."""
-    with public_folder() as folder:
+    """Lend a state folder of the test's own."""
+    with _state_folder() as folder:
         yield folder
 
 
 @contextmanager
-def public_folder() -> Iterator[Path]:
+def _state_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="causeway-test-", dir="/tmp"))
     folder.chmod(0o711)
     try:
         yield folder
     finally:
+        _await_no_server(folder)
         shutil.rmtree(folder)
+
+
+def _await_no_server(state: Path) -> None:
+    """Wait until a server whose owner was killed has shut down: it holds the lock until then."""
+    try:
+        lock = (state / "postgres" / "owner.lock").open("rb")
+    except FileNotFoundError:
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
