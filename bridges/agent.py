@@ -6,22 +6,30 @@ Composition only: what a bridge does is in its own package, how the cluster is r
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Protocol
+import signal
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
 from bridges.event.bridge import EventBridge
+from bridges.media.bridge import MediaBridge
 from bridges.node.port import RpcService
 from bridges.node.websocket import WebSocketNode
 from bridges.quic import Certificate
 from causeway.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bridges.node.port import ClusterNode
     from bridges.settings import BridgeKind, BridgeSettings
 
-__all__ = ["Bridge", "check", "run"]
+__all__ = ["STOP_TIMEOUT", "Bridge", "check", "run", "serve"]
 
 log = structlog.get_logger(__name__)
+
+STOP_TIMEOUT: Final = 2.5
+"""Seconds that an orderly stop may take; what is not done by then is cut."""
 
 
 class Bridge(RpcService, Protocol):
@@ -36,3 +44,74 @@ class Bridge(RpcService, Protocol):
 
     async def run(self) -> None:
         """Work until cancelled; then end streams, close connections, stop listening, within a second."""
+
+
+_BRIDGES: Final[dict[BridgeKind, Callable[[ClusterNode, BridgeSettings, Certificate], Bridge]]] = {
+    "event": EventBridge,
+    "media": MediaBridge,
+}
+
+
+def check(settings: BridgeSettings) -> None:
+    """Raise ConfigError when something is missing that has no default."""
+    for name, value in (
+        ("cluster", settings.cluster),
+        ("node_url", settings.node_url),
+        ("node_secret", settings.node_secret),
+        ("kinds", settings.kinds),
+    ):
+        if not value:
+            raise ConfigError(
+                f"bridge.{name} is not set (CAUSEWAY_BRIDGE__{name.upper()} in the environment)"
+            )
+
+
+async def run(settings: BridgeSettings) -> None:
+    """Run the bridges until SIGTERM or SIGINT. Raises ConfigError, UnavailableError."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve(settings, stop=stop)
+
+
+async def serve(settings: BridgeSettings, *, stop: asyncio.Event) -> None:
+    """Run the bridges until `stop` is set. Raises ConfigError, UnavailableError."""
+    check(settings)
+    try:
+        async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as tasks:
+            work: list[asyncio.Task[None]] = []
+            for kind in settings.kinds:
+                work += await _start(kind, settings, tasks)
+            log.info("bridge.started", cluster=settings.cluster, kinds=settings.kinds)
+            await stop.wait()
+            limit.reschedule(asyncio.get_running_loop().time() + STOP_TIMEOUT)
+            for task in work:
+                task.cancel()
+    except TimeoutError:
+        log.warning("bridge.stop_cut", seconds=STOP_TIMEOUT)
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from None
+        raise
+    log.info("bridge.stopped", cluster=settings.cluster)
+
+
+async def _start(
+    kind: BridgeKind, settings: BridgeSettings, tasks: asyncio.TaskGroup
+) -> list[asyncio.Task[None]]:
+    """Have one bridge listen, work, and be a worker of its cluster."""
+    node = WebSocketNode(
+        settings.node_url,
+        secret=settings.node_secret,
+        purpose=f"{kind}bridge",
+        host=settings.public_host,
+        settings=settings.node,
+    )
+    bridge = _BRIDGES[kind](node, settings, Certificate.self_signed(f"{settings.cluster} {kind} bridge"))
+    await bridge.start()
+    # The bridge works before the cluster can call it: tasks begin in this order.
+    return [
+        tasks.create_task(bridge.run()),
+        tasks.create_task(node.run(bridge, info={"port": bridge.port})),
+    ]

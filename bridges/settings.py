@@ -54,6 +54,9 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         """Where others reach this bridge."""
         return self.advertised_host or self.host
 
+    def __repr__(self) -> str:  # without the secret
+        return f"BridgeSettings(cluster={self.cluster!r}, node_url={self.node_url!r}, kinds={self.kinds!r})"
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `causeway bridge` reads of the settings file."""

@@ -180,9 +180,9 @@ class WebSocketNode:
         while True:
             try:
                 async with self._connect() as websocket:
-                    await self._join(websocket, info)
+                    early = await self._join(websocket, info)
                     backoff.reset()
-                    await self._serve(websocket, service)
+                    await self._serve(websocket, service, early)
             except (OSError, WebSocketException, NodeUnreachableError, RpcError) as error:
                 log.warning("node.lost", url=self._url, error=str(error) or type(error).__name__)
             await asyncio.sleep(backoff.next_delay())
@@ -200,8 +200,11 @@ class WebSocketNode:
             max_size=rpc.MAX_RPC_BYTES,
         )
 
-    async def _join(self, websocket: ClientConnection, info: dict[str, Any]) -> None:
-        """Become a member. Raises RpcError or NodeUnreachableError; nothing else is served before."""
+    async def _join(self, websocket: ClientConnection, info: dict[str, Any]) -> list[rpc.Request]:
+        """Become a member and return the calls that came before the reply, to be served after it.
+
+        Raises RpcError or NodeUnreachableError.
+        """
         about = {
             "ip": self._host,
             "port": 0,
@@ -217,18 +220,29 @@ class WebSocketNode:
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
                 await websocket.send(rpc.encode(request), text=True)
-                reply = rpc.decode(await websocket.recv(decode=False))
+                early, reply = await self._join_reply(websocket)
         except TimeoutError:
             raise NodeUnreachableError("join: no reply in time") from None
         except WireError as error:
             raise NodeUnreachableError(f"join: {error}") from None
-        if not isinstance(reply, rpc.Reply) or reply.corr_id != 0:
-            raise NodeUnreachableError("join: something else came before the reply")
         state = outcome(reply)
         if state != _IN_SERVICE:
             raise NodeUnreachableError(f"join: the cluster is not in service yet ({str(state)[:40]!r})")
+        return early
 
-    async def _serve(self, websocket: ClientConnection, service: RpcService) -> None:
+    async def _join_reply(self, websocket: ClientConnection) -> tuple[list[rpc.Request], rpc.Reply]:
+        early: list[rpc.Request] = []
+        while len(early) <= self._settings.max_concurrent:
+            message = rpc.decode(await websocket.recv(decode=False))
+            if isinstance(message, rpc.Request):
+                early.append(message)
+            elif message.corr_id == 0:
+                return early, message
+        raise NodeUnreachableError("join: too many calls before the reply")
+
+    async def _serve(
+        self, websocket: ClientConnection, service: RpcService, early: list[rpc.Request]
+    ) -> None:
         """Be a member until the connection breaks. Raises NodeUnreachableError or a WebSocketException."""
         self._joined.set()
         self.connects += 1
@@ -237,6 +251,8 @@ class WebSocketNode:
             service.node_connected()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._write(websocket))
+                for request in early:
+                    self._begin_serving(request, service, tasks)
                 await self._read(websocket, service, tasks)
         except BaseExceptionGroup as group:
             raise _first(group) from None

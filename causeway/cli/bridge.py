@@ -1,0 +1,73 @@
+"""`causeway bridge`: the event bridge and the media bridge of one cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import click
+from msgspec import structs
+
+from bridges.settings import KINDS, Settings
+from causeway.cli.options import config_option, load_settings
+from causeway.telemetry import configure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["command"]
+
+
+class _Kinds(click.ParamType[tuple[str, ...]]):
+    """`event,media`: which bridges to run."""
+
+    name = "kinds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Return the kinds in the order given, each once."""
+        kinds = tuple(dict.fromkeys(kind.strip() for kind in str(value).split(",")))
+        for kind in kinds:
+            if kind not in KINDS:
+                self.fail(f"{kind!r} is no kind of bridge; there are {', '.join(KINDS)}", param, ctx)
+        return kinds
+
+
+@click.command(name="bridge")
+@config_option
+@click.option("--cluster", metavar="ID", help="The cluster that the bridges belong to.")
+@click.option("--node-url", metavar="URL", help="Where the cluster takes its workers: ws://host:port/node.")
+@click.option("--kinds", type=_Kinds(), metavar="KINDS", help="Which bridges to run. Default: event,media.")
+@click.option("--host", metavar="ADDRESS", help="Address to listen on. Default: 127.0.0.1.")
+@click.option(
+    "--advertised-host", metavar="NAME", help="Where others reach this machine. Default: the address above."
+)
+@click.option(
+    "--event-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="UDP port; 0, the default: a free one.",
+)
+@click.option(
+    "--media-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="UDP port; 0, the default: a free one.",
+)
+def command(config: Path | None, **options: Any) -> None:
+    """Run the event bridge and the media bridge of one cluster.
+
+    They join the cluster at its node URL with the secret `bridge.node_secret` (file or
+    CAUSEWAY_BRIDGE__NODE_SECRET; never an option, as others could see it) and make their certificates at each
+    start. SIGTERM or Ctrl-C stops them.
+    """
+    settings = load_settings(Settings, config)
+    given = {name: value for name, value in options.items() if value is not None}
+    bridge = structs.replace(settings.bridge, **given)
+    configure(settings.log, process="bridge")
+    # Here, not above: --help and a wrong option need none of it.
+    from bridges.agent import run  # noqa: PLC0415
+
+    # aioquic's pacing needs a finer clock than uvloop's.
+    asyncio.run(run(bridge))
