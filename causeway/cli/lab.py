@@ -91,6 +91,13 @@ def command(
         )
     if not sys.platform.startswith("linux"):
         raise ConfigError("the laboratory needs Linux: its processes are leashed by the kernel")
-    from lab.launcher.laboratory import Options, run  # noqa: PLC0415 - heavy, and only now known to be there
+    # Heavy, and only now known to be there.
+    from lab.launcher.laboratory import Options, run  # noqa: PLC0415
+    from lab.launcher.supervisor import ChildFailedError  # noqa: PLC0415
 
-    return run(Options(seconds=seconds, regions=regions, port=port, state=state, media=media, fps=fps))
+    try:
+        return run(Options(seconds=seconds, regions=regions, port=port, state=state, media=media, fps=fps))
+    except ChildFailedError as error:
+        if error.tail:
+            click.echo(f"{error.tail}\n(the end of its log)", err=True)
+        raise

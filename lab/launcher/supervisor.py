@@ -76,6 +76,8 @@ class Child:
         self.life = ChildLife(restart=spec.restart)
         self.pid: int | None = None
         """The process id while it runs."""
+        self.exit_code: int | None = None
+        """How its last process ended; negative: the signal that ended it."""
         self.first_ready = asyncio.Event()
 
     @property
@@ -145,7 +147,7 @@ class Supervisor:
                 now = time.monotonic()
                 if child.life.handle(Event.EXITED, now) is State.FAILED:
                     tail = last_lines(child.log_file)
-                    raise ChildFailedError(f"{child.name} {reason} (log: {child.log_file})", tail=tail)
+                    raise ChildFailedError(f"{child.name} {reason}", tail=tail)
                 log.warning("child.ended", child=child.name, reason=reason, again_in=child.life.due_at - now)
                 await asyncio.sleep(child.life.due_at - now)
                 child.life.handle(Event.DUE, time.monotonic())
@@ -167,6 +169,7 @@ class Supervisor:
         finally:
             await self._stop(process)
             child.pid = None
+            child.exit_code = process.returncode
             self._write_pids()
 
     async def _spawn(self, child: Child) -> asyncio.subprocess.Process:
@@ -217,9 +220,22 @@ class Supervisor:
         return f"was not ready within {spec.ready_timeout:g} s"
 
     async def _stop(self, process: asyncio.subprocess.Process) -> None:
-        """SIGTERM, then SIGKILL to its process group; returns when it has ended."""
+        """End the process, however often this is cancelled meanwhile: it does not take long."""
         if process.returncode is not None:
             return
+        ending = asyncio.create_task(self._end(process))
+        cancelled = False
+        while not ending.done():
+            try:
+                await asyncio.shield(ending)
+            except asyncio.CancelledError:
+                cancelled = True
+        ending.result()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        """SIGTERM, then SIGKILL to its process group; returns when it has ended."""
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         try:
@@ -227,11 +243,9 @@ class Supervisor:
                 await process.wait()
         except TimeoutError:
             log.warning("child.killed", pid=process.pid, after=self._grace)
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
 
     def _write_pids(self) -> None:
         """Write `pids.json` so that a reader never sees half of it."""

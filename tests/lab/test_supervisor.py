@@ -204,6 +204,30 @@ async def test_stopping_ends_a_pause_and_a_start(tmp_path: Path) -> None:
     assert {pausing.state, starting.state} == {State.STOPPED}
 
 
+async def test_a_failed_body_gives_children_their_time_to_stop(tmp_path: Path) -> None:
+    code = """
+import signal, sys
+def stop(number, frame):
+    print('stopping', flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+print('up', flush=True)
+while 1: signal.pause()
+"""
+    child: list[Child] = []
+
+    async def body() -> None:
+        async with Supervisor(tmp_path) as supervisor:
+            plain = spec(code)
+            child.append(await supervisor.start(plain))
+            raise ValueError("the body's own")
+
+    with pytest.raises(ExceptionGroup):
+        await body()
+    assert child[0].state is State.STOPPED
+    assert child[0].exit_code == 0
+
+
 async def test_a_cancelled_body_leaves_no_child(tmp_path: Path) -> None:
     pids: list[int | None] = []
 
