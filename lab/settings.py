@@ -41,6 +41,8 @@ class PortalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Messages that may wait for one client; a client that is slower is disconnected. Default 2,048."""
     max_clients: _Count = 1000
     """Connections at once. Default 1,000."""
+    foreign_sources: bool = False
+    """Fetch clients' tracks also from other addresses than the client's own. Default off."""
     join_timeout: _Seconds = 10.0
     """Seconds until a connection must have joined. Default 10."""
 
