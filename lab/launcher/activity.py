@@ -31,9 +31,28 @@ class _Track(msgspec.Struct):
     dropped_frames: int = 0
 
 
-class _Bridge(msgspec.Struct):
+class _Figures(msgspec.Struct):
     links: list[_Link] = []
     tracks: list[_Track] = []
+
+
+class _Bridge(msgspec.Struct):
+    id: str
+    stats: _Figures | None = None
+
+
+class _Person(msgspec.Struct):
+    cascading: bool = False
+
+
+class _Room(msgspec.Struct):
+    room: str
+    participants: list[_Person] = []
+
+
+class _Stats(msgspec.Struct):
+    rooms: list[_Room] = []
+    bridges: list[_Bridge] = []
 
 
 class Activity:
@@ -48,22 +67,30 @@ class Activity:
         """Of media frames, both directions."""
         self.dropped = 0
         """Frames dropped by the media bridge."""
+        self.local = 0
+        """Participants who are here."""
+        self.remote = 0
+        """Participants of other clusters who are shown here."""
         self._seen: dict[tuple[str, ...], int] = {}
 
-    def follow(self, bridges: dict[str, Any]) -> None:
-        """Add what grew since the last call; `bridges` is what each bridge said of itself, by worker id."""
+    def follow(self, answer: Any) -> None:
+        """Take a cluster's answer to `/lab/stats`: add what grew since the last; skip what is none."""
+        try:
+            stats = msgspec.convert(answer, _Stats)
+        except msgspec.ValidationError:
+            return
+        people = [person for room in stats.rooms for person in room.participants]
+        self.remote = sum(person.cascading for person in people)
+        self.local = len(people) - self.remote
         present: dict[tuple[str, ...], int] = {}
-        for worker, said in bridges.items():
-            try:
-                bridge = msgspec.convert(said, _Bridge)
-            except msgspec.ValidationError:
-                continue  # a bridge that says nothing, or speaks of something else
-            for link in bridge.links:
-                key = (worker, link.peer, link.room, link.role)
+        for bridge in stats.bridges:
+            figures = bridge.stats or _Figures()
+            for link in figures.links:
+                key = (bridge.id, link.peer, link.room, link.role)
                 self.events += self._growth((*key, "in"), link.events_in, present)
                 self.events += self._growth((*key, "out"), link.events_out, present)
-            for track in bridge.tracks:
-                name = (worker, track.peer, track.room, track.direction, track.id)
+            for track in figures.tracks:
+                name = (bridge.id, track.peer, track.room, track.direction, track.id)
                 self.frames += self._growth((*name, "frames"), track.frames, present)
                 self.bytes += self._growth((*name, "bytes"), track.bytes, present)
                 self.dropped += self._growth((*name, "dropped"), track.dropped_frames, present)

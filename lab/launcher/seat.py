@@ -30,6 +30,7 @@ class Seat:
         self._file = file
         self._max_bytes = max_bytes
         self._written = 0
+        self._file.unlink(missing_ok=True)  # of an earlier run
         self._joined = asyncio.Event()
 
     async def ready(self) -> None:

@@ -161,21 +161,27 @@ class Supervisor:
     async def _live(self, child: Child) -> str:
         """Run the child once and return how it ended; it has ended whichever way this is left."""
         process = await self._spawn(child)
+        reader = asyncio.create_task(_read_lines(process, child.spec.on_line))
         try:
             return await self._watch(child, process)
         except asyncio.CancelledError:
             child.life.handle(Event.STOP, time.monotonic())
             raise
         finally:
-            await self._stop(process)
-            child.pid = None
-            child.exit_code = process.returncode
-            self._write_pids()
+            try:
+                await self._stop(process)
+                # What it said last is still in the pipe. A grandchild that holds the pipe is not waited for.
+                await asyncio.wait({reader}, timeout=self._grace)
+            finally:
+                reader.cancel()
+                child.pid = None
+                child.exit_code = process.returncode
+                self._write_pids()
 
     async def _spawn(self, child: Child) -> asyncio.subprocess.Process:
         spec = child.spec
-        # The file stays ours to open: the child only inherits the descriptor.
-        with child.log_file.open("ab") as log_file:
+        # One run's restarts belong together; a log of an earlier run in the directory would only confuse.
+        with child.log_file.open("wb" if child.life.starts == 1 else "ab") as log_file:
             try:
                 process = await asyncio.create_subprocess_exec(
                     *leashed(list(spec.command), signal=spec.leash),
@@ -199,7 +205,6 @@ class Supervisor:
         """Wait until the child has ended, or failed to become ready, and return which."""
         spec = child.spec
         async with asyncio.TaskGroup() as tasks:
-            reader = tasks.create_task(_read_lines(process, spec.on_line))
             exited = tasks.create_task(process.wait())
             ready = tasks.create_task(_returns_in_time(spec.ready, spec.ready_timeout))
             await asyncio.wait({exited, ready}, return_when=asyncio.FIRST_COMPLETED)
@@ -211,11 +216,7 @@ class Supervisor:
                 await exited
             if exited.done():
                 ready.cancel()
-                # What it said last is still in the pipe; a grandchild that holds the pipe is not waited for.
-                await asyncio.wait({reader}, timeout=self._grace)
-                reader.cancel()
                 return f"ended with {_exit_text(exited.result())}"
-            reader.cancel()
             exited.cancel()
         return f"was not ready within {spec.ready_timeout:g} s"
 

@@ -38,7 +38,10 @@ class ClusterRow:
     """State of the bridge process: starting, running, backing off …"""
     restarts: int
     """How often the bridge was restarted."""
-    participants: int = 0
+    local: int = 0
+    """Participants who are here."""
+    remote: int = 0
+    """Participants of other regions who are shown here."""
     events: int = 0
     """Conference events that crossed this bridge, both directions."""
     frames: int = 0
@@ -163,7 +166,7 @@ def bit_rate(bits: float) -> str:
 
 
 def _clusters(snapshot: Snapshot) -> Table:
-    table = _table("cluster", "region", "state", "lease", "bridge", "people")
+    table = _table("cluster", "region", "state", "lease", "bridge", "people here + remote")
     for heading in ("events", "frames", "bit rate", "dropped"):
         table.add_column(heading, justify="right")
     for row in snapshot.clusters:
@@ -177,7 +180,7 @@ def _clusters(snapshot: Snapshot) -> Table:
             _coloured(row.state),
             lease,
             bridge,
-            str(row.participants),
+            f"{row.local} + {row.remote}",
             str(row.events),
             str(row.frames),
             bit_rate(row.bits),

@@ -78,9 +78,8 @@ class View:
         seen = self._observer.seen
         cluster = seen.clusters.get(region.cluster)
         bridge = self._supervisor.children.get(f"bridge-{region.name}")
-        people = seen.conference.participants if seen.conference is not None else []
         total = self._totals[region.name]
-        total.follow(seen.stats.get(region.name, {}))
+        total.follow(seen.stats.get(region.name))
         return ClusterRow(
             cluster=region.cluster,
             region=region.name,
@@ -88,7 +87,8 @@ class View:
             lease=(cluster.lease_expires_at - now).total_seconds() if cluster is not None else None,
             bridge=bridge.state.value if bridge is not None else _UNSEEN,
             restarts=bridge.life.restarts if bridge is not None else 0,
-            participants=sum(who.cluster == region.cluster for who in people),
+            local=total.local,
+            remote=total.remote,
             events=total.events,
             frames=total.frames,
             bits=self._bits(region.name, total.bytes, seen.at),

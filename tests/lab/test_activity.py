@@ -19,26 +19,46 @@ def media_bridge(frames: int, dropped: int = 0, track: str = "t1") -> dict[str, 
     return {"links": [], "tracks": [{**place, **counters}]}
 
 
+def answer(**bridges: Any) -> dict[str, Any]:
+    people = [
+        {"id": "p1", "cascading": False},
+        {"id": "p2", "cascading": True},
+        {"id": "p3", "cascading": True},
+    ]
+    return {
+        "cluster": "eu-west-1",
+        "rooms": [{"room": "r", "participants": people}],
+        "bridges": [{"id": name, "purpose": "x", "stats": stats} for name, stats in bridges.items()],
+    }
+
+
+def test_people_are_local_or_remote() -> None:
+    activity = Activity()
+    activity.follow(answer())
+    assert (activity.local, activity.remote) == (1, 2)
+
+
 def test_events_and_frames_of_all_bridges_add_up() -> None:
     activity = Activity()
-    activity.follow({"eventbridge-1@h": event_bridge(3, 4), "mediabridge-1@h": media_bridge(10, 2)})
+    activity.follow(answer(event=event_bridge(3, 4), media=media_bridge(10, 2)))
     assert (activity.events, activity.frames, activity.bytes, activity.dropped) == (7, 10, 1000, 2)
-    activity.follow({"eventbridge-1@h": event_bridge(3, 5), "mediabridge-1@h": media_bridge(15, 2)})
+    activity.follow(answer(event=event_bridge(3, 5), media=media_bridge(15, 2)))
     assert (activity.events, activity.frames, activity.bytes, activity.dropped) == (8, 15, 1500, 2)
 
 
 def test_a_restarted_bridge_begins_at_zero_and_the_total_does_not() -> None:
     activity = Activity()
-    activity.follow({"mediabridge-1@h": media_bridge(10)})
-    activity.follow({})
-    activity.follow({"mediabridge-2@h": media_bridge(4)})
-    activity.follow({"mediabridge-2@h": media_bridge(1)})
+    activity.follow(answer(first=media_bridge(10)))
+    activity.follow(answer())
+    activity.follow(answer(second=media_bridge(4)))
+    activity.follow(answer(second=media_bridge(1)))
     assert activity.frames == 15
 
 
 def test_what_is_no_statistic_is_left_out() -> None:
     activity = Activity()
-    activity.follow({"a": None, "b": {"links": "many"}, "c": {"tracks": [{"frames": "x"}]}, "d": {}})
+    for odd in (None, {"bridges": "many"}, answer(a={"tracks": [{"frames": "x"}]}), answer(a=None, b={})):
+        activity.follow(odd)
     assert (activity.events, activity.frames) == (0, 0)
 
 
@@ -47,6 +67,6 @@ def test_totals_never_fall(counts: list[int]) -> None:
     activity = Activity()
     before = 0
     for count in counts:
-        activity.follow({"mediabridge-1@h": media_bridge(count)})
+        activity.follow(answer(bridge=media_bridge(count)))
         assert activity.frames >= before
         before = activity.frames

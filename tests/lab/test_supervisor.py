@@ -208,7 +208,6 @@ async def test_a_failed_body_gives_children_their_time_to_stop(tmp_path: Path) -
     code = """
 import signal, sys
 def stop(number, frame):
-    print('stopping', flush=True)
     sys.exit(0)
 signal.signal(signal.SIGTERM, stop)
 print('up', flush=True)
