@@ -93,15 +93,16 @@ def connector(
                 command_timeout=settings.statement_timeout + _NETWORK_MARGIN if bounded else None,
                 server_settings=session,
             )
-        except (
-            OSError,
-            TimeoutError,
-            asyncpg.PostgresError,
-            asyncpg.TargetServerAttributeNotMatched,
-        ) as error:
+        except FileNotFoundError:
+            reason = "no such file: the server's socket, or a certificate that the URL names"
+            raise UnavailableError(f"database {_place(dsn)}: {reason}") from None
+        except (OSError, asyncpg.PostgresError, asyncpg.TargetServerAttributeNotMatched) as error:
             raise UnavailableError(f"database {_place(dsn)}: {_sentence(error, dsn)}") from None
-        except (ValueError, TypeError, asyncpg.InterfaceError) as error:
+        except asyncpg.InterfaceError as error:
             raise ConfigError(f"database.url: {_sentence(error, dsn)}") from None
+        except (ValueError, TypeError):
+            # Its text quotes what it did not understand, which may be a part of a password.
+            raise ConfigError("database.url: not understood; percent-encode special characters") from None
 
     return connect
 
@@ -124,7 +125,12 @@ def _dsn(url: str) -> str:
     scheme, separator, rest = url.strip().partition("://")
     if not separator or scheme not in _SCHEMES:
         raise ConfigError("database.url: must begin with postgresql://")
-    return f"postgresql://{rest}"
+    dsn = f"postgresql://{rest}"
+    try:
+        urlsplit(dsn)
+    except ValueError:
+        raise ConfigError("database.url: not understood; is a bracket of an IPv6 address missing?") from None
+    return dsn
 
 
 def _place(dsn: str) -> str:
@@ -135,18 +141,16 @@ def _place(dsn: str) -> str:
 
 
 def _sentence(error: Exception, dsn: str) -> str:
-    """Return the error's text without the URL's password, whatever the library wrote into it."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, OSError) and error.strerror:
-        text = error.strerror
+    """Return the error's text in one line without the URL's password, whatever the library wrote into it."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     parts = urlsplit(dsn)
-    passwords = [parts.netloc.rpartition("@")[0].partition(":")[2]]
+    secrets = [parts.netloc.rpartition("@")[0].partition(":")[2]]
     for name in ("password", "sslpassword"):
-        passwords += parse_qs(parts.query).get(name, [])
-    for password in passwords:
-        for form in {password, unquote(password)} - {""}:
-            text = text.replace(form, "***")
-    return text[:300]
+        secrets += parse_qs(parts.query).get(name, [])
+    for secret in secrets:
+        for form in {secret, unquote(secret)} - {""}:
+            said = said.replace(form, "***")
+    return " ".join(said.split())[:300] or type(error).__name__
 
 
 def _milliseconds(seconds: float) -> str:

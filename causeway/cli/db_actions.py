@@ -1,0 +1,69 @@
+"""What the `causeway db` commands do; apart from the commands, because it loads SQLAlchemy and Alembic."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+from msgspec import Struct, field, structs
+
+from causeway.cli.options import load_settings
+from causeway.telemetry import LogSettings, configure
+from control.registry.database import (
+    Database,
+    DatabaseSettings,
+    StateSettings,
+    migrate,
+    newest_revision,
+    open_database,
+    schema_revision,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+__all__ = ["current", "upgrade"]
+
+
+class _Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    state: StateSettings = field(default_factory=StateSettings)
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    # Quieter than the services: this is a person's command, its answer is on standard output.
+    log: LogSettings = field(default_factory=lambda: LogSettings(level="warning"))
+
+
+def upgrade(config: Path | None, state: str | None) -> None:
+    """Migrate the configured database and print from which revision to which."""
+
+    async def work(database: Database) -> None:
+        before = await schema_revision(database.engine)
+        after = await migrate(database.url)
+        click.echo(f"{after} (already the newest)" if before == after else f"{before or 'empty'} -> {after}")
+
+    _run(config, state, work)
+
+
+def current(config: Path | None, state: str | None) -> None:
+    """Print the configured database's revision and whether it is the newest."""
+
+    async def work(database: Database) -> None:
+        revision, newest = await schema_revision(database.engine), newest_revision()
+        verdict = "the newest" if revision == newest else f"newest is {newest}; run: causeway db upgrade"
+        click.echo(f"{revision or 'empty'} ({verdict})")
+
+    _run(config, state, work)
+
+
+def _run(config: Path | None, state: str | None, work: Callable[[Database], Awaitable[None]]) -> None:
+    settings = load_settings(_Settings, config)
+    if state is not None:
+        settings = structs.replace(settings, state=structs.replace(settings.state, directory=state))
+    configure(settings.log, process="db")
+
+    async def main() -> None:
+        async with open_database(settings.database, settings.state) as database:
+            await work(database)
+
+    asyncio.run(main())
