@@ -184,6 +184,7 @@ class EventSession:
     def token_refused(self) -> None:
         """Close the session: the stream is to be reset. Only after TokenPresented."""
         self._decide(_Input.REFUSED)
+        self.close()
 
     def close(self) -> None:
         """Take and give nothing any more."""

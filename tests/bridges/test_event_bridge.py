@@ -162,7 +162,7 @@ async def test_state_and_events_cross_both_ways_unchanged() -> None:
         assert west.node.rooms["room-1"].of("east") == [
             {"type": "initialize", "data": east.node.rooms["room-1"].initialize}
         ]
-        said = [
+        said: list[dict[str, Any]] = [
             {"type": "addParticipant", "data": {**ALICE, "id": "p2"}},
             {"type": "setStreamMute", "data": {"id": "s1", "track": "audio", "muted": True, "new": 1}},
             {"type": "removeParticipant", "data": "p2"},
