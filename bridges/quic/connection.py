@@ -20,6 +20,7 @@ from aioquic.quic.packet import QuicErrorCode
 
 from bridges.quic import internals
 from bridges.quic.errors import ConnectionClosedError, TooManyStreamsError
+from bridges.quic.streams import Streams, is_unidirectional
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from aioquic.quic.connection import NetworkAddress, QuicConnection
 
     from bridges.quic.settings import QuicSettings
+    from bridges.quic.streams import Stream
 
 __all__ = ["Connection", "ConnectionHandler", "Endpoint"]
 
@@ -70,21 +72,6 @@ class Endpoint(Protocol):
         """Take note that `connection_id` is used no more."""
 
 
-class _Stream:
-    """What we remember of a stream until aioquic has forgotten it."""
-
-    __slots__ = ("dead", "ended_in", "ended_out")
-
-    def __init__(self) -> None:
-        self.dead = False
-        self.ended_in = False
-        self.ended_out = False
-
-    @property
-    def over(self) -> bool:
-        return self.dead or (self.ended_in and self.ended_out)
-
-
 class Connection:
     """An established QUIC connection.
 
@@ -103,8 +90,6 @@ class Connection:
         self.remote: Final[tuple[str, int]] = (remote[0], remote[1])
         self.closed = False
         """Whether nothing can be sent any more, by our wish or the peer's."""
-        self.ended_streams = 0
-        """Streams that have come and gone."""
         self.quic: Final = quic
         """aioquic's core; for endpoints, not for users."""
         self._quic = quic
@@ -113,8 +98,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._handler: ConnectionHandler | None = None
         self._undelivered: list[Callable[[ConnectionHandler], None]] = []
-        self._streams: dict[int, _Stream] = {}
-        self._over: set[int] = set()
+        self._streams = Streams()
         self._established = False
         self._accounted_bytes = 0
         self._heard_at = self._loop.time()
@@ -143,6 +127,11 @@ class Connection:
         """Bidirectional streams that exist now, the peer's and ours."""
         return len(self._streams)
 
+    @property
+    def ended_streams(self) -> int:
+        """Streams that have come and gone."""
+        return self._streams.forgotten
+
     def open_stream(self) -> int:
         """Open a bidirectional stream and return its id; the peer learns of it with the first bytes.
 
@@ -151,11 +140,11 @@ class Connection:
         if self.closed:
             raise ConnectionClosedError("the connection is closed")
         stream_id = self._quic.get_next_available_stream_id()
-        ours = sum(1 for other in self._streams if other % 4 == stream_id % 4)
+        ours = self._streams.opened_like(stream_id)
         if ours >= self._settings.max_streams or not internals.may_open_stream(self._quic):
             raise TooManyStreamsError(f"{ours} streams are open; at most {self._settings.max_streams} may be")
         self._quic.send_stream_data(stream_id, b"")  # reserves the id, sends nothing
-        self._streams[stream_id] = _Stream()
+        self._streams.add(stream_id)
         return stream_id
 
     def send(self, stream_id: int, data: bytes, *, end: bool = False) -> None:
@@ -164,24 +153,22 @@ class Connection:
         Does nothing on a closed connection and on a stream that was reset. Raises ValueError after `end`.
         """
         stream = self._streams.get(stream_id)
-        if self.closed or stream is None or stream.dead:
+        if self.closed or stream is None:
             return
         if stream.ended_out:
             raise ValueError(f"stream {stream_id}: nothing can be sent after the end")
         self._quic.send_stream_data(stream_id, data, end)
         if end:
             stream.ended_out = True
-            self._note_over(stream_id, stream)
+            self._streams.note_over(stream_id, stream)
         self._transmit_soon()
 
     def reset_stream(self, stream_id: int, code: int) -> None:
         """Give a stream up, both halves: what waits is not sent, what still comes is not delivered."""
         stream = self._streams.get(stream_id)
-        if self.closed or stream is None or stream.dead:
+        if self.closed or stream is None:
             return
-        stream.dead = True
-        self._abandon(stream_id, code)
-        self._note_over(stream_id, stream)
+        self._abandon(stream_id, stream, code)
         self._transmit_soon()
 
     def backlog(self, stream_id: int) -> int:
@@ -254,28 +241,26 @@ class Connection:
                 self._end(_describe(event))
 
     def _data_received(self, stream_id: int, data: bytes, *, end: bool) -> None:
-        if _is_unidirectional(stream_id):
+        if is_unidirectional(stream_id):
             # Neither bridge uses them. The peer can have 128 of them at once, and we keep nothing of them.
             if not end and internals.stream_exists(self._quic, stream_id):
                 self._quic.stop_stream(stream_id, QuicErrorCode.APPLICATION_ERROR)
             return
-        stream = self._streams.setdefault(stream_id, _Stream())
-        if stream.dead:
+        stream = self._streams.arriving(stream_id)
+        if stream is None:
             return
         if end:
             stream.ended_in = True
-            self._note_over(stream_id, stream)
+            self._streams.note_over(stream_id, stream)
         self._deliver(lambda handler: handler.stream_data(stream_id, data, end))
 
     def _peer_gave_up(self, stream_id: int, code: int) -> None:
-        if _is_unidirectional(stream_id):
+        if is_unidirectional(stream_id):
             return
-        stream = self._streams.setdefault(stream_id, _Stream())
-        if stream.dead:
+        stream = self._streams.arriving(stream_id)
+        if stream is None:
             return
-        stream.dead = True
-        self._abandon(stream_id, code)
-        self._note_over(stream_id, stream)
+        self._abandon(stream_id, stream, code)
         self._deliver(lambda handler: handler.stream_reset(stream_id, code))
 
     def _deliver(self, call: Callable[[ConnectionHandler], None]) -> None:
@@ -302,23 +287,13 @@ class Connection:
             log.exception("quic.handler_failed", remote=self.remote)
             self.close(_INTERNAL_ERROR, "internal error")
 
-    # --- streams --------------------------------------------------------------------------------
-
-    def _abandon(self, stream_id: int, code: int) -> None:
+    def _abandon(self, stream_id: int, stream: Stream, code: int) -> None:
+        """Give up both halves of a stream."""
+        stream.dead = True
+        self._streams.note_over(stream_id, stream)
         if internals.stream_exists(self._quic, stream_id):
             self._quic.reset_stream(stream_id, code)
             self._quic.stop_stream(stream_id, code)
-
-    def _note_over(self, stream_id: int, stream: _Stream) -> None:
-        if stream.over:
-            self._over.add(stream_id)
-
-    def _forget_streams(self) -> None:
-        """Drop what aioquic has dropped: both halves are over and the peer has acknowledged it."""
-        for stream_id in [s for s in self._over if not internals.stream_exists(self._quic, s)]:
-            self._over.discard(stream_id)
-            del self._streams[stream_id]
-            self.ended_streams += 1
 
     # --- sending and time -----------------------------------------------------------------------
 
@@ -335,9 +310,11 @@ class Connection:
             return
         for data, address in self._quic.datagrams_to_send(now=self._loop.time()):
             self._endpoint.send_datagram(data, address)
-        if self._over:
-            self._forget_streams()
+        self._streams.forget(self._stream_exists)
         self._arm_timer()
+
+    def _stream_exists(self, stream_id: int) -> bool:
+        return internals.stream_exists(self._quic, stream_id)
 
     def _arm_timer(self) -> None:
         timer_at = self._quic.get_timer()
@@ -394,10 +371,6 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"Connection(remote={self.remote}, closed={self.closed}, streams={self.streams})"
-
-
-def _is_unidirectional(stream_id: int) -> bool:
-    return bool(stream_id & 2)
 
 
 def _describe(event: events.ConnectionTerminated) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -407,6 +408,36 @@ async def test_connection_limit() -> None:
         await pair.connect()
 
 
+async def test_peer_that_leaves_holes_cannot_fill_our_memory() -> None:
+    settings = msgspec.structs.replace(FAST, max_reassembly_bytes=1 << 20)
+    async with listening(settings) as pair:
+        connection, ours, theirs = await pair.connect()
+        stream = connection.open_stream()
+        connection.send(stream, bytes(3 << 20))
+        # The first byte is never sent; the window, which aioquic widens by what it has seen, would follow.
+        connection.quic._streams[stream].sender._pending.subtract(0, 1)
+        await theirs.until(lambda r: r.lost)
+        assert "out of order" in theirs.lost[0]
+        assert theirs.data == {}
+        await ours.until(lambda r: r.lost)
+
+
+async def test_resets_do_not_count_as_holes() -> None:
+    settings = msgspec.structs.replace(FAST, max_reassembly_bytes=1 << 20)
+    async with listening(settings) as pair:
+        connection, _, theirs = await pair.connect()
+        for _ in range(8):
+            stream = connection.open_stream()
+            connection.send(stream, bytes(512 << 10))
+            connection.quic._streams[stream].sender._pending.subtract(0, 1)
+            await until(partial(sent_beyond, connection, stream, 256 << 10))
+            connection.reset_stream(stream, 1)
+        last = connection.open_stream()
+        connection.send(last, b"fine")
+        await theirs.until(lambda r: r.data.get(last) == b"fine" or r.lost)
+        assert not theirs.lost
+
+
 async def test_retry_proves_the_address() -> None:
     settings = msgspec.structs.replace(FAST, retry=True)
     async with listening(settings) as pair:
@@ -469,6 +500,10 @@ async def test_cancelled_dial_leaves_nothing() -> None:
 def test_settings_that_contradict_each_other() -> None:
     with pytest.raises(msgspec.ValidationError, match="twice keepalive"):
         msgspec.convert({"idle_timeout": 1.0, "keepalive": 0.9}, QuicSettings)
+
+
+def sent_beyond(connection: Connection, stream_id: int, offset: int) -> bool:
+    return connection.quic._streams[stream_id].sender.highest_offset > offset
 
 
 def kill_socket(connection: Connection) -> None:
