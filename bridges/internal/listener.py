@@ -120,6 +120,7 @@ class InternalListener:
         self._waiting: dict[str, set[_Connection]] = {}
         self._connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
+        self._closing = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -170,6 +171,7 @@ class InternalListener:
     async def close(self) -> None:
         """Stop listening and close every connection at once; sources are closed without a call back."""
         assert self._server is not None
+        self._closing = True
         self._server.close()
         for source in list(self._sources.values()):
             source.close()
@@ -181,6 +183,8 @@ class InternalListener:
     # What a connection tells its listener.
 
     def _opened(self, connection: _Connection) -> bool:
+        if self._closing:
+            return False
         if len(self._connections) >= self.settings.max_connections:
             _log.warning("internal.full", connections=len(self._connections))
             return False
