@@ -5,12 +5,18 @@ nothing else (cancellation aside). Messages of these errors name the cluster's a
 carry a secret. The driver knows no registry, and keeps no state about rooms.
 
 Rooms are named by the conference: the same id is the room's id in every cluster.
+
+Kinds of clusters differ in what they can do at all. A driver's class says so in `capabilities`, so that
+placement can leave out a cluster that will not do, without asking it: a conference on a cluster that cannot
+cascade stays within that one cluster, and a conference whose id the cluster cannot take never goes there.
+Whoever asks all the same gets NotSupportedError.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from causeway.errors import CausewayError
 
@@ -19,11 +25,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bridges",
+    "BusyError",
+    "Capabilities",
     "ClusterDriver",
     "CredentialsRefusedError",
     "DriverError",
     "DriverTimeoutError",
+    "Health",
     "MalformedAnswerError",
+    "NotSupportedError",
+    "RecordingNotFoundError",
     "RequestRefusedError",
     "RoomNotFoundError",
     "RoomParticipant",
@@ -38,9 +49,12 @@ __all__ = [
 # ├── UnreachableError          no connection, or it broke, or the cluster answered 5xx     retryable
 # ├── DriverTimeoutError        no answer in time; it may still have been done              retryable
 # ├── MalformedAnswerError      an answer that cannot be understood, or is too large        retryable
+# ├── BusyError                 the room or recording is not in the state for it            retryable
 # ├── CredentialsRefusedError   the service id or key is wrong (401, 403)
 # ├── RoomNotFoundError         the cluster does not know the room (404)
-# └── RequestRefusedError       the cluster does not like the request (other 4xx)
+# ├── RecordingNotFoundError    the cluster does not know the recording (404)
+# ├── RequestRefusedError       the cluster does not like the request (other 4xx)
+# └── NotSupportedError         clusters of this kind, or this one as it is set up, cannot do that
 
 
 class DriverError(CausewayError):
@@ -71,6 +85,13 @@ class MalformedAnswerError(DriverError):
     retryable: ClassVar[bool] = True
 
 
+class BusyError(DriverError):
+    """The room or recording is not in the state for it: still starting, still closing, nobody there yet."""
+
+    code: ClassVar[str] = "cluster-busy"
+    retryable: ClassVar[bool] = True
+
+
 class CredentialsRefusedError(DriverError):
     """The cluster refuses its own service id and key: it must register again with the right ones."""
 
@@ -83,10 +104,44 @@ class RoomNotFoundError(DriverError):
     code: ClassVar[str] = "cluster-room-not-found"
 
 
+class RecordingNotFoundError(DriverError):
+    """The cluster does not know the recording."""
+
+    code: ClassVar[str] = "cluster-recording-not-found"
+
+
 class RequestRefusedError(DriverError):
     """The cluster understood and refused."""
 
     code: ClassVar[str] = "cluster-request-refused"
+
+
+class NotSupportedError(DriverError):
+    """Clusters of this kind cannot do that (see Capabilities), or this one has it switched off."""
+
+    code: ClassVar[str] = "cluster-cannot"
+
+
+# --- what kinds of clusters can do -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a kind of cluster can do. One value per driver class: nothing here depends on the cluster."""
+
+    cascade: bool
+    """It can be joined with other clusters: `get_bridges` and `start_cascade` work. Where it is False, both
+    raise NotSupportedError and a conference placed there must stay within that cluster."""
+    recordings: bool
+    """The driver has calls for recordings made by the cluster itself."""
+    media_nodes: bool
+    """The driver may know of the machines behind the cluster."""
+    room_ids: str = r"(?!\.{1,2}$).+"
+    """Regular expression of the conference ids that can be a room's id there; see `accepts`."""
+
+    def accepts(self, conference: str) -> bool:
+        """Say whether a room of that name can exist there."""
+        return re.fullmatch(self.room_ids, conference, re.DOTALL) is not None
 
 
 # --- values -----------------------------------------------------------------------------------
@@ -119,11 +174,31 @@ class RoomParticipant:
     role: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How a cluster that answers, and accepts its credentials, describes itself.
+
+    `degraded`: it works, without some of its media nodes; `down`: it works not at all, having lost them all.
+    A cluster that does not answer has no Health: the call raises.
+    """
+
+    state: Literal["up", "degraded", "down"] = "up"
+    lost_nodes: tuple[str, ...] = ()
+    """Ids of the media nodes it has lost, where it tells."""
+
+
 # --- the interface ----------------------------------------------------------------------------
 
 
 class ClusterDriver(Protocol):
     """One cluster. All calls raise DriverError; see its subclasses."""
+
+    capabilities: ClassVar[Capabilities]
+    """What clusters of this kind can do."""
+
+    async def health(self) -> Health:
+        """Ask the cluster how it is. An answer proves also that it takes our credentials."""
+        ...
 
     async def create_room(self, conference: str) -> str:
         """Create the room, or find it there already; return its id."""
@@ -138,7 +213,10 @@ class ClusterDriver(Protocol):
         ...
 
     async def get_bridges(self, room: str, *, target_cluster: str) -> Bridges:
-        """Return where this cluster's bridges listen for `target_cluster` to connect."""
+        """Return where this cluster's bridges listen for `target_cluster` to connect.
+
+        Raises NotSupportedError unless `capabilities.cascade`.
+        """
         ...
 
     async def start_cascade(
@@ -155,6 +233,7 @@ class ClusterDriver(Protocol):
 
         `token` is the room token at the target. With `with_fingerprints` the bridges' fingerprints go along,
         which only a cluster that itself has fingerprints understands.
+        Raises NotSupportedError unless `capabilities.cascade`.
         """
         ...
 

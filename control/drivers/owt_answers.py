@@ -7,28 +7,24 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from ipaddress import IPv6Address
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
-import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Raw, Struct, field
 
 from causeway.api import BridgeAddress
+from control.drivers.answers import decode, is_host
 from control.drivers.base import Bridges, MalformedAnswerError, RoomParticipant, RoomToken
 
-__all__ = ["read_bridges", "read_ok", "read_participants", "read_room", "read_token"]
+__all__ = ["read_bridges", "read_ok", "read_participants", "read_room", "read_rooms", "read_token"]
 
 _HTTPS_PORT: Final = 443
 _HTTP_PORT: Final = 80
 _MAX_PORT: Final = 65535
-_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,253}")
 _PORT_DIGITS: Final = re.compile(r"[0-9]{1,5}")
 
 _Host = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[^\s/?#@]+$")]
 _Port = Annotated[int, Meta(ge=1, le=_MAX_PORT)]
 _Fingerprint = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-
-_T = TypeVar("_T")
 
 
 class _Room(Struct, frozen=True):
@@ -66,9 +62,14 @@ class _Participant(Struct, frozen=True):
 
 def read_room(answer: bytes, conference: str) -> None:
     """Check that the room has the id that it was to have: everything else is found by it."""
-    room = _decode(answer, _Room)
+    room = decode(answer, _Room)
     if conference not in {room.id_, room.id}:
         raise MalformedAnswerError("the room has another id than it was given")
+
+
+def read_rooms(answer: bytes) -> None:
+    """Check that the answer is a list of rooms, whatever is in it."""
+    decode(answer, list[Raw])
 
 
 def read_ok(answer: bytes) -> None:
@@ -79,7 +80,7 @@ def read_ok(answer: bytes) -> None:
 
 def read_bridges(answer: bytes) -> Bridges:
     """Read `{eventbridgeip, eventbridgeport, mediabridgeip?, mediabridgeport?, …fingerprint?}`."""
-    read = _decode(answer, _Bridges)
+    read = decode(answer, _Bridges)
     media = None
     if read.mediabridgeip is not None and read.mediabridgeport is not None:
         media = BridgeAddress(
@@ -93,7 +94,7 @@ def read_bridges(answer: bytes) -> Bridges:
 
 def read_participants(answer: bytes) -> tuple[RoomParticipant, ...]:
     """Read a list of `{id, user, role, …}`."""
-    read = _decode(answer, list[_Participant])
+    read = decode(answer, list[_Participant])
     return tuple(RoomParticipant(id=one.id, user=one.user, role=one.role) for one in read)
 
 
@@ -104,7 +105,7 @@ def read_token(answer: bytes) -> RoomToken:
         inside = b64decode(text, validate=True)
     except ValueError:
         raise MalformedAnswerError("the token is not base64") from None
-    token = _decode(inside, _Token)
+    token = decode(inside, _Token)
     ip, port = _read_host(token.host, secure=token.secure)
     return RoomToken(ip=ip, port=port, secure=token.secure, text=text.decode("ascii"))
 
@@ -117,25 +118,9 @@ def _read_host(host: str, *, secure: bool) -> tuple[str, int]:
     else:
         name, _, port = host.rpartition(":")
     bare = name[1:-1] if name.startswith("[") and name.endswith("]") else name
-    if not (_is_host(bare, ipv6=":" in name or bare != name) and _PORT_DIGITS.fullmatch(port)):
+    if not (is_host(bare, ipv6=":" in name or bare != name) and _PORT_DIGITS.fullmatch(port)):
         raise MalformedAnswerError("the token's host is not host:port")
     number = int(port)
     if not 1 <= number <= _MAX_PORT:
         raise MalformedAnswerError("the token's port is not a port")
     return bare, number
-
-
-def _is_host(name: str, *, ipv6: bool) -> bool:
-    if not ipv6:
-        return _NAME.fullmatch(name) is not None
-    try:
-        return IPv6Address(name).scope_id is None
-    except ValueError:
-        return False
-
-
-def _decode(answer: bytes, kind: type[_T]) -> _T:
-    try:
-        return msgspec.json.decode(answer, type=kind, strict=False)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise MalformedAnswerError("the answer has not the expected shape") from None
