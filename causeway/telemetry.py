@@ -42,7 +42,8 @@ def configure(settings: LogSettings, *, process: str) -> None:
         mask_secrets,
     ]
     renderer: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        # Plain traces: the default ones, drawn by rich, show local variables, and with them secrets.
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
