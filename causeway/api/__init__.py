@@ -1,0 +1,59 @@
+"""Control's HTTP API as types: what crosses `/v1`, for the server, the client library and the clusters.
+
+Names are those of docs/api.md. Reports of a cluster carry the epoch of its lease in the header
+`Causeway-Epoch` (EPOCH_HEADER): a former holder of the registration is recognised by it and refused.
+"""
+
+from __future__ import annotations
+
+from causeway.api.base import EPOCH_HEADER, ClusterId, ConferenceId, Module, Region
+from causeway.api.clusters import (
+    BridgeAddress,
+    ClusterList,
+    ClusterRegistration,
+    ClusterView,
+    Heartbeat,
+    Lease,
+    LinkReport,
+    Load,
+    ParticipantReport,
+    RoomReport,
+)
+from causeway.api.conferences import (
+    ConferenceCreate,
+    ConferenceList,
+    ConferenceView,
+    JoinAnswer,
+    JoinRequest,
+    LinkView,
+    ParticipantView,
+    PlacementView,
+)
+from causeway.api.problems import Problem
+
+__all__ = [
+    "EPOCH_HEADER",
+    "BridgeAddress",
+    "ClusterId",
+    "ClusterList",
+    "ClusterRegistration",
+    "ClusterView",
+    "ConferenceCreate",
+    "ConferenceId",
+    "ConferenceList",
+    "ConferenceView",
+    "Heartbeat",
+    "JoinAnswer",
+    "JoinRequest",
+    "Lease",
+    "LinkReport",
+    "LinkView",
+    "Load",
+    "Module",
+    "ParticipantReport",
+    "ParticipantView",
+    "PlacementView",
+    "Problem",
+    "Region",
+    "RoomReport",
+]
