@@ -14,11 +14,15 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, cast, get_args
 
-__all__ = ["KINDS", "Key", "KeyKind", "new_key", "parse_key"]
+__all__ = ["KINDS", "SCOPES", "Key", "KeyKind", "Scope", "new_key", "parse_key"]
 
 KeyKind: TypeAlias = Literal["enrolment", "application", "operator"]
 KINDS: Final[tuple[KeyKind, ...]] = get_args(KeyKind)
 """enrolment: clusters and agents; application: conferences and joins; operator: everything."""
+
+Scope: TypeAlias = Literal["join", "conferences:read", "conferences:write"]
+SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
+"""What an application key may be limited to."""
 
 _TEXT: Final = re.compile(r"cw_(enrolment|application|operator)_([0-9a-f]{12})_([0-9a-f]{64})", re.ASCII)
 

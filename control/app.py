@@ -22,7 +22,7 @@ from control.fleet import Fleet
 from control.http.conferences import ConferenceRoutes
 from control.http.health import HealthRoutes
 from control.http.registration import ClusterRoutes
-from control.http.routes import application, table
+from control.http.routes import application
 from control.http.server import address_of, bind, make_server
 from control.joining import Joining
 from control.registry.database import connector, ensure_schema, is_current, open_database
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
-    from control.http.routes import Entry
+    from control.http.entry import Entry
     from control.http.server import Server
     from control.registry.database import Database
     from control.settings import Settings
@@ -89,11 +89,11 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
         async def sweep() -> None:
             await sweep_leases(store, bell, own.lease)
 
-        entries = table(
-            ClusterRoutes(store, Reporting(store, vault, bell, own.lease)),
-            ConferenceRoutes(store, Joining(store, fleet, bell, own.join), bell),
-            HealthRoutes(ready),
-        )
+        entries = [
+            *HealthRoutes(ready).entries(),
+            *ClusterRoutes(store, Reporting(store, vault, bell, own.lease)).entries(),
+            *ConferenceRoutes(store, Joining(store, fleet, bell, own.join), bell).entries(),
+        ]
         yield Control(
             app=application(entries, authenticator, own.http),
             entries=entries,

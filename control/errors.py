@@ -3,7 +3,7 @@
 CausewayError
 └── RefusedError                     `code` is the problem type; the message is its detail, without secrets
     ├── ClusterUnknownError, ConferenceUnknownError
-    ├── StaleEpochError, ConferenceEndingError
+    ├── StaleEpochError, ConferenceEndingError, PreconditionFailedError
     ├── InvalidRequestError, MalformedJsonError, EpochMissingError, BodyTooLargeError, UnsupportedMediaError
     ├── UnauthenticatedError, ForbiddenError
     ├── NoClusterError, ClusterFailedError, ClusterTimeoutError
@@ -30,6 +30,7 @@ __all__ = [
     "MalformedJsonError",
     "NoClusterError",
     "OverloadedError",
+    "PreconditionFailedError",
     "RefusedError",
     "StaleEpochError",
     "UnauthenticatedError",
@@ -70,6 +71,12 @@ class ConferenceEndingError(RefusedError):
     """The conference is being deleted."""
 
     code = "conference-ending"
+
+
+class PreconditionFailedError(RefusedError):
+    """What is there is not what If-Match names."""
+
+    code = "precondition-failed"
 
 
 class InvalidRequestError(RefusedError):

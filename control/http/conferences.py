@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.responses import Response
 
-from causeway.api import ConferenceCreate, ConferenceId, ConferenceList, JoinRequest
+from causeway.api import ConferenceCreate, ConferenceList, ConferenceView, JoinAnswer, JoinRequest
 from control.http.edge import Body, json, no_content, part
+from control.http.entry import APPLICATIONS, Entry
 from control.registry import conferences
 
 if TYPE_CHECKING:
@@ -31,6 +32,73 @@ class ConferenceRoutes:
         self._store = store
         self._joining = joining
         self._bell = bell
+
+    def entries(self) -> list[Entry]:
+        """Return the rows of the route table."""
+        conference = "/v1/conferences/{conference}"
+        return [
+            Entry(
+                "GET",
+                "/v1/conferences",
+                APPLICATIONS,
+                self.index,
+                scope="conferences:read",
+                tag="conferences",
+                summary="List the active conferences, oldest first.",
+                answers={200: ConferenceList},
+            ),
+            Entry(
+                "POST",
+                "/v1/conferences",
+                APPLICATIONS,
+                self.create,
+                scope="conferences:write",
+                tag="conferences",
+                summary="Create a conference; 200 for one that is there already.",
+                body=_CREATE,
+                answers={201: ConferenceView, 200: ConferenceView},
+                problems=("conference-ending",),
+            ),
+            Entry(
+                "GET",
+                conference,
+                APPLICATIONS,
+                self.show,
+                scope="conferences:read",
+                tag="conferences",
+                summary="Show a conference with its placements, links and participants.",
+                answers={200: ConferenceView},
+                problems=("conference-unknown",),
+            ),
+            Entry(
+                "DELETE",
+                conference,
+                APPLICATIONS,
+                self.end,
+                scope="conferences:write",
+                tag="conferences",
+                summary="End a conference: 202 while its rooms are being removed, 204 once it is gone.",
+                answers={202: None, 204: None},
+            ),
+            Entry(
+                "POST",
+                f"{conference}/join",
+                APPLICATIONS,
+                self.join,
+                scope="join",
+                tag="joining",
+                summary="Say where a user shall connect, and with which token.",
+                body=_JOIN,
+                answers={200: JoinAnswer},
+                problems=(
+                    "conference-unknown",
+                    "conference-ending",
+                    "cluster-failed",
+                    "no-cluster",
+                    "cluster-timeout",
+                ),
+            ),
+        ]
 
     async def index(self, _request: Request) -> Response:
         """GET /v1/conferences."""
@@ -65,4 +133,4 @@ class ConferenceRoutes:
 
 
 def _conference(request: Request) -> str:
-    return part(request, "conference", ConferenceId)
+    return part(request, "conference")

@@ -7,7 +7,7 @@ replaces whatever answer there was, so the limit is kept here.
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, get_origin
 
 import msgspec
 import structlog
@@ -24,6 +24,8 @@ from control.errors import (
     RefusedError,
     UnsupportedMediaError,
 )
+from control.http.entry import PARTS
+from control.http.etag import IfMatch
 from control.http.problems import problem, refusal
 
 if TYPE_CHECKING:
@@ -33,31 +35,57 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from causeway.keys import KeyKind
+    from causeway.keys import Scope as KeyScope
+    from control.http.entry import Entry
 
 __all__ = [
     "Authenticates",
     "Body",
+    "Caller",
     "Edge",
+    "admitted",
+    "caller_of",
     "epoch_of",
+    "if_match",
     "json",
     "no_content",
     "optional_epoch_of",
     "part",
-    "protected",
+    "query_of",
 ]
 
 _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+Q = TypeVar("Q", bound=msgspec.Struct)
 _MAX_EPOCH: Final = 2**63 - 1
 _ENCODER: Final = msgspec.json.Encoder()
+
+
+class Caller(Protocol):
+    """Whose key it is."""
+
+    @property
+    def id(self) -> str:
+        """The key's public id, for the audit and the logs."""
+        ...
+
+    @property
+    def kind(self) -> KeyKind:
+        """What kind of key it is."""
+        ...
+
+    @property
+    def scopes(self) -> frozenset[KeyScope]:
+        """What an application key may do."""
+        ...
 
 
 class Authenticates(Protocol):
     """Who checks keys."""
 
-    async def authenticate(self, header: str | None) -> KeyKind:
-        """Return the kind of the key in an Authorization header; raises UnauthenticatedError."""
+    async def authenticate(self, header: str | None) -> Caller:
+        """Return whose key is in an Authorization header; raises UnauthenticatedError."""
         ...
 
 
@@ -123,20 +151,30 @@ class Edge:
         return limited
 
 
-def protected(
-    handler: Callable[[Request], Awaitable[Response]],
-    kinds: frozenset[KeyKind],
-    authenticator: Authenticates,
-) -> Callable[[Request], Awaitable[Response]]:
-    """Return the handler behind a check for a valid key of one of these kinds."""
+def admitted(entry: Entry, authenticator: Authenticates) -> Callable[[Request], Awaitable[Response]]:
+    """Return the entry's handler behind the checks that its row asks for: the key, the query's parameters."""
+    query = None if entry.query is None else _Query(entry.query)
 
     async def check(request: Request) -> Response:
-        kind = await authenticator.authenticate(request.headers.get("authorization"))
-        if kind not in kinds:
-            raise ForbiddenError(f"needs a key of kind {' or '.join(sorted(kinds))}, this is {kind}")
-        return await handler(request)
+        if entry.kinds is not None:
+            request.state.caller = await _authorised(request, entry, authenticator)
+        if query is not None:
+            request.state.query = query.read(request)
+        elif request.url.query:
+            raise InvalidRequestError("this path takes no query parameters")
+        return await entry.handler(request)
 
     return check
+
+
+async def _authorised(request: Request, entry: Entry, authenticator: Authenticates) -> Caller:
+    caller = await authenticator.authenticate(request.headers.get("authorization"))
+    kinds = entry.kinds or frozenset()
+    if caller.kind not in kinds:
+        raise ForbiddenError(f"needs a key of kind {' or '.join(sorted(kinds))}, this is {caller.kind}")
+    if caller.kind == "application" and entry.scope not in caller.scopes:
+        raise ForbiddenError(f"needs a key with the scope {entry.scope}")
+    return caller
 
 
 # --- what a request says ----------------------------------------------------------------------
@@ -147,6 +185,8 @@ class Body:
 
     def __init__(self, kind: type[T], *, empty: T | None = None) -> None:
         """With `empty` given, a request without a body means that."""
+        self.kind = kind
+        self.optional = empty is not None
         self._decoder: Any = msgspec.json.Decoder(kind)
         self._empty = empty
 
@@ -170,12 +210,61 @@ class Body:
         return value
 
 
-def part(request: Request, name: str, kind: Any) -> str:
-    """Return a part of the path, held against the same pattern as everywhere; raises InvalidRequestError."""
+class _Query:
+    """Reads the parameters after the `?`; each at most once, unless its field is a list."""
+
+    def __init__(self, kind: type[msgspec.Struct]) -> None:
+        self._kind = kind
+        self._fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+
+    def read(self, request: Request) -> msgspec.Struct:
+        values: dict[str, Any] = {}
+        for name, text in request.query_params.multi_items():
+            if name not in self._fields:
+                raise InvalidRequestError(f"there is no query parameter {name[:100]!r}")
+            if "\x00" in text:
+                raise InvalidRequestError(f"{name}: must not contain U+0000")
+            if _is_list(self._fields[name]):
+                values.setdefault(name, []).append(text)
+            elif name in values:
+                raise InvalidRequestError(f"{name}: given twice")
+            else:
+                values[name] = text
+        try:
+            return msgspec.convert(values, self._kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise InvalidRequestError(f"query: {error}") from None
+
+
+def _is_list(kind: Any) -> bool:
+    return get_origin(kind) in {list, tuple}
+
+
+def query_of(request: Request, kind: type[Q]) -> Q:
+    """Return the query parameters of a route whose entry names this type."""
+    query = request.state.query
+    assert isinstance(query, kind)
+    return query
+
+
+def caller_of(request: Request) -> Caller:
+    """Return whose key the request came with; only routes that need a key have one."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+def part(request: Request, name: str) -> str:
+    """Return a part of the path, held against its type in PARTS; raises InvalidRequestError."""
     try:
-        return str(msgspec.convert(request.path_params[name], kind))
+        return str(msgspec.convert(request.path_params[name], PARTS[name]))
     except msgspec.ValidationError as error:
         raise InvalidRequestError(f"{name}: {error}") from None
+
+
+def if_match(request: Request) -> IfMatch:
+    """Return what the request demands of the present state; raises InvalidRequestError."""
+    header = request.headers.getlist("if-match")
+    return IfMatch.parse(", ".join(header) if header else None)
 
 
 def epoch_of(request: Request) -> int:
@@ -201,9 +290,12 @@ def optional_epoch_of(request: Request) -> int | None:
 # --- what an answer is ------------------------------------------------------------------------
 
 
-def json(value: Any, status: int = 200) -> Response:
-    """Return the value as JSON."""
-    return Response(_ENCODER.encode(value), status_code=status, media_type="application/json")
+def json(value: Any, status: int = 200, *, tag: str | None = None) -> Response:
+    """Return the value as JSON, with its entity tag (control.http.etag) if it has one."""
+    headers = {} if tag is None else {"ETag": tag}
+    return Response(
+        _ENCODER.encode(value), status_code=status, headers=headers, media_type="application/json"
+    )
 
 
 def no_content() -> Response:

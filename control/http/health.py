@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from causeway.api.base import Answer
 from control.errors import DatabaseUnavailableError
 from control.http.edge import json
+from control.http.entry import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -14,7 +16,19 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-__all__ = ["HealthRoutes"]
+__all__ = ["Alive", "HealthRoutes", "Ready"]
+
+
+class Alive(Answer, frozen=True, kw_only=True):
+    """`GET /healthz`: the process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(Answer, frozen=True, kw_only=True):
+    """`GET /readyz`: requests can be served."""
+
+    status: Literal["ready"] = "ready"
 
 
 class HealthRoutes:
@@ -24,9 +38,33 @@ class HealthRoutes:
         self._ready = ready
         self._timeout = timeout
 
+    def entries(self) -> list[Entry]:
+        """Return the rows of the route table."""
+        return [
+            Entry(
+                "GET",
+                "/healthz",
+                None,
+                self.alive,
+                tag="health",
+                summary="Answer while the process runs.",
+                answers={200: Alive},
+            ),
+            Entry(
+                "GET",
+                "/readyz",
+                None,
+                self.ready,
+                tag="health",
+                summary="Answer while requests can be served: database reachable, schema current.",
+                answers={200: Ready},
+                problems=("database-unavailable",),
+            ),
+        ]
+
     async def alive(self, _request: Request) -> Response:
         """GET /healthz: the process answers."""
-        return json({"status": "alive"})
+        return json(Alive())
 
     async def ready(self, _request: Request) -> Response:
         """GET /readyz: requests can be served."""
@@ -37,4 +75,4 @@ class HealthRoutes:
             raise DatabaseUnavailableError("the database does not answer", retry_after=1) from None
         if not current:
             raise DatabaseUnavailableError("the database's schema is not this release's", retry_after=5)
-        return json({"status": "ready"})
+        return json(Ready())

@@ -64,6 +64,9 @@ PROBLEMS: Final[dict[str, Kind]] = {
         "The conference is being deleted",
         "Wait until it is gone (GET answers 404), then create it anew.",
     ),
+    "precondition-failed": Kind(
+        412, "It is not what If-Match names", "Read it again, decide again, and send the new ETag."
+    ),
     "body-too-large": Kind(
         413, "The body is too large", "Send less; the limit is control.http.max_body_bytes."
     ),

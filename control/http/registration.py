@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
-
-from msgspec import Meta
+from typing import TYPE_CHECKING, Final
 
 from causeway.api import (
-    ClusterId,
     ClusterList,
     ClusterRegistration,
-    ConferenceId,
+    ClusterView,
     Heartbeat,
+    Lease,
     LinkReport,
-    Module,
     ParticipantReport,
     RoomReport,
 )
 from control.http.edge import Body, epoch_of, json, no_content, optional_epoch_of, part
+from control.http.entry import CLUSTERS, EPOCH, EPOCH_OPTIONAL, OPERATORS, Entry
 from control.registry import clusters
 
 if TYPE_CHECKING:
@@ -28,9 +26,6 @@ if TYPE_CHECKING:
     from control.reporting import Reporting
 
 __all__ = ["ClusterRoutes"]
-
-ParticipantId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~@:+=-]+$", max_length=128)]
-"""Drawn by the cluster; wider than our own names."""
 
 _REGISTRATION: Final = Body(ClusterRegistration)
 _HEARTBEAT: Final = Body(Heartbeat, empty=Heartbeat())
@@ -45,6 +40,143 @@ class ClusterRoutes:
     def __init__(self, store: Store, reporting: Reporting) -> None:
         self._store = store
         self._reporting = reporting
+
+    def entries(self) -> list[Entry]:
+        """Return the rows of the route table."""
+        cluster = "/v1/clusters/{cluster}"
+        room = f"{cluster}/rooms/{{room}}"
+        participant = f"{room}/participants/{{participant}}"
+        stale = ("cluster-unknown", "stale-epoch")
+        return [
+            Entry(
+                "GET",
+                "/v1/clusters",
+                OPERATORS,
+                self.index,
+                tag="clusters",
+                summary="List all clusters, by id.",
+                answers={200: ClusterList},
+            ),
+            Entry(
+                "GET",
+                cluster,
+                CLUSTERS,
+                self.show,
+                tag="clusters",
+                summary="Show a cluster as the registry sees it.",
+                answers={200: ClusterView},
+                problems=("cluster-unknown",),
+            ),
+            Entry(
+                "PUT",
+                cluster,
+                CLUSTERS,
+                self.register,
+                tag="clusters",
+                summary="Register, or change the registration; the answer's epoch goes with every report.",
+                body=_REGISTRATION,
+                answers={200: Lease},
+            ),
+            Entry(
+                "DELETE",
+                cluster,
+                CLUSTERS,
+                self.unregister,
+                tag="clusters",
+                summary="Leave in good order; an operator needs no epoch.",
+                headers=(EPOCH_OPTIONAL,),
+                answers={204: None},
+                problems=("stale-epoch",),
+            ),
+            Entry(
+                "POST",
+                f"{cluster}/heartbeat",
+                CLUSTERS,
+                self.heartbeat,
+                tag="clusters",
+                summary="Renew the lease.",
+                headers=(EPOCH,),
+                body=_HEARTBEAT,
+                answers={200: Lease},
+                problems=stale,
+            ),
+            Entry(
+                "PUT",
+                f"{cluster}/capacity/{{module}}",
+                CLUSTERS,
+                self.add_capacity,
+                tag="clusters",
+                summary="Say that the cluster has this module now; may come before its registration.",
+                answers={204: None},
+            ),
+            Entry(
+                "DELETE",
+                f"{cluster}/capacity/{{module}}",
+                CLUSTERS,
+                self.remove_capacity,
+                tag="clusters",
+                summary="Say that the cluster has this module no more.",
+                answers={204: None},
+            ),
+            Entry(
+                "PUT",
+                room,
+                CLUSTERS,
+                self.open_room,
+                tag="reports",
+                summary="Report that a room is initialised.",
+                headers=(EPOCH,),
+                body=_ROOM,
+                answers={204: None},
+                problems=(*stale, "conference-unknown"),
+            ),
+            Entry(
+                "DELETE",
+                room,
+                CLUSTERS,
+                self.close_room,
+                tag="reports",
+                summary="Report that a room is gone, with everybody in it.",
+                headers=(EPOCH,),
+                answers={204: None},
+                problems=stale,
+            ),
+            Entry(
+                "PUT",
+                participant,
+                CLUSTERS,
+                self.join,
+                tag="reports",
+                summary="Report a client that has really joined here.",
+                headers=(EPOCH,),
+                body=_PARTICIPANT,
+                answers={204: None},
+                problems=(*stale, "conference-unknown"),
+            ),
+            Entry(
+                "DELETE",
+                participant,
+                CLUSTERS,
+                self.leave,
+                tag="reports",
+                summary="Report that a client that had joined here is gone.",
+                headers=(EPOCH,),
+                answers={204: None},
+                problems=stale,
+            ),
+            Entry(
+                "PUT",
+                f"{room}/links/{{peer}}",
+                CLUSTERS,
+                self.link,
+                tag="reports",
+                summary="Report what the cluster sees of the room's cascade to a peer.",
+                headers=(EPOCH,),
+                body=_LINK,
+                answers={204: None},
+                problems=(*stale, "conference-unknown"),
+            ),
+        ]
 
     async def index(self, _request: Request) -> Response:
         """GET /v1/clusters."""
@@ -72,12 +204,12 @@ class ClusterRoutes:
 
     async def add_capacity(self, request: Request) -> Response:
         """PUT /v1/clusters/{cluster}/capacity/{module}."""
-        await self._store.write(clusters.add_capacity, _cluster(request), part(request, "module", Module))
+        await self._store.write(clusters.add_capacity, _cluster(request), part(request, "module"))
         return no_content()
 
     async def remove_capacity(self, request: Request) -> Response:
         """DELETE /v1/clusters/{cluster}/capacity/{module}."""
-        await self._store.write(clusters.remove_capacity, _cluster(request), part(request, "module", Module))
+        await self._store.write(clusters.remove_capacity, _cluster(request), part(request, "module"))
         return no_content()
 
     async def open_room(self, request: Request) -> Response:
@@ -95,14 +227,14 @@ class ClusterRoutes:
     async def join(self, request: Request) -> Response:
         """PUT /v1/clusters/{cluster}/rooms/{room}/participants/{participant}."""
         cluster, epoch, room = _cluster(request), epoch_of(request), _room(request)
-        participant = part(request, "participant", ParticipantId)
+        participant = part(request, "participant")
         report: ParticipantReport = await _PARTICIPANT.read(request)
         await self._reporting.participant_joined(cluster, epoch, room, participant, report)
         return no_content()
 
     async def leave(self, request: Request) -> Response:
         """DELETE /v1/clusters/{cluster}/rooms/{room}/participants/{participant}."""
-        participant = part(request, "participant", ParticipantId)
+        participant = part(request, "participant")
         await self._reporting.participant_left(
             _cluster(request), epoch_of(request), _room(request), participant
         )
@@ -111,15 +243,15 @@ class ClusterRoutes:
     async def link(self, request: Request) -> Response:
         """PUT /v1/clusters/{cluster}/rooms/{room}/links/{peer}."""
         cluster, epoch, room = _cluster(request), epoch_of(request), _room(request)
-        peer = part(request, "peer", ClusterId)
+        peer = part(request, "peer")
         report: LinkReport = await _LINK.read(request)
         await self._reporting.link_seen(cluster, epoch, room, peer, report.state)
         return no_content()
 
 
 def _cluster(request: Request) -> str:
-    return part(request, "cluster", ClusterId)
+    return part(request, "cluster")
 
 
 def _room(request: Request) -> str:
-    return part(request, "room", ConferenceId)
+    return part(request, "room")

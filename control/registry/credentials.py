@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 
+from causeway.keys import SCOPES
 from control.registry.tables import credentials
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from causeway.keys import KeyKind
+    from causeway.keys import KeyKind, Scope
 
 __all__ = ["StoredKey", "create_first", "ensure", "find"]
 
@@ -24,7 +25,9 @@ __all__ = ["StoredKey", "create_first", "ensure", "find"]
 class StoredKey:
     """A valid key."""
 
+    id: str
     kind: KeyKind
+    scopes: frozenset[Scope]
     secret_hash: bytes = field(repr=False)
 
 
@@ -37,7 +40,11 @@ async def find(connection: AsyncConnection, key: str) -> StoredKey | None:
             )
         )
     ).one_or_none()
-    return None if row is None else StoredKey(kind=cast("KeyKind", row.kind), secret_hash=row.secret_hash)
+    if row is None:
+        return None
+    return StoredKey(
+        id=key, kind=cast("KeyKind", row.kind), scopes=frozenset(SCOPES), secret_hash=row.secret_hash
+    )
 
 
 async def create_first(connection: AsyncConnection, keys: Sequence[tuple[str, KeyKind, bytes]]) -> bool:
@@ -56,4 +63,5 @@ async def ensure(connection: AsyncConnection, key: str, *, kind: KeyKind, secret
     """Store the key unless its id is taken; return whether the id now is this very key, and not revoked."""
     row = insert(credentials).values(id=key, kind=kind, secret_hash=secret_hash)
     await connection.execute(row.on_conflict_do_nothing())
-    return await find(connection, key) == StoredKey(kind=kind, secret_hash=secret_hash)
+    stored = await find(connection, key)
+    return stored is not None and (stored.kind, stored.secret_hash) == (kind, secret_hash)

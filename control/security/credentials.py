@@ -20,7 +20,7 @@ from control.registry import credentials
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from causeway.keys import Key, KeyKind
+    from causeway.keys import Key
     from control.registry.credentials import StoredKey
     from control.registry.store import Store
     from control.settings import KeySettings
@@ -47,8 +47,8 @@ class Authenticator:
         self._clock = clock
         self._known: OrderedDict[str, tuple[float, StoredKey]] = OrderedDict()
 
-    async def authenticate(self, header: str | None) -> KeyKind:
-        """Return the kind of key that the header carries; raises UnauthenticatedError."""
+    async def authenticate(self, header: str | None) -> StoredKey:
+        """Return the key that the header carries; raises UnauthenticatedError."""
         scheme, _, text = (header or "").partition(" ")
         key = parse_key(text.strip()) if scheme.lower() == _SCHEME else None
         if key is None:
@@ -56,7 +56,7 @@ class Authenticator:
         stored = await self._find(key.id)
         if stored is None or stored.kind != key.kind or not _same(stored.secret_hash, key):
             raise UnauthenticatedError("this access key is not valid")
-        return stored.kind
+        return stored
 
     async def _find(self, key: str) -> StoredKey | None:
         now = self._clock()

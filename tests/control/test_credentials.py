@@ -32,7 +32,7 @@ async def test_the_first_start_makes_one_of_each_kind_once(engine: AsyncEngine) 
     assert await stored(engine) == 3
     authenticator = Authenticator(store)
     for text, kind in zip(texts, KINDS, strict=True):
-        assert await authenticator.authenticate(f"Bearer {text}") == kind
+        assert (await authenticator.authenticate(f"Bearer {text}")).kind == kind
 
 
 async def test_configured_keys_are_ensured_and_nothing_is_made(engine: AsyncEngine) -> None:

@@ -1,0 +1,107 @@
+"""One row of the route table: who may use it, what it takes, what it answers. openapi.json is made of it.
+
+Each *Routes class lists its own rows in `entries()`. Nothing here knows a service or a handler's module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from msgspec import Meta
+
+from causeway.api import EPOCH_HEADER, ClusterId, ConferenceId, Module
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    import msgspec
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from causeway.keys import KeyKind, Scope
+    from control.http.edge import Body
+
+__all__ = [
+    "APPLICATIONS",
+    "CLUSTERS",
+    "EPOCH",
+    "EPOCH_OPTIONAL",
+    "EVERY_KEY",
+    "IDEMPOTENCY_KEY",
+    "IF_MATCH",
+    "OPERATORS",
+    "PARTS",
+    "Entry",
+    "Header",
+]
+
+CLUSTERS: Final[frozenset[KeyKind]] = frozenset({"enrolment", "operator"})
+APPLICATIONS: Final[frozenset[KeyKind]] = frozenset({"application", "operator"})
+OPERATORS: Final[frozenset[KeyKind]] = frozenset({"operator"})
+EVERY_KEY: Final[frozenset[KeyKind]] = frozenset({"enrolment", "application", "operator"})
+
+ParticipantId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~@:+=-]+$", max_length=128)]
+"""Drawn by the cluster; wider than our own names."""
+
+PARTS: Final[dict[str, Any]] = {
+    "cluster": ClusterId,
+    "conference": ConferenceId,
+    "module": Module,
+    "participant": ParticipantId,
+    "peer": ClusterId,
+    "room": ConferenceId,
+}
+"""The type of every `{part}` of a path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """A request header that means something to a route."""
+
+    name: str
+    kind: Any
+    description: str
+    required: bool = False
+
+
+_EPOCH_TYPE = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+_EPOCH_SAYS: Final = "Epoch of the lease that the registration or the last heartbeat answered."
+EPOCH: Final = Header(name=EPOCH_HEADER, kind=_EPOCH_TYPE, description=_EPOCH_SAYS, required=True)
+EPOCH_OPTIONAL: Final = Header(name=EPOCH_HEADER, kind=_EPOCH_TYPE, description=_EPOCH_SAYS)
+IF_MATCH: Final = Header(
+    name="If-Match",
+    kind=str,
+    description="ETag of what was read, or `*`: refuse the change if it is not that.",
+)
+IDEMPOTENCY_KEY: Final = Header(
+    name="Idempotency-Key",
+    kind=Annotated[str, Meta(min_length=1, max_length=255)],
+    description="The same key again gets the same answer again.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One method of one path; `kinds` None: open to everybody."""
+
+    method: str
+    path: str
+    kinds: frozenset[KeyKind] | None
+    handler: Callable[[Request], Awaitable[Response]]
+    scope: Scope | None = field(default=None, kw_only=True)
+    """What an application key must be allowed; every route that admits such keys has one."""
+    tag: str = field(default="", kw_only=True)
+    """The group under which the document lists it."""
+    summary: str = field(default="", kw_only=True)
+    """One line: what it does."""
+    body: Body | None = field(default=None, kw_only=True)
+    query: type[msgspec.Struct] | None = field(default=None, kw_only=True)
+    """Parameters after the `?`, flat; `edge.query_of` gives them. None: any parameter is refused."""
+    headers: tuple[Header, ...] = field(default=(), kw_only=True)
+    answers: Mapping[int, Any] = field(default_factory=dict, kw_only=True)
+    """Status of each success, and the type of its JSON body; None: no body, `str`: text."""
+    tagged: bool = field(default=False, kw_only=True)
+    """Successes carry an ETag."""
+    problems: tuple[str, ...] = field(default=(), kw_only=True)
+    """Types of problems (docs/errors.md) beyond those that every such request can get anyway."""
