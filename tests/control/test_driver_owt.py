@@ -114,7 +114,7 @@ async def test_wrong_key(owt: OwtConnections, stub: OwtStub) -> None:
 
 async def test_the_stub_refuses_replays_and_old_timestamps(stub: OwtStub) -> None:
     def try_it(timestamp: int, cnonce: str) -> bool:
-        return stub._authentic(
+        return stub.authentic(
             authorization(stub.service_id, stub.service_key, timestamp=timestamp, cnonce=cnonce)
         )
 
