@@ -73,7 +73,7 @@ class JoinSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_clusters: Annotated[int, Meta(ge=1, le=16)] = 3
     """Clusters tried for one join. Default 3."""
     required_modules: tuple[str, ...] = ("conference",)
-    """Modules that a cluster which reports its capacity must have to be given clients. Default: conference."""
+    """Modules that a cluster must have, if it reports any, to be given clients. Default: conference."""
 
 
 class ReconcileSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
