@@ -42,7 +42,8 @@ __all__ = [
 
 EPOCH_HEADER: Final = "Causeway-Epoch"
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._~@:-]*$"
+# `$` alone would let one newline at the end through; this spelling is also valid in JSON Schema.
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._~@:-]*$(?!\n)"
 ClusterId = Annotated[str, Meta(pattern=_NAME, max_length=128)]
 ConferenceId = Annotated[str, Meta(pattern=_NAME, max_length=128)]
 Region = Annotated[str, Meta(pattern=_NAME, max_length=64)]
@@ -51,9 +52,9 @@ User = Annotated[str, Meta(min_length=1, max_length=256)]
 Role = Annotated[str, Meta(pattern=_NAME, max_length=64)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Host = Annotated[str, Meta(min_length=1, max_length=253)]
-Fingerprint = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Fingerprint = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 Secret = Annotated[str, Meta(min_length=1, max_length=512)]
-HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s]+$", max_length=2048)]
+HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s]+$(?!\n)", max_length=2048)]
 
 
 class _Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

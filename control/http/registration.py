@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterRoutes"]
 
-ParticipantId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~@:+=-]+$", max_length=128)]
+ParticipantId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~@:+=-]+$(?!\n)", max_length=128)]
 """Drawn by the cluster; wider than our own names."""
 
 _REGISTRATION: Final = Body(ClusterRegistration)
