@@ -72,8 +72,8 @@ class JoinSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     tried. Should be below half of `timeout`. Default 4."""
     max_clusters: Annotated[int, Meta(ge=1, le=16)] = 3
     """Clusters tried for one join. Default 3."""
-    required_modules: tuple[str, ...] = ()
-    """Modules (capacity) that a cluster must have reported to be given clients. Default: none."""
+    required_modules: tuple[str, ...] = ("conference",)
+    """Modules that a cluster must have, if it reports any, to be given clients. Default: conference."""
 
 
 class ReconcileSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

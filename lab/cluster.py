@@ -46,6 +46,7 @@ from lab.rooms import Rooms
 from lab.routing import Routing
 from lab.settings import LabSettings, Settings
 from lab.stats import Stats
+from lab.tasks import Tasks
 from lab.tokens import Tokens
 from lab.workers import Workers
 
@@ -178,7 +179,7 @@ async def running_cluster(settings: LabSettings) -> AsyncIterator[Cluster]:
         hub = await stack.enter_async_context(Hub(listener, settings=settings.internal))
         cluster = Cluster(settings, hub, listening.getsockname()[1])
         await stack.enter_async_context(cluster.pulls)
-        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        tasks = await stack.enter_async_context(Tasks())
         background = [tasks.create_task(cluster.close_empty_rooms())]
         if settings.control_url:
             client = await stack.enter_async_context(_control_client(settings))

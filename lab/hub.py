@@ -21,6 +21,7 @@ from bridges.internal.receiver import InternalReceiver, InternalUnavailableError
 from bridges.wire.frame import Feedback, FeedbackCommand
 from causeway.backoff import Backoff
 from lab.room_outputs import TrackKey
+from lab.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +104,7 @@ class Hub:
         self._settings = settings
         self._key_frame_interval = key_frame_interval
         self._retry = (retry_base, retry_cap)
-        self._tasks = asyncio.TaskGroup()
+        self._tasks = Tasks()
         self._origins: dict[RoutedTrack, _Held] = {}
         self._muted: set[RoutedTrack] = set()
         self._relays: dict[RoutedTrack, _Relay] = {}

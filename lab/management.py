@@ -42,7 +42,7 @@ T = TypeVar("T")
 _Name = Annotated[str, Meta(min_length=1, max_length=256)]
 _Host = Annotated[str, Meta(min_length=1, max_length=253)]
 _Port = Annotated[int, Meta(ge=1, le=65535)]
-_Fingerprint = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+_Fingerprint = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 _MAX_PAGE: Final = 1000
 
 

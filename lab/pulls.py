@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 from causeway.backoff import Backoff
 from lab.hub import Hub, Origin, RoutedTrack
 from lab.rpc_socket import RpcFailedError, RpcLostError
+from lab.tasks import Tasks
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -48,7 +49,7 @@ class RemotePulls:
         self._workers = workers
         self._hub = hub
         self._retry = (retry_base, retry_cap)
-        self._tasks = asyncio.TaskGroup()
+        self._tasks = Tasks()
         self._pulls: dict[RoutedTrack, asyncio.Task[None]] = {}
         self._lost: dict[str, set[asyncio.Event]] = {}
         workers.on_lost.append(self._worker_lost)

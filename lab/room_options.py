@@ -21,7 +21,7 @@ class RoomOptions(Struct, frozen=True, kw_only=True, rename="camel", omit_defaul
     this cluster forwards only.
     """
 
-    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~@:-]*$", max_length=128)] | None = field(
+    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~@:-]*$(?!\n)", max_length=128)] | None = field(
         name="_id", default=None
     )
     participant_limit: _Limit = -1

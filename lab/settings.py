@@ -14,7 +14,7 @@ __all__ = ["LabSettings", "NodeSettings", "PortalSettings", "RegistrarSettings",
 _Seconds = Annotated[float, Meta(gt=0, le=3600)]
 _Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 _Port = Annotated[int, Meta(ge=0, le=65535)]
-_Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~@:-]*$", max_length=128)]
+_Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~@:-]*$(?!\n)", max_length=128)]
 
 
 class RestSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

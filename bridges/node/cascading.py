@@ -18,7 +18,7 @@ __all__ = ["CascadingOptions", "parse_cascading"]
 _Id = Annotated[str, Meta(min_length=1, max_length=256)]
 _Host = Annotated[str, Meta(min_length=1, max_length=253)]
 _Port = Annotated[int, Meta(ge=1, le=65535)]
-_Fingerprint = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}$")]
+_Fingerprint = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}$(?!\n)")]
 
 
 class CascadingOptions(

@@ -61,7 +61,13 @@ def command(config: Path | None, **options: Any) -> None:
     They join the cluster at its node URL with the secret `bridge.node_secret` (file or
     CAUSEWAY_BRIDGE__NODE_SECRET; never an option, as others could see it) and make their certificates at each
     start. SIGTERM or Ctrl-C stops them.
-    """
+
+    \b
+        causeway bridge --cluster eu-1 --node-url ws://127.0.0.1:8410/node
+        causeway bridge --config /etc/causeway.toml --kinds media
+
+    docs/wire.md says what they speak, configs/causeway.toml what they can be told.
+    """  # noqa: D301 - click wants the character itself, it keeps the lines below as they are
     settings = load_settings(Settings, config)
     given = {name: value for name, value in options.items() if value is not None}
     bridge = structs.replace(settings.bridge, **given)

@@ -38,7 +38,13 @@ def command(config: Path | None, host: str | None, port: int | None, state: str 
 
     Without `database.url` it runs a Postgres of its own below the state folder. At the first start it makes
     one access key of each kind and prints them, once, on standard output. SIGTERM or Ctrl-C stops it.
-    """
+
+    \b
+        causeway control                            one machine, everything below its state folder
+        causeway control --config /etc/causeway.toml
+
+    docs/architecture.md says what it does, configs/causeway.toml what it can be told.
+    """  # noqa: D301 - click wants the character itself, it keeps the lines below as they are
     settings = _with_options(load_settings(Settings, config), host=host, port=port, state=state)
     configure(settings.log, process="control")
     # Here, not above: --help and a wrong option need none of it.

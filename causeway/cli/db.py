@@ -21,7 +21,11 @@ def command() -> None:
 
     The one that `database.url` names, or without a URL the embedded one below the state folder, which is
     started for the command if no other process runs it.
-    """
+
+    \b
+        causeway db upgrade --config /etc/causeway.toml
+        causeway db current
+    """  # noqa: D301 - click wants the character itself, it keeps the lines below as they are
 
 
 def _options(function: Callable[..., None]) -> Callable[..., None]:

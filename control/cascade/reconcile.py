@@ -124,6 +124,8 @@ class _Work:
         self._settings = settings
         self._calls = calls
         self._under_way: dict[Subject, tuple[Action, asyncio.Task[None]]] = {}
+        self._ended = False
+        """Whether an action ended since it was last looked."""
         self._put_off: set[Subject] = set()
         """Could not be begun; left for the next claim, so that a busy cluster is not asked in a loop."""
 
@@ -134,7 +136,7 @@ class _Work:
             async with asyncio.TaskGroup() as group:
                 while version is not None:
                     changed.clear()
-                    snapshot = await self._store.snapshot(conferences.load, conference)
+                    snapshot = await self._look()
                     if snapshot is None:
                         break
                     self._cancel_pointless(snapshot.view)
@@ -147,6 +149,18 @@ class _Work:
                     version = await self._store.write(work.renew, self._claim, ttl=self._settings.claim_ttl)
                 for _, task in self._under_way.values():
                     task.cancel()
+
+    async def _look(self) -> Snapshot | None:
+        """Read the conference as it is after every action that is not under way any more.
+
+        A snapshot that was taken before an action's outcome was noted, and arrives after it has ended, would
+        have the same action done once more.
+        """
+        while True:
+            self._ended = False
+            snapshot = await self._store.snapshot(conferences.load, self._claim.conference)
+            if not self._ended:
+                return snapshot
 
     def _begin(self, group: asyncio.TaskGroup, snapshot: Snapshot, changed: asyncio.Event) -> None:
         """Start what is due and can run beside what is under way."""
@@ -179,6 +193,7 @@ class _Work:
                 if self._calls[cluster] <= 0:
                     del self._calls[cluster]
             del self._under_way[subject]
+            self._ended = True
             changed.set()
 
     def _cancel_pointless(self, view: View) -> None:

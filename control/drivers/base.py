@@ -136,7 +136,7 @@ class Capabilities:
     """The driver has calls for recordings made by the cluster itself."""
     media_nodes: bool
     """The driver may know of the machines behind the cluster."""
-    room_ids: str = r"(?!\.{1,2}$).+"
+    room_ids: str = r"(?!\.{1,2}\Z).+"
     """Regular expression of the conference ids that can be a room's id there; see `accepts`."""
 
     def accepts(self, conference: str) -> bool:

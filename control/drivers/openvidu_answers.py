@@ -158,7 +158,7 @@ class _Recordings(_Value, frozen=True, kw_only=True):
 
 
 class _Token(_Value, frozen=True, kw_only=True):
-    token: Annotated[str, Meta(min_length=1, max_length=_MAX_TOKEN, pattern=r"^[!-~]+$")]
+    token: Annotated[str, Meta(min_length=1, max_length=_MAX_TOKEN, pattern=r"^[!-~]+\Z")]
 
 
 _Status = Literal["UP", "UNSTABLE", "DOWN"]

@@ -22,9 +22,9 @@ _HTTP_PORT: Final = 80
 _MAX_PORT: Final = 65535
 _PORT_DIGITS: Final = re.compile(r"[0-9]{1,5}")
 
-_Host = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[^\s/?#@]+$")]
+_Host = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[^\s/?#@]+\Z")]
 _Port = Annotated[int, Meta(ge=1, le=_MAX_PORT)]
-_Fingerprint = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+_Fingerprint = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class _Room(Struct, frozen=True):

@@ -1,9 +1,7 @@
 """Causeway's own Postgres: started with the process that needs it, stopped with it, its data kept.
 
-One process per state folder owns the server, starts it and stops it; others use it while it runs. Who owns it
-is a lock on `<state>/postgres/owner.lock`, which the server inherits: it is held until the last of owner and
-server is gone, so that a successor never meets a predecessor's server that is still shutting down. The lock
-file's content says where a ready server listens.
+One process per state folder owns the server, starts it and stops it (control.registry.ownership); others use
+it while it runs.
 
 Files, all under `<state>/postgres`: `data-<major>` (another major version's is never touched), `run` (the
 socket), `programs` (a copy of them, where the user that runs them could not reach the original),
@@ -16,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import pwd
 import re
@@ -34,6 +31,7 @@ import structlog
 from causeway.backoff import Backoff
 from causeway.errors import ConfigError, UnavailableError
 from causeway.leash import leashed
+from control.registry.ownership import Ownership
 from control.registry.programs import (
     MINIMUM_MAJOR,
     Account,
@@ -141,17 +139,19 @@ class EmbeddedPostgres:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         await self._prepare_folder()
-        lock = self._open_lock()
-        stack.callback(os.close, lock)
-        if (running := await self._lock_or_join(lock)) is not None:
+        try:
+            ownership = Ownership.open(self._folder)
+        except OSError as error:
+            raise ConfigError(f"state folder {self._folder.parent}: {error.strerror}") from None
+        stack.callback(ownership.close)
+        if (running := await self._own_or_join(ownership)) is not None:
             self._url = socket_url(running)
             log.info("postgres.joined", folder=str(self._folder))
             return
-        os.ftruncate(lock, 0)
         failures: list[str] = []
         for programs in find_programs() if self._programs is None else self._programs:
             try:
-                await self._start(programs, lock, stack)
+                await self._start(programs, ownership, stack)
             except ProgramsError as error:
                 failures.append(f"{programs.bin}: {error}")
                 log.warning("postgres.unusable", programs=str(programs.bin), reason=str(error))
@@ -184,30 +184,20 @@ class EmbeddedPostgres:
         except OSError as error:
             raise ConfigError(f"state folder {state}: {error.strerror}") from None
 
-    def _open_lock(self) -> int:
-        try:
-            return os.open(self._folder / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise ConfigError(f"state folder {self._folder.parent}: {error.strerror}") from None
-
-    async def _lock_or_join(self, lock: int) -> Path | None:
+    async def _own_or_join(self, ownership: Ownership) -> Path | None:
         """Become the owner and return None, or return where the present owner's server listens."""
         backoff = Backoff(base=0.05, cap=0.5, floor=0.02)
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                folder = os.pread(lock, 4096, 0).decode(errors="replace").strip()
-                if folder and await _answers(Path(folder)):
-                    return Path(folder)
-            else:
-                return None
+        while not ownership.take():
+            folder = ownership.server()
+            if folder is not None and await _answers(folder):
+                return folder
             # Neither a lock that another process gives up nor its server's readiness can be awaited.
             await asyncio.sleep(backoff.next_delay())
+        return None
 
     # --- starting -----------------------------------------------------------------------------
 
-    async def _start(self, programs: Programs, lock: int, stack: AsyncExitStack) -> None:
+    async def _start(self, programs: Programs, ownership: Ownership, stack: AsyncExitStack) -> None:
         programs, version = await self._make_runnable(programs)
         data = self._folder / f"data-{version.major}"
         others = sorted(each.name for each in self._folder.glob("data-*[0-9]") if each != data)
@@ -217,7 +207,7 @@ class EmbeddedPostgres:
             await self._initialise(programs, data)
         _clear_stale_pid(data)
         socket = self._socket_folder(stack)
-        process = await self._launch(programs, data, socket, lock)
+        process = await self._launch(programs, data, socket, ownership.inherited)
         stack.push_async_callback(self._stop, process)
         try:
             await self._ready(process, socket)
@@ -226,7 +216,7 @@ class EmbeddedPostgres:
             raise
         self._process = process
         self._url = socket_url(socket)
-        os.pwrite(lock, f"{socket}\n".encode(), 0)
+        ownership.announce(socket)
         log.info("postgres.started", version=version.text, data=str(data), pid=process.pid)
 
     async def _make_runnable(self, programs: Programs) -> tuple[Programs, Version]:

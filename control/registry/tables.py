@@ -17,6 +17,7 @@ from sqlalchemy import (
     Double,
     ForeignKey,
     ForeignKeyConstraint,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -29,18 +30,21 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 __all__ = [
+    "audit",
     "cluster_capacity",
     "clusters",
     "conferences",
     "credentials",
     "dirty_conferences",
+    "early_rooms",
     "links",
     "metadata",
     "participants",
     "placements",
+    "templates",
 ]
 
 metadata: Final = MetaData(
@@ -61,6 +65,13 @@ class _Credentials(TypedColumns):
     kind: Named[str] = Column(Text, nullable=False)
     secret_hash: Named[bytes] = Column(LargeBinary, nullable=False)
     """SHA-256 of the secret, which has 256 random bits: no salt, no stretching needed."""
+    name: Named[str] = Column(Text, nullable=False, server_default=text("''"))
+    scopes: Named[list[str] | None] = Column(ARRAY(Text), nullable=True)
+    """What an application key may do; NULL: all that its kind may."""
+    created_by: Named[str | None] = Column(Text)
+    """Id of the operator key that asked for it; NULL: made on the spot, at the first start or by hand."""
+    last_used_at: Named[datetime | None] = Column(_TIME)
+    """To the minute or so."""
     created_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.now())
     revoked_at: Named[datetime | None] = Column(_TIME)
 
@@ -70,6 +81,7 @@ credentials: Final = Table(
     metadata,
     _Credentials,
     CheckConstraint("kind IN ('enrolment', 'application', 'operator')", name="kind"),
+    Index("credentials_created_idx", "created_at", "id"),
 )
 
 
@@ -82,11 +94,18 @@ class _Clusters(TypedColumns):
     service_key: Named[bytes] = Column(LargeBinary, nullable=False)
     """Sealed."""
     instance: Named[str] = Column(Text, nullable=False)
+    """Which deployment holds the id; survives its restarts."""
+    incarnation: Named[str] = Column(Text, nullable=False, server_default=text("''"))
+    """Which start of the deployment: a changed one knows none of the former's rooms."""
     event_bridge: Named[Any] = Column(JSONB(none_as_null=True), nullable=True)
     """{host, port, fingerprint?}, as registered."""
     media_bridge: Named[Any] = Column(JSONB(none_as_null=True), nullable=True)
+    portal: Named[Any] = Column(JSONB(none_as_null=True), nullable=True)
+    """{host, port, secure}, as registered: where clients of a cluster connect whose tokens we sign."""
     state: Named[str] = Column(Text, nullable=False)
     """`lost` is written by the sweeper; whether a cluster is online is `state` and `lease_expires_at`."""
+    state_since: Named[datetime] = Column(_TIME, nullable=False, server_default=func.now())
+    state_reason: Named[str] = Column(Text, nullable=False, server_default=text("''"))
     epoch: Named[int] = Column(BigInteger, nullable=False)
     lease_expires_at: Named[datetime] = Column(_TIME, nullable=False)
     last_seen_at: Named[datetime] = Column(_TIME, nullable=False)
@@ -95,6 +114,33 @@ class _Clusters(TypedColumns):
     load_participants: Named[int] = Column(Integer, nullable=False, server_default=text("0"))
     load_streams: Named[int] = Column(Integer, nullable=False, server_default=text("0"))
     load_cpu: Named[float] = Column(Double, nullable=False, server_default=text("0"))
+    load_bandwidth_in: Named[int] = Column(BigInteger, nullable=False, server_default=text("0"))
+    """Bit/s, as is everything called bandwidth here."""
+    load_bandwidth_out: Named[int] = Column(BigInteger, nullable=False, server_default=text("0"))
+    load_modules: Named[Any] = Column(JSONB, nullable=False, server_default=text("'{}'"))
+    """{module: 0..1}."""
+    limit_participants: Named[int | None] = Column(Integer)
+    limit_conferences: Named[int | None] = Column(Integer)
+    limit_bandwidth_in: Named[int | None] = Column(BigInteger)
+    limit_bandwidth_out: Named[int | None] = Column(BigInteger)
+    labels: Named[Any] = Column(JSONB, nullable=False, server_default=text("'{}'"))
+    """{key: value}, both text."""
+    cost: Named[float] = Column(Double, nullable=False, server_default=text("0"))
+    ping_url: Named[str | None] = Column(Text)
+    latitude: Named[float | None] = Column(Double)
+    longitude: Named[float | None] = Column(Double)
+    drain_since: Named[datetime | None] = Column(_TIME)
+    """Set: the cluster gets no new placements."""
+    drain_deadline: Named[datetime | None] = Column(_TIME)
+    drain_reason: Named[str | None] = Column(Text)
+    blocked_at: Named[datetime | None] = Column(_TIME)
+    """Set: the cluster gets no new clients at all."""
+    blocked_reason: Named[str | None] = Column(Text)
+    probe_due_at: Named[datetime | None] = Column(_TIME)
+    """Set: the cluster sends no heartbeat and is asked instead, next at this time."""
+    probe_failures: Named[int] = Column(Integer, nullable=False, server_default=text("0"))
+    """In a row."""
+    probe_error: Named[str | None] = Column(Text)
 
 
 clusters: Final = Table(
@@ -102,7 +148,9 @@ clusters: Final = Table(
     metadata,
     _Clusters,
     CheckConstraint("state IN ('online', 'lost', 'unregistered')", name="state"),
-    Index("clusters_online_lease_idx", "lease_expires_at", postgresql_where=text("state = 'online'")),
+    Index("clusters_probe_idx", "probe_due_at", postgresql_where=text("probe_due_at IS NOT NULL")),
+    # No index on what a heartbeat changes, and room on each page: so a heartbeat rewrites no index.
+    postgresql_with={"fillfactor": 60},
 )
 
 
@@ -111,23 +159,102 @@ class _ClusterCapacity(TypedColumns):
     cluster: Named[str] = Column(Text, primary_key=True)
     module: Named[str] = Column(Text, primary_key=True)
     added_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.now())
+    count: Named[int] = Column(Integer, nullable=False, server_default=text("1"))
+    """Workers of this module."""
+    capacity_limit: Named[int | None] = Column(Integer)
+    """What they carry together, in the module's own unit; None: not told."""
+    confirmed_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.now())
+    """Last told, or proven otherwise; what nobody confirms ages where removal is never told."""
 
 
-cluster_capacity: Final = Table("cluster_capacity", metadata, _ClusterCapacity)
+cluster_capacity: Final = Table(
+    "cluster_capacity",
+    metadata,
+    _ClusterCapacity,
+    CheckConstraint("count >= 1", name="count"),
+    CheckConstraint("capacity_limit >= 0", name="limit"),
+)
+
+
+class _EarlyRooms(TypedColumns):
+    """Rooms reported by clusters that are not registered (yet), until they are or the report is old."""
+
+    cluster: Named[str] = Column(Text, primary_key=True)
+    room: Named[str] = Column(Text, primary_key=True)
+    token: Named[bytes] = Column(LargeBinary, nullable=False)
+    """Sealed as placements.token is."""
+    reported_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.now())
+
+
+early_rooms: Final = Table("early_rooms", metadata, _EarlyRooms, Index("early_rooms_age_idx", "reported_at"))
+
+
+class _Audit(TypedColumns):
+    id: Named[int] = Column(BigInteger, Identity(always=True), primary_key=True)
+    at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.clock_timestamp())
+    actor: Named[str] = Column(Text, nullable=False)
+    """`<kind of key>:<id of key>`, or `control`."""
+    subject: Named[str] = Column(Text, nullable=False)
+    """`cluster:<id>`, for example."""
+    action: Named[str] = Column(Text, nullable=False)
+    before: Named[Any] = Column(JSONB(none_as_null=True), nullable=True)
+    after: Named[Any] = Column(JSONB(none_as_null=True), nullable=True)
+
+
+audit: Final = Table("audit", metadata, _Audit, Index("audit_subject_idx", "subject", "id"))
+
+
+class _Templates(TypedColumns):
+    name: Named[str] = Column(Text, primary_key=True)
+    version: Named[int] = Column(Integer, primary_key=True, autoincrement=False)
+    """Rows are never changed but for `retired_at`, and never deleted: a number never means two things."""
+    body: Named[Any] = Column(JSONB, nullable=False)
+    created_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.now())
+    retired_at: Named[datetime | None] = Column(_TIME)
+    """Of the newest version: since when the template takes no new conferences."""
+
+
+templates: Final = Table("templates", metadata, _Templates, CheckConstraint("version >= 0", name="version"))
 
 
 class _Conferences(TypedColumns):
     id: Named[str] = Column(Text, primary_key=True)
     state: Named[str] = Column(Text, nullable=False, server_default=text("'active'"))
     created_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.now())
+    template: Named[str] = Column(Text, nullable=False, server_default=text("'default'"))
+    template_version: Named[int] = Column(Integer, nullable=False, server_default=text("0"))
+    metadata: Named[Any] = Column(JSONB, nullable=False, server_default=text("'{}'"))
+    locked: Named[bool] = Column(nullable=False, server_default=text("false"))
+    participant_limit: Named[int] = Column(Integer, nullable=False, server_default=text("-1"))
+    empty_ttl: Named[int] = Column(Integer, nullable=False, server_default=text("86400"))
+    """Both as they are in force: the conference's own, or a copy of its template's."""
+    empty_since: Named[datetime | None] = Column(
+        _TIME, nullable=True, server_default=text("clock_timestamp()")
+    )
+    """Kept by triggers on `participants`, whoever deletes those and for whatever reason."""
+    expires_at: Named[datetime | None] = Column(_TIME)
+    """Kept by a trigger on this table: `empty_since` and `empty_ttl`."""
 
 
 conferences: Final = Table(
     "conferences",
     metadata,
     _Conferences,
+    ForeignKeyConstraint(
+        ["template", "template_version"],
+        ["templates.name", "templates.version"],
+        name="conferences_template_fkey",
+    ),
     CheckConstraint("state IN ('active', 'ending')", name="state"),
-    Index("conferences_active_idx", "created_at", "id", postgresql_where=text("state = 'active'")),
+    Index("conferences_created_idx", "created_at", "id"),
+    Index("conferences_template_idx", "template", "created_at", "id"),
+    Index(
+        "conferences_metadata_idx",
+        "metadata",
+        postgresql_using="gin",
+        postgresql_ops={"metadata": "jsonb_path_ops"},
+    ),
+    Index("conferences_expiry_idx", "expires_at", postgresql_where=text("state = 'active'")),
 )
 
 

@@ -153,6 +153,13 @@ class Scoreboard:
             self.ledger.expect(region)
         return score
 
+    def started(self, name: str) -> None:
+        """Take note that a new process plays participant `name`."""
+        score = self.scores[name]
+        score.started()
+        if score.publishes:
+            self.ledger.interrupted()
+
     def take(self, name: str, line: bytes) -> reports.Line | None:
         """Add up a line that participant `name` wrote; return it, None if it is no report."""
         try:

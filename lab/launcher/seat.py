@@ -35,7 +35,7 @@ class Seat:
 
     async def ready(self) -> None:
         """Return when the process that has just been started is in the conference."""
-        self._score.started()
+        self._scoreboard.started(self._score.name)
         self._joined.clear()
         await self._joined.wait()
 

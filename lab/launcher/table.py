@@ -142,7 +142,7 @@ def summary(snapshot: Snapshot, verdict: Verdict) -> str:
                 f"frame delay {_delay(row)}, dropped {row.dropped}, longest gap {row.longest_gap:.1f} s"
             )
     for cluster in snapshot.clusters:
-        restarts = f", restarted {cluster.restarts} times" if cluster.restarts else ""
+        restarts = f", restarts {cluster.restarts}" if cluster.restarts else ""
         lines.append(
             f"bridge {cluster.region}: forwarded {cluster.events} events and {cluster.frames} frames, "
             f"dropped {cluster.dropped}{restarts}"
@@ -173,7 +173,7 @@ def _clusters(snapshot: Snapshot) -> Table:
         lease = "-" if row.lease is None else f"{row.lease:.1f} s left"
         bridge = _coloured(row.bridge)
         if row.restarts:
-            bridge.append(f" ({row.restarts} restarts)")
+            bridge.append(f" (restarts {row.restarts})")
         table.add_row(
             row.cluster,
             row.region,

@@ -4,6 +4,7 @@ The publisher reports which frames it sent, as pairs of the number that is burnt
 timestamp (90 kHz, 32 bits) that the frame carries; every subscriber reports the pairs that it read from
 decoded pictures. A run is good when every subscriber decoded pictures and every pair was sent. Reports of
 different processes arrive in any order: a pair that is not known yet waits for the publisher's next report.
+What a publisher sent after its last report, when it was killed, nobody knows; that counts for nothing.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class FrameLedger:
         self._waiting = waiting
         self._sent: dict[Mark, None] = {}
         self._newest: Mark | None = None
+        self._interrupted = False
+        self._gaps: deque[tuple[int, int]] = deque(maxlen=100)
         self.sent_count = 0
         self.tallies: dict[str, Tally] = {}
         """By the subscriber's name."""
@@ -70,6 +73,9 @@ class FrameLedger:
     def sent(self, marks: Iterable[Mark]) -> None:
         """Take what the publisher sent, in order."""
         for mark in marks:
+            if self._interrupted and self._newest is not None:
+                self._gaps.append((self._newest.timestamp, mark.timestamp))
+            self._interrupted = False
             self._sent[mark] = None
             self._newest = mark
             self.sent_count += 1
@@ -85,6 +91,10 @@ class FrameLedger:
         self._settle(tally)
         while len(tally.waiting) > self._waiting:
             self._stranger(tally, tally.waiting.popleft())
+
+    def interrupted(self) -> None:
+        """Take note that the publisher begins anew: between its last report and its next one is a gap."""
+        self._interrupted = True
 
     def judge(self) -> Verdict:
         """Return the verdict on everything reported so far.
@@ -119,7 +129,7 @@ class FrameLedger:
                 tally.matched += 1
             elif self._is_ahead(mark):
                 tally.waiting.append(mark)
-            else:
+            elif not self._is_in_a_gap(mark):
                 self._stranger(tally, mark)
 
     def _is_ahead(self, mark: Mark) -> bool:
@@ -127,6 +137,11 @@ class FrameLedger:
         if self._newest is None:
             return True
         return 0 < (mark.timestamp - self._newest.timestamp) % _CLOCK < _HALF_CLOCK
+
+    def _is_in_a_gap(self, mark: Mark) -> bool:
+        return any(
+            (mark.timestamp - before) % _CLOCK < (after - before) % _CLOCK for before, after in self._gaps
+        )
 
     @staticmethod
     def _stranger(tally: Tally, mark: Mark) -> None:

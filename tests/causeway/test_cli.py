@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -137,6 +138,16 @@ def test_a_target_that_is_no_command_is_a_defect(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(COMMANDS, "odd", LazyCommand("causeway:__version__", "Odd."))
     with pytest.raises(TypeError, match="no click command"):
         run(["odd"])
+
+
+def test_lab_without_its_extra_is_one_line_and_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "av" else name)
+    assert run(["lab", "--for", "1"]) == 2
+    assert capsys.readouterr().err == (
+        "causeway: the laboratory needs av, which the extra `lab` brings: pip install 'causeway[lab]'\n"
+    )
 
 
 def test_main_exits_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:

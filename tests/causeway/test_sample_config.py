@@ -1,4 +1,4 @@
-"""The sample settings file is complete and tells the truth."""
+"""The sample settings file is complete and tells the truth; tools/sample_config.py writes it anew."""
 
 from __future__ import annotations
 

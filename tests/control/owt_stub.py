@@ -10,21 +10,18 @@ be told to misbehave: see `behave`.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
 from base64 import b64encode
-from collections import deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from tests.control.cluster_stub import Call, ClusterStub, Route, Trouble
+
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable
-    from types import TracebackType
 
 __all__ = ["Call", "OwtStub", "Trouble"]
 
@@ -41,30 +38,8 @@ CASCADING_OPTIONS = {
 }
 FINGERPRINT_OPTIONS = {"evFingerprint": str, "mediaFingerprint": str}
 
-Kind = Literal["create_room", "get_room", "delete_room", "token", "participants", "bridges", "cascading"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """One request that passed authentication."""
-
-    kind: Kind
-    room: str | None
-    body: Any
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trouble:
-    """What to answer instead. `hang`: nothing, until the stub closes; `lose_answer`: obey, cut the line."""
-
-    status: int = 200
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-    hang: bool = False
-    lose_answer: bool = False
-
-
-class OwtStub:
+class OwtStub(ClusterStub):
     """One cluster. Attributes may be changed at any time."""
 
     def __init__(
@@ -79,8 +54,9 @@ class OwtStub:
         ssl_context: ssl.SSLContext | None = None,
         host: str = "127.0.0.1",
     ) -> None:
-        self.service_id = service_id
-        self.service_key = service_key
+        super().__init__(
+            service_id=service_id, service_key=service_key, path=path, ssl_context=ssl_context, host=host
+        )
         self.portal = portal
         self.secure = False
         self.timestamp_check = timestamp_check
@@ -95,113 +71,30 @@ class OwtStub:
         }
         if fingerprints:
             self.bridges |= {"eventbridgefingerprint": "e" * 64, "mediabridgefingerprint": "d" * 64}
-        self.calls: list[Call] = []
-        self.refused = 0
-        """Requests answered 401."""
         self.stale = 0
-        """Of these, the ones with a good signature and an old timestamp."""
-        self.in_flight = 0
-        self.url = ""
-        self._path = path
-        self._host = host
-        self._ssl = ssl_context
+        """Of the refused requests, the ones with a good signature and an old timestamp."""
         self._newest: tuple[int, str] | None = None
         self._tokens = 0
-        self._troubles: dict[Kind, deque[Trouble]] = {}
-        self._always: dict[Kind, Trouble] = {}
-        self._changed = asyncio.Condition()
-        self._closing = asyncio.Event()
-        self._runner: web.AppRunner | None = None
 
-    # --- for tests ----------------------------------------------------------------------------
+    def routes(self) -> list[Route]:
+        rooms = "/v1/rooms"
+        return [
+            Route("list_rooms", "GET", rooms, self._list_rooms),
+            Route("create_room", "POST", rooms, self._create_room),
+            Route("get_room", "GET", rooms + "/{room}", self._get_room),
+            Route("delete_room", "DELETE", rooms + "/{room}", self._delete_room),
+            Route("token", "POST", rooms + "/{room}/tokens", self._token),
+            Route("participants", "GET", rooms + "/{room}/participants", self._list),
+            Route("bridges", "GET", rooms + "/{room}/bridges", self._get_bridges),
+            Route("cascading", "POST", rooms + "/{room}/cascading", self._cascading),
+        ]
 
-    def behave(self, kind: Kind, *troubles: Trouble, always: Trouble | None = None) -> None:
-        """Have the next calls of a kind meet these troubles, one each; `always` goes on for good."""
-        self._troubles[kind] = deque(troubles)
-        if always is None:
-            self._always.pop(kind, None)
-        else:
-            self._always[kind] = always
-
-    def made(self, kind: Kind) -> list[Call]:
-        """Return the calls of one kind, in order."""
-        return [call for call in self.calls if call.kind == kind]
-
-    async def wait_for(self, condition: Callable[[], bool], *, timeout: float = 10.0) -> None:
-        """Wait until the condition holds; it is looked at after every call."""
-        async with asyncio.timeout(timeout), self._changed:
-            await self._changed.wait_for(condition)
-
-    # --- server -------------------------------------------------------------------------------
-
-    async def __aenter__(self) -> Self:
-        app = web.Application(client_max_size=1 << 20)
-        prefix = f"{self._path}/v1/rooms"
-        app.router.add_post(prefix, self._route("create_room", self._create_room))
-        app.router.add_get(prefix + "/{room}", self._route("get_room", self._get_room))
-        app.router.add_delete(prefix + "/{room}", self._route("delete_room", self._delete_room))
-        app.router.add_post(prefix + "/{room}/tokens", self._route("token", self._token))
-        app.router.add_get(prefix + "/{room}/participants", self._route("participants", self._list))
-        app.router.add_get(prefix + "/{room}/bridges", self._route("bridges", self._get_bridges))
-        app.router.add_post(prefix + "/{room}/cascading", self._route("cascading", self._cascading))
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, 0, ssl_context=self._ssl)
-        await site.start()
-        port = self._runner.addresses[0][1]
-        name = f"[{self._host}]" if ":" in self._host else self._host
-        self.url = f"{'https' if self._ssl else 'http'}://{name}:{port}{self._path}"
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._closing.set()
-        if self._runner is not None:
-            await self._runner.cleanup()
-
-    def _route(
-        self, kind: Kind, handler: Callable[[str, Any], web.Response]
-    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        async def answer(request: web.Request) -> web.StreamResponse:
-            self.in_flight += 1
-            try:
-                return await self._answer(kind, handler, request)
-            finally:
-                self.in_flight -= 1
-                async with self._changed:
-                    self._changed.notify_all()
-
-        return answer
-
-    async def _answer(
-        self, kind: Kind, handler: Callable[[str, Any], web.Response], request: web.Request
-    ) -> web.StreamResponse:
-        if not self._authentic(request.headers.get("Authorization", "")):
-            self.refused += 1
+    def error(self, request: web.Request, status: int) -> web.Response:
+        if status == 401:
             return _error(401, 1102, "WWW-Authenticate: MAuth")
-        body = await request.read()
-        try:
-            content = json.loads(body) if body else None
-        except ValueError:
-            return _error(400, 1201, "Invalid request body")
-        room = request.match_info.get("room")
-        self.calls.append(Call(kind=kind, room=room, body=content))
-        async with self._changed:
-            self._changed.notify_all()
-        queued = self._troubles.get(kind)
-        trouble = queued.popleft() if queued else self._always.get(kind)
-        if trouble is None:
-            return handler(room or "", content)
-        if trouble.hang:
-            await self._closing.wait()
-        if trouble.lose_answer:
-            handler(room or "", content)
-            if request.transport is not None:
-                request.transport.abort()
-        return web.Response(status=trouble.status, body=trouble.body, headers=trouble.headers)
+        return _error(status, 1201, "Invalid request body")
 
-    def _authentic(self, header: str) -> bool:
+    def authentic(self, header: str) -> bool:
         scheme, _, rest = header.partition(" ")
         fields = dict(part.partition("=")[::2] for part in rest.split(","))
         timestamp, cnonce = fields.get("mauth_timestamp", ""), fields.get("mauth_cnonce", "")
@@ -231,6 +124,9 @@ class OwtStub:
         self._newest = (timestamp, "somebody else")
 
     # --- the API ------------------------------------------------------------------------------
+
+    def _list_rooms(self, _room: str, _body: Any) -> web.Response:
+        return web.json_response(list(self.rooms.values()))
 
     def _create_room(self, _room: str, body: Any) -> web.Response:
         if not isinstance(body, dict) or not isinstance(body.get("name"), str) or not body["name"]:

@@ -17,6 +17,7 @@ import uvloop
 
 from causeway.errors import ConfigError, UnavailableError
 from control.registry.embedded import EmbeddedPostgres
+from control.registry.ownership import Ownership
 from control.registry.programs import Account, Programs, ProgramsError, copy_programs, find_programs
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ async def test_nobody_else_can_reach_the_socket_or_the_data(warm_folder: Path) -
         for closed in (folder / "run", *folder.glob("data-*")):
             assert closed.stat().st_mode & 0o077 == 0
         assert (folder / "owner.lock").stat().st_mode & 0o077 == 0
+        assert (folder / "owner.alive").stat().st_mode & 0o077 == 0
 
 
 # --- one owner --------------------------------------------------------------------------------
@@ -205,12 +207,29 @@ async def test_of_two_that_start_together_one_owns(state_folder: Path) -> None:
     await owner.__aexit__(None, None, None)
 
 
+def test_a_server_whose_owner_is_gone_is_neither_taken_over_nor_joined(tmp_path: Path) -> None:
+    former, successor = Ownership.open(tmp_path), Ownership.open(tmp_path)
+    assert former.take()
+    assert successor.server() is None  # not ready yet
+    former.announce(Path("/run/here"))
+    assert successor.server() == Path("/run/here")
+    server = os.dup(former.inherited)
+    former.close()
+    assert not successor.take()
+    assert successor.server() is None
+    os.close(server)
+    assert successor.take()
+    assert successor.take()  # it still is
+    successor.close()
+
+
 async def test_a_killed_owner_takes_the_server_down_and_the_next_start_works(warm_folder: Path) -> None:
     async with owner_process(warm_folder) as (process, server):
         async with EmbeddedPostgres(warm_folder, durable=False) as guest:
             await query(guest, "CREATE TABLE kept AS SELECT 42 AS answer")
         process.kill()
-        # At once, while the old server may still be shutting down.
+        await process.wait()
+        # At once, while the old server still has to notice and to shut down.
         async with EmbeddedPostgres(warm_folder, durable=False) as postgres:
             assert postgres.owner
             assert await await_gone(server, 0)
@@ -343,20 +362,24 @@ async def test_another_major_version_s_data_is_not_touched(warm_folder: Path) ->
     assert [each.name for each in other.iterdir()] == ["PG_VERSION"]
 
 
-async def test_programs_out_of_reach_are_copied_once(state_folder: Path) -> None:
+async def test_programs_out_of_reach_are_copied_once(warm_folder: Path) -> None:
     movable = [each for each in find_programs() if each.movable]
     for original in movable:  # none on a machine without the wheel
-        hidden = state_folder / "home"
-        copied = copy_programs(original, hidden, "site-packages")
+        hidden = warm_folder / "home"
+        for part in original.parts:
+            (hidden / part).parent.mkdir(parents=True, exist_ok=True)
+            (hidden / part).symlink_to(original.base / part)
         hidden.chmod(0o700)
-        programs = Programs(bin=copied.bin, base=copied.base, parts=copied.parts)
+        programs = Programs(
+            bin=hidden / original.bin.relative_to(original.base), base=hidden, parts=original.parts
+        )
         for _ in range(2):
-            async with EmbeddedPostgres(state_folder, programs=[programs], durable=False) as postgres:
+            async with EmbeddedPostgres(warm_folder, programs=[programs], durable=False) as postgres:
                 assert await query(postgres, "SELECT 1") == 1
-                made = list((state_folder / "postgres").glob("programs/*"))
+                made = list((warm_folder / "postgres").glob("programs/*"))
                 assert len(made) == (1 if _ROOT else 0)
                 executable = executable_of(postgres.pid)
-                assert executable.is_relative_to(made[0] if made else hidden)
+                assert executable.is_relative_to(made[0] if made else original.base)
 
 
 def test_a_copy_is_readable_by_all_and_replaces_former_ones(tmp_path: Path) -> None:

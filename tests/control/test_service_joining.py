@@ -148,7 +148,7 @@ async def test_when_every_cluster_fails_the_client_is_told_and_nothing_is_left(d
 
 
 async def test_a_cluster_that_hangs_times_out_and_holds_up_nobody_else(database_url: str) -> None:
-    join = JoinSettings(timeout=8, cluster_timeout=1.0)
+    join = JoinSettings(timeout=20, cluster_timeout=3.0)
     async with (
         running(database_url, join=join) as service,
         service.cluster("eu-1", region="eu") as eu,
@@ -166,7 +166,7 @@ async def test_a_cluster_that_hangs_times_out_and_holds_up_nobody_else(database_
 
 
 async def test_a_token_that_does_not_come_is_a_timeout(database_url: str) -> None:
-    join = JoinSettings(timeout=5, cluster_timeout=0.5)
+    join = JoinSettings(timeout=10, cluster_timeout=2.0)
     async with running(database_url, join=join) as service, service.cluster("eu-1", region="eu") as eu:
         await eu.register()
         await service.create("standup")

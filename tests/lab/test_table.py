@@ -67,7 +67,7 @@ def test_the_live_view_shows_everything_that_is_known() -> None:
         "4.2 s left",
         "1 + 2",
         "lost",
-        "backing off (2 restarts)",
+        "backing off (restarts 2)",
         "412 kbit/s",
         "us-east-1 → eu-west-1",
         "p50 3.2 ms, p99 9.9 ms",
@@ -101,7 +101,7 @@ def test_the_summary_ends_with_the_verdict() -> None:
     assert lines[1].startswith(
         "us-east: decoded 299 pictures, received 600 audio frames, frame delay p50 3.2 ms"
     )
-    assert lines[3].endswith("restarted 2 times")
+    assert lines[3].endswith("restarts 2")
     assert lines[-1] == "PASSED: 299 pictures were decoded in the other regions; all numbers match"
     assert summary(SNAPSHOT, Verdict(good=False, reason="us-east decoded no picture", matched=0)).endswith(
         "\nFAILED: us-east decoded no picture"

@@ -84,6 +84,19 @@ def test_the_clock_may_wrap() -> None:
     assert ledger.tallies["us-east"].matched == 2
 
 
+def test_what_a_killed_publisher_could_not_report_counts_for_nothing() -> None:
+    ledger = FrameLedger()
+    ledger.sent(marks(0, 1))
+    ledger.decoded("us-east", marks(1, 2, 3))
+    ledger.interrupted()
+    ledger.sent(marks(10, 11))
+    ledger.decoded("us-east", marks(4, 10))
+    assert ledger.judge().good
+    assert ledger.judge().matched == 2
+    ledger.decoded("us-east", [Mark(99, marks(11)[0].timestamp)])
+    assert not ledger.judge().good
+
+
 def test_memory_is_bounded() -> None:
     ledger = FrameLedger(window=10, waiting=5)
     ledger.sent(marks(*range(100)))

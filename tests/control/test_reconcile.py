@@ -1,0 +1,207 @@
+"""The reconciler's loop, with hands that only pretend: no cluster is asked anything."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select, text
+
+from causeway.api import ClusterRegistration
+from control.bell import Bell
+from control.cascade.hands import Hands
+from control.cascade.reconcile import Reconciler
+from control.cascade.view import CreateRoom
+from control.registry import clusters, conferences, placements
+from control.registry.store import Store
+from control.registry.tables import dirty_conferences
+from control.settings import ReconcileSettings
+from tests.control.service import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from control.cascade.view import Action, View
+
+SETTINGS = ReconcileSettings(poll_interval=0.05, claim_ttl=1.0)
+
+
+class Pretending(Hands):
+    """Notes what it is asked to do, and does what the test says."""
+
+    def __init__(self, store: Store, behave: Callable[[View, Action], Awaitable[bool]]) -> None:
+        self._store = store
+        self._behave = behave
+        self.asked: list[tuple[str, Action]] = []
+
+    async def do(self, view: View, action: Action) -> bool:
+        self.asked.append((view.conference, action))
+        return await self._behave(view, action)
+
+    async def room_is_there(self, view: View, cluster: str) -> bool:
+        return await self._store.write(
+            placements.created, view.conference, cluster, instance="i1", room=view.conference
+        )
+
+
+@asynccontextmanager
+async def reconciling(
+    store: Store, hands: Hands, settings: ReconcileSettings = SETTINGS
+) -> AsyncIterator[Bell]:
+    bell = Bell()
+    task = asyncio.create_task(Reconciler(store, hands, bell, settings).run())
+    try:
+        yield bell
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def placed(store: Store, *conferences_: str, cluster: str = "eu-1") -> None:
+    request = ClusterRegistration(
+        region="eu", rest_url="http://127.0.0.1:9", service_id="s", service_key="k", instance="i1"
+    )
+    await store.write(clusters.register, cluster, request, sealed_key=b"k", ttl=60)
+    for name in conferences_:
+        await store.write(conferences.create, name)
+        await store.write(placements.ensure, name, cluster)
+
+
+async def marks(engine: AsyncEngine) -> int:
+    async with engine.connect() as connection:
+        return (await connection.scalars(select(func.count()).select_from(dirty_conferences))).one()
+
+
+async def test_a_view_older_than_an_outcome_does_not_repeat_the_action(engine: AsyncEngine) -> None:
+    go, done = asyncio.Event(), asyncio.Event()
+
+    class Late(Store):
+        """Its second snapshot is read while the action runs, and arrives after it has ended."""
+
+        snapshots = 0
+
+        async def snapshot(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+            seen = await super().snapshot(function, *args, **kwargs)
+            self.snapshots += 1
+            if self.snapshots == 2:
+                go.set()
+                await done.wait()
+                await asyncio.sleep(0)
+            return seen
+
+    store = Late(engine)
+    await placed(store, "c")
+
+    async def create(view: View, action: Action) -> bool:
+        assert isinstance(action, CreateRoom)
+        await go.wait()
+        made = await hands.room_is_there(view, action.cluster)
+        done.set()
+        return made
+
+    hands = Pretending(store, create)
+    async with reconciling(store, hands) as bell:
+        await until(lambda: asyncio.sleep(0, len(hands.asked)), lambda count: count == 1)
+        bell.ring("c")
+        await until(lambda: marks(engine), lambda count: count == 0)
+    assert hands.asked == [("c", CreateRoom("eu-1"))]
+
+
+async def test_what_cannot_be_begun_is_put_off_and_not_asked_in_a_loop(engine: AsyncEngine) -> None:
+    store = Store(engine)
+    await placed(store, "c")
+    refusals = 3
+
+    async def refuse(view: View, action: Action) -> bool:
+        nonlocal refusals
+        assert isinstance(action, CreateRoom)
+        refusals -= 1
+        return refusals < 0 and await hands.room_is_there(view, action.cluster)
+
+    hands = Pretending(store, refuse)
+    async with reconciling(store, hands):
+        await until(lambda: marks(engine), lambda count: count == 0)
+    assert len(hands.asked) == 4
+
+
+async def test_a_defect_in_one_action_stops_neither_it_nor_the_others_for_good(engine: AsyncEngine) -> None:
+    store = Store(engine)
+    await placed(store, "bad", "good")
+    broken = True
+
+    async def sometimes(view: View, action: Action) -> bool:
+        nonlocal broken
+        assert isinstance(action, CreateRoom)
+        if view.conference == "bad" and broken:
+            broken = False
+            raise RuntimeError("a defect")
+        return await hands.room_is_there(view, action.cluster)
+
+    hands = Pretending(store, sometimes)
+    async with reconciling(store, hands):
+        await until(lambda: marks(engine), lambda count: count == 0)
+    assert sorted(name for name, _ in hands.asked) == ["bad", "bad", "good"]
+
+
+async def test_one_slow_cluster_holds_up_only_itself(engine: AsyncEngine) -> None:
+    store = Store(engine)
+    await placed(store, *(f"slow{n}" for n in range(4)), cluster="slow-1")
+    await placed(store, "fast", cluster="eu-1")
+    forever = asyncio.Event()
+
+    async def create(view: View, action: Action) -> bool:
+        assert isinstance(action, CreateRoom)
+        if action.cluster == "slow-1":
+            await forever.wait()
+        return await hands.room_is_there(view, action.cluster)
+
+    hands = Pretending(store, create)
+    settings = ReconcileSettings(poll_interval=0.05, claim_ttl=1.0, max_per_cluster=2)
+    async with reconciling(store, hands, settings):
+        await until(lambda: store.read(placements.placed, "fast", "eu-1"), lambda p: p.state == "ready")
+        assert sum(name != "fast" for name, _ in hands.asked) == 2
+        forever.set()
+        await until(lambda: marks(engine), lambda count: count == 0)
+
+
+async def test_a_cluster_that_goes_offline_is_not_waited_for(engine: AsyncEngine) -> None:
+    store = Store(engine)
+    await placed(store, "c")
+    cancelled = asyncio.Event()
+
+    async def hang(_view: View, _action: Action) -> bool:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return True
+
+    hands = Pretending(store, hang)
+    async with reconciling(store, hands) as bell:
+        await until(lambda: asyncio.sleep(0, len(hands.asked)), lambda count: count == 1)
+        async with engine.begin() as connection:
+            await connection.execute(text("UPDATE clusters SET lease_expires_at = now()"))
+        assert await store.write(clusters.sweep) == "eu-1"
+        bell.ring("c")
+        async with asyncio.timeout(10):
+            await cancelled.wait()
+        await until(lambda: marks(engine), lambda count: count == 0)
+
+
+async def test_two_reconcilers_share_the_work(engine: AsyncEngine) -> None:
+    store = Store(engine)
+    names = [f"c{n}" for n in range(10)]
+    await placed(store, *names)
+
+    async def create(view: View, action: Action) -> bool:
+        assert isinstance(action, CreateRoom)
+        return await hands.room_is_there(view, action.cluster)
+
+    hands = Pretending(store, create)
+    async with reconciling(store, hands), reconciling(store, hands):
+        await until(lambda: marks(engine), lambda count: count == 0)
+    assert sorted(name for name, _ in hands.asked) == sorted(names)
