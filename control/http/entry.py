@@ -41,7 +41,7 @@ APPLICATIONS: Final[frozenset[KeyKind]] = frozenset({"application", "operator"})
 OPERATORS: Final[frozenset[KeyKind]] = frozenset({"operator"})
 EVERY_KEY: Final[frozenset[KeyKind]] = frozenset({"enrolment", "application", "operator"})
 
-ParticipantId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~@:+=-]+$", max_length=128)]
+ParticipantId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~@:+=-]+$(?!\n)", max_length=128)]
 """Drawn by the cluster; wider than our own names."""
 
 PARTS: Final[dict[str, Any]] = {
