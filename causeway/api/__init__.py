@@ -42,8 +42,18 @@ from causeway.api.conferences import (
     PlacementView,
 )
 from causeway.api.problems import Problem
+from causeway.api.templates import (
+    DEFAULT_TEMPLATE,
+    RoleRules,
+    RoomOptions,
+    Template,
+    TemplateList,
+    TemplateName,
+    TemplateView,
+)
 
 __all__ = [
+    "DEFAULT_TEMPLATE",
     "EPOCH_HEADER",
     "AuditEntry",
     "AuditList",
@@ -79,5 +89,11 @@ __all__ = [
     "PortalAddress",
     "Problem",
     "Region",
+    "RoleRules",
+    "RoomOptions",
     "RoomReport",
+    "Template",
+    "TemplateList",
+    "TemplateName",
+    "TemplateView",
 ]
