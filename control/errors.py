@@ -22,6 +22,7 @@ __all__ = [
     "ClusterTimeoutError",
     "ClusterUnknownError",
     "ConferenceEndingError",
+    "ConferenceExistsError",
     "ConferenceUnknownError",
     "DatabaseUnavailableError",
     "EpochMissingError",
@@ -33,6 +34,8 @@ __all__ = [
     "PreconditionFailedError",
     "RefusedError",
     "StaleEpochError",
+    "TemplateDefaultError",
+    "TemplateUnknownError",
     "UnauthenticatedError",
     "UnsupportedMediaError",
 ]
@@ -77,6 +80,24 @@ class PreconditionFailedError(RefusedError):
     """What is there is not what If-Match names."""
 
     code = "precondition-failed"
+
+
+class ConferenceExistsError(RefusedError):
+    """There is a conference with this id, and it is another one than was asked for."""
+
+    code = "conference-exists"
+
+
+class TemplateUnknownError(RefusedError):
+    """There is no template of this name for new conferences; the message lists those that there are."""
+
+    code = "template-unknown"
+
+
+class TemplateDefaultError(RefusedError):
+    """The default template cannot be deleted."""
+
+    code = "template-default"
 
 
 class InvalidRequestError(RefusedError):

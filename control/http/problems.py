@@ -53,6 +53,11 @@ PROBLEMS: Final[dict[str, Kind]] = {
     "conference-unknown": Kind(
         404, "There is no such conference", "Create it first. A cluster may drop the report."
     ),
+    "template-unknown": Kind(
+        404,
+        "There is no such template for new conferences",
+        "The detail lists those that there are; an operator can save another one.",
+    ),
     "method-not-allowed": Kind(405, "The path does not take this method", "See the header Allow."),
     "stale-epoch": Kind(
         409,
@@ -63,6 +68,16 @@ PROBLEMS: Final[dict[str, Kind]] = {
         409,
         "The conference is being deleted",
         "Wait until it is gone (GET answers 404), then create it anew.",
+    ),
+    "conference-exists": Kind(
+        409,
+        "There is another conference with this id",
+        "The detail names the field that differs. Take another id, or change the one that is there (PATCH).",
+    ),
+    "template-default": Kind(
+        409,
+        "The default template cannot be deleted",
+        "Save another version of it instead (PUT).",
     ),
     "precondition-failed": Kind(
         412, "It is not what If-Match names", "Read it again, decide again, and send the new ETag."
