@@ -44,6 +44,7 @@ __all__ = [
     "metadata",
     "participants",
     "placements",
+    "signing_keys",
     "templates",
 ]
 
@@ -361,3 +362,17 @@ dirty_conferences: Final = Table(
     _DirtyConferences,
     Index("dirty_conferences_due_idx", "due_at"),
 )
+
+
+class _SigningKeys(TypedColumns):
+    """Keys of join tokens; control.security.signing says what becomes of each, and when."""
+
+    kid: Named[str] = Column(Text, primary_key=True)
+    public: Named[str] = Column(Text, nullable=False)
+    private: Named[bytes] = Column(LargeBinary, nullable=False)
+    """Sealed: the base64 of 32 bytes."""
+    created_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.now())
+    active_from: Named[datetime] = Column(_TIME, nullable=False)
+
+
+signing_keys: Final = Table("signing_keys", metadata, _SigningKeys)
