@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -38,12 +39,17 @@ __all__ = [
     "clusters",
     "conferences",
     "credentials",
+    "decisions",
     "dirty_conferences",
     "early_rooms",
+    "kept_answers",
     "links",
     "metadata",
     "participants",
     "placements",
+    "reservations",
+    "roster",
+    "seats",
     "signing_keys",
     "templates",
 ]
@@ -164,8 +170,8 @@ class _ClusterCapacity(TypedColumns):
     """Workers of this module."""
     capacity_limit: Named[int | None] = Column(Integer)
     """What they carry together, in the module's own unit; None: not told."""
-    confirmed_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.now())
-    """Last told, or proven otherwise; what nobody confirms ages where removal is never told."""
+    told_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.now())
+    """Some clusters never tell that a module is gone: what was told long ago ages."""
 
 
 cluster_capacity: Final = Table(
@@ -376,3 +382,74 @@ class _SigningKeys(TypedColumns):
 
 
 signing_keys: Final = Table("signing_keys", metadata, _SigningKeys)
+
+
+class _Seats(TypedColumns):
+    """What is taken in each cluster, kept by triggers on the tables that are counted."""
+
+    cluster: Named[str] = Column(Text, ForeignKey("clusters.id", ondelete="CASCADE"), primary_key=True)
+    participants: Named[int] = Column(Integer, nullable=False, server_default=text("0"))
+    """Reported, as in the table of that name."""
+    reserved: Named[int] = Column(Integer, nullable=False, server_default=text("0"))
+    conferences: Named[int] = Column(Integer, nullable=False, server_default=text("0"))
+    """Placements, whatever their state."""
+
+
+seats: Final = Table("seats", metadata, _Seats, postgresql_with={"fillfactor": 20})
+
+
+class _Reservations(TypedColumns):
+    # No foreign keys: they would lock a row more for each join, and what is left over expires.
+    conference: Named[str] = Column(Text, primary_key=True)
+    cluster: Named[str] = Column(Text, primary_key=True)
+    user_name: Named[str] = Column(Text, primary_key=True)
+    id: Named[int] = Column(BigInteger, primary_key=True, autoincrement=False)
+    """Random."""
+    made_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.clock_timestamp())
+    expires_at: Named[datetime] = Column(_TIME, nullable=False)
+
+
+reservations: Final = Table(
+    "reservations", metadata, _Reservations, Index("reservations_expires_at_idx", "expires_at")
+)
+
+
+class _Decisions(TypedColumns):
+    # No foreign key, as above; a trigger deletes them with the conference.
+    conference: Named[str] = Column(Text, primary_key=True)
+    id: Named[int] = Column(BigInteger, Identity(always=True), primary_key=True)
+    at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.clock_timestamp())
+    body: Named[bytes] = Column(LargeBinary, nullable=False)
+    """control.placement.decision.Decision in MessagePack."""
+
+
+decisions: Final = Table("decisions", metadata, _Decisions)
+
+
+class _Roster(TypedColumns):
+    """One row: counts the changes of clusters, heartbeats aside."""
+
+    id: Named[bool] = Column(Boolean, primary_key=True, server_default=text("true"))
+    version: Named[int] = Column(BigInteger, nullable=False, server_default=text("1"))
+
+
+roster: Final = Table("roster", metadata, _Roster, CheckConstraint("id", name="single"))
+
+
+class _KeptAnswers(TypedColumns):
+    """Answers to requests with an Idempotency-Key."""
+
+    caller: Named[str] = Column(Text, primary_key=True)
+    key: Named[str] = Column(Text, primary_key=True)
+    fingerprint: Named[bytes] = Column(LargeBinary, nullable=False)
+    """SHA-256 of what was asked."""
+    answer: Named[bytes | None] = Column(LargeBinary)
+    """Sealed; NULL: still being worked on, by whoever holds the claim."""
+    claim: Named[int] = Column(BigInteger, nullable=False)
+    claimed_until: Named[datetime] = Column(_TIME, nullable=False)
+    expires_at: Named[datetime] = Column(_TIME, nullable=False)
+
+
+kept_answers: Final = Table(
+    "kept_answers", metadata, _KeptAnswers, Index("kept_answers_expires_at_idx", "expires_at")
+)
