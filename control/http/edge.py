@@ -7,7 +7,7 @@ replaces whatever answer there was, so the limit is kept here.
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_args, get_origin
 
 import msgspec
 import structlog
@@ -17,7 +17,6 @@ from causeway.api import EPOCH_HEADER
 from control.errors import (
     BodyTooLargeError,
     EpochMissingError,
-    ForbiddenError,
     InvalidRequestError,
     MalformedJsonError,
     OverloadedError,
@@ -34,19 +33,18 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from causeway.keys import KeyKind
-    from causeway.keys import Scope as KeyScope
     from control.http.entry import Entry
+    from control.http.gate import Caller, Gate
 
 __all__ = [
-    "Authenticates",
+    "actor_of",
     "Body",
-    "Caller",
     "Edge",
     "admitted",
     "caller_of",
     "epoch_of",
     "if_match",
+    "is_mapping",
     "json",
     "no_content",
     "optional_epoch_of",
@@ -60,33 +58,6 @@ T = TypeVar("T")
 Q = TypeVar("Q", bound=msgspec.Struct)
 _MAX_EPOCH: Final = 2**63 - 1
 _ENCODER: Final = msgspec.json.Encoder()
-
-
-class Caller(Protocol):
-    """Whose key it is."""
-
-    @property
-    def id(self) -> str:
-        """The key's public id, for the audit and the logs."""
-        ...
-
-    @property
-    def kind(self) -> KeyKind:
-        """What kind of key it is."""
-        ...
-
-    @property
-    def scopes(self) -> frozenset[KeyScope]:
-        """What an application key may do."""
-        ...
-
-
-class Authenticates(Protocol):
-    """Who checks keys."""
-
-    async def authenticate(self, header: str | None) -> Caller:
-        """Return whose key is in an Authorization header; raises UnauthenticatedError."""
-        ...
 
 
 # --- around everything ------------------------------------------------------------------------
@@ -151,13 +122,13 @@ class Edge:
         return limited
 
 
-def admitted(entry: Entry, authenticator: Authenticates) -> Callable[[Request], Awaitable[Response]]:
+def admitted(entry: Entry, gate: Gate) -> Callable[[Request], Awaitable[Response]]:
     """Return the entry's handler behind the checks that its row asks for: the key, the query's parameters."""
     query = None if entry.query is None else _Query(entry.query)
 
     async def check(request: Request) -> Response:
         if entry.kinds is not None:
-            request.state.caller = await _authorised(request, entry, authenticator)
+            request.state.caller = await gate.admit(request, entry)
         if query is not None:
             request.state.query = query.read(request)
         elif request.url.query:
@@ -165,16 +136,6 @@ def admitted(entry: Entry, authenticator: Authenticates) -> Callable[[Request], 
         return await entry.handler(request)
 
     return check
-
-
-async def _authorised(request: Request, entry: Entry, authenticator: Authenticates) -> Caller:
-    caller = await authenticator.authenticate(request.headers.get("authorization"))
-    kinds = entry.kinds or frozenset()
-    if caller.kind not in kinds:
-        raise ForbiddenError(f"needs a key of kind {' or '.join(sorted(kinds))}, this is {caller.kind}")
-    if caller.kind == "application" and entry.scope not in caller.scopes:
-        raise ForbiddenError(f"needs a key with the scope {entry.scope}")
-    return caller
 
 
 # --- what a request says ----------------------------------------------------------------------
@@ -211,7 +172,10 @@ class Body:
 
 
 class _Query:
-    """Reads the parameters after the `?`; each at most once, unless its field is a list."""
+    """Reads the parameters after the `?`; each at most once, unless its field is a list.
+
+    A field that is a mapping takes any number of `<name>.<key>=<value>`.
+    """
 
     def __init__(self, kind: type[msgspec.Struct]) -> None:
         self._kind = kind
@@ -219,21 +183,36 @@ class _Query:
 
     def read(self, request: Request) -> msgspec.Struct:
         values: dict[str, Any] = {}
-        for name, text in request.query_params.multi_items():
-            if name not in self._fields:
-                raise InvalidRequestError(f"there is no query parameter {name[:100]!r}")
-            if "\x00" in text:
+        for given, text in request.query_params.multi_items():
+            name, key = self._split(given)
+            if "\x00" in given + text:
                 raise InvalidRequestError(f"{name}: must not contain U+0000")
             if _is_list(self._fields[name]):
                 values.setdefault(name, []).append(text)
-            elif name in values:
-                raise InvalidRequestError(f"{name}: given twice")
-            else:
-                values[name] = text
+                continue
+            place = values if key is None else values.setdefault(name, {})
+            if (key or name) in place:
+                raise InvalidRequestError(f"{given[:100]}: given twice")
+            place[key or name] = text
         try:
             return msgspec.convert(values, self._kind, strict=False)
         except msgspec.ValidationError as error:
             raise InvalidRequestError(f"query: {error}") from None
+
+    def _split(self, given: str) -> tuple[str, str | None]:
+        """Return the field's name, and the key if the field is a mapping."""
+        name, dot, key = given.partition(".")
+        mapping = name in self._fields and is_mapping(self._fields[name])
+        if mapping and key:
+            return name, key
+        if mapping or dot or name not in self._fields:
+            raise InvalidRequestError(f"there is no query parameter {given[:100]!r}")
+        return name, None
+
+
+def is_mapping(kind: Any) -> bool:
+    """Say whether a query's field takes `<name>.<key>=<value>`."""
+    return get_origin(get_args(kind)[0] if get_origin(kind) is Annotated else kind) is dict
 
 
 def _is_list(kind: Any) -> bool:
@@ -251,6 +230,12 @@ def caller_of(request: Request) -> Caller:
     """Return whose key the request came with; only routes that need a key have one."""
     caller: Caller = request.state.caller
     return caller
+
+
+def actor_of(request: Request) -> str:
+    """Return what the audit calls whoever sent the request."""
+    caller = caller_of(request)
+    return f"{caller.kind}:{caller.id}"
 
 
 def part(request: Request, name: str) -> str:
@@ -308,7 +293,7 @@ def _has_nul(value: Any) -> bool:
     if isinstance(value, str):
         return "\x00" in value
     if isinstance(value, dict):
-        return any(_has_nul(each) for each in value.values())
+        return any(_has_nul(each) for pair in value.items() for each in pair)
     return isinstance(value, list) and any(_has_nul(each) for each in value)
 
 

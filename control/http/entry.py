@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from msgspec import Meta
 
-from causeway.api import EPOCH_HEADER, ClusterId, ConferenceId, Module
+from causeway.api import EPOCH_HEADER, ClusterId, ConferenceId, KeyId, Module, TemplateName
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -47,10 +47,12 @@ ParticipantId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~@:+=-]+$(?!\n)", max
 PARTS: Final[dict[str, Any]] = {
     "cluster": ClusterId,
     "conference": ConferenceId,
+    "key": KeyId,
     "module": Module,
     "participant": ParticipantId,
     "peer": ClusterId,
     "room": ConferenceId,
+    "template": TemplateName,
 }
 """The type of every `{part}` of a path."""
 

@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from control.http.edge import Authenticates
     from control.http.entry import Entry
+    from control.http.gate import Gate
     from control.settings import HttpSettings
 
 __all__ = ["application"]
 
 
-def application(entries: list[Entry], authenticator: Authenticates, settings: HttpSettings) -> Starlette:
+def application(entries: list[Entry], gate: Gate, settings: HttpSettings) -> Starlette:
     """Return the ASGI application."""
     paths: dict[str, dict[str, Callable[[Request], Awaitable[Response]]]] = {}
     for entry in entries:
-        paths.setdefault(entry.path, {})[entry.method] = admitted(entry, authenticator)
+        paths.setdefault(entry.path, {})[entry.method] = admitted(entry, gate)
     app = Starlette(
         routes=[
             Route(path, _by_method(handlers), methods=list(handlers)) for path, handlers in paths.items()

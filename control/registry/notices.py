@@ -1,4 +1,4 @@
-"""The LISTEN connection: what any replica announces rings our bell."""
+"""The LISTEN connection: what any replica announces is heard here."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import structlog
 
 from causeway.backoff import Backoff
 from causeway.errors import UnavailableError
-from control.registry.work import CHANNEL
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
 __all__ = ["follow"]
 
@@ -23,12 +22,12 @@ _log = structlog.get_logger(__name__)
 
 async def follow(
     connect: Callable[[], Awaitable[asyncpg.Connection[asyncpg.Record]]],
+    channels: Mapping[str, Callable[[str], None]],
     *,
-    on_notice: Callable[[str], None],
     on_gap: Callable[[], None],
     check_interval: float = 10.0,
 ) -> None:
-    """Call `on_notice(conference)` for every announcement, for ever; `on_gap()` after each (re)connection.
+    """Call `channels[name](payload)` for every announcement, for ever; `on_gap()` after each (re)connection.
 
     `connect` opens one connection with a timeout for its commands; it is asked for a sign of life every
     `check_interval` seconds.
@@ -43,7 +42,7 @@ async def follow(
         try:
             connection = await connect()
             try:
-                await _listen(connection, on_notice, ready, check_interval)
+                await _listen(connection, channels, ready, check_interval)
             finally:
                 connection.terminate()
             reason = "the server closed the connection"
@@ -61,21 +60,22 @@ async def follow(
 
 async def _listen(
     connection: asyncpg.Connection[asyncpg.Record],
-    on_notice: Callable[[str], None],
+    channels: Mapping[str, Callable[[str], None]],
     on_ready: Callable[[], None],
     check_interval: float,
 ) -> None:
     """Listen until the connection is gone."""
     ended = asyncio.Event()
 
-    def noticed(_connection: Any, _pid: int, _channel: str, payload: object) -> None:
-        on_notice(str(payload))
+    def noticed(_connection: Any, _pid: int, channel: str, payload: object) -> None:
+        channels[channel](str(payload))
 
     def terminated(_connection: Any) -> None:
         ended.set()
 
     connection.add_termination_listener(terminated)
-    await connection.add_listener(CHANNEL, noticed)
+    for channel in channels:
+        await connection.add_listener(channel, noticed)
     on_ready()
     while not ended.is_set():
         with suppress(TimeoutError):

@@ -1,32 +1,38 @@
 """Who may do what: access keys, made once, stored as hashes, checked on every request.
 
-A checked key is remembered for a few seconds, so that joins do not ask the database each time; a revoked one
-therefore works for that long after.
+A checked key is remembered for a few seconds, so that joins do not ask the database each time. A revocation
+is announced to every replica, which then forgets the key at once; while announcements cannot be heard, a
+revoked key works for as long as it is remembered.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import structlog
 
 from causeway.errors import ConfigError
 from causeway.keys import KINDS, new_key, parse_key
-from control.errors import UnauthenticatedError
+from control.errors import DatabaseUnavailableError, InvalidRequestError, UnauthenticatedError
 from control.registry import credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
-    from causeway.keys import Key
+    from causeway.api import KeyView
+    from causeway.keys import Key, KeyKind, Scope
     from control.registry.credentials import StoredKey
     from control.registry.store import Store
     from control.settings import KeySettings
 
-__all__ = ["Authenticator", "prepare_keys"]
+__all__ = ["Authenticator", "MadeKey", "make_key", "prepare_keys"]
 
+_log = structlog.get_logger(__name__)
 _SCHEME: Final = "bearer"
 
 
@@ -46,30 +52,92 @@ class Authenticator:
         self._capacity = capacity
         self._clock = clock
         self._known: OrderedDict[str, tuple[float, StoredKey]] = OrderedDict()
+        self._forgotten = 0
+        """Counts what was forgotten: an answer of the database that is older than that is not remembered."""
+        self._used: set[str] = set()
 
     async def authenticate(self, header: str | None) -> StoredKey:
         """Return the key that the header carries; raises UnauthenticatedError."""
-        scheme, _, text = (header or "").partition(" ")
-        key = parse_key(text.strip()) if scheme.lower() == _SCHEME else None
+        key = _key_in(header)
         if key is None:
             raise UnauthenticatedError("send an access key: Authorization: Bearer cw_…")
         stored = await self._find(key.id)
         if stored is None or stored.kind != key.kind or not _same(stored.secret_hash, key):
             raise UnauthenticatedError("this access key is not valid")
+        self._used.add(stored.id)
         return stored
+
+    def remembers(self, header: str | None) -> bool:
+        """Return whether the very key in the header has been seen to be good; asks nobody."""
+        key = _key_in(header)
+        known = self._known.get(key.id) if key is not None else None
+        return key is not None and known is not None and _same(known[1].secret_hash, key)
+
+    def forget(self, key: str) -> None:
+        """Ask the database again for this key: it was revoked."""
+        self._forgotten += 1
+        self._known.pop(key, None)
+
+    def forget_all(self) -> None:
+        """Ask the database again for every key: an announcement may have been missed."""
+        self._forgotten += 1
+        self._known.clear()
+
+    async def note_use(self, *, interval: float = 60.0) -> None:
+        """Write down every `interval` seconds which keys were in use, for ever."""
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await self.note_use_now()
+            except DatabaseUnavailableError as error:
+                _log.warning("keys.use_not_noted", reason=error.detail)
+
+    async def note_use_now(self) -> None:
+        """Write down which keys were in use since the last time."""
+        used, self._used = self._used, set()
+        if used:
+            await self._store.write(credentials.used, used)
 
     async def _find(self, key: str) -> StoredKey | None:
         now = self._clock()
         known = self._known.get(key)
         if known is not None and known[0] > now:
             return known[1]
+        forgotten = self._forgotten
         stored = await self._store.read(credentials.find, key)
         self._known.pop(key, None)
-        if stored is not None:
+        if stored is not None and forgotten == self._forgotten:
             self._known[key] = (now + self._lifetime, stored)
             if len(self._known) > self._capacity:
                 self._known.popitem(last=False)
         return stored
+
+
+class MadeKey(NamedTuple):
+    """A new key and its text; the registry has only the former."""
+
+    text: str
+    view: KeyView
+
+    def __repr__(self) -> str:
+        """Leave the text out."""
+        return f"MadeKey(view={self.view!r})"
+
+
+async def make_key(
+    store: Store, kind: KeyKind, *, name: str, scopes: Collection[Scope] | None, by: str | None
+) -> MadeKey:
+    """Make and store a key. Raises InvalidRequestError for scopes of a key that takes none."""
+    if scopes is not None and kind != "application":
+        raise InvalidRequestError(f"scopes: only application keys have them, not a key of kind {kind}")
+    text = new_key(kind)
+    key = parse_key(text)
+    assert key is not None
+    view = await store.write(
+        credentials.create, key.id, kind=kind, secret_hash=_hash(key), name=name, scopes=scopes, by=by
+    )
+    _log.info("key.created", key=key.id, kind=kind, by=by)
+    return MadeKey(text, view)
 
 
 async def prepare_keys(store: Store, settings: KeySettings) -> list[str]:
@@ -91,6 +159,11 @@ async def prepare_keys(store: Store, settings: KeySettings) -> list[str]:
     keys = [key for text in fresh if (key := parse_key(text)) is not None]
     made = await store.write(credentials.create_first, [(key.id, key.kind, _hash(key)) for key in keys])
     return fresh if made else []
+
+
+def _key_in(header: str | None) -> Key | None:
+    scheme, _, text = (header or "").partition(" ")
+    return parse_key(text.strip()) if scheme.lower() == _SCHEME else None
 
 
 def _hash(key: Key) -> bytes:

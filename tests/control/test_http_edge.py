@@ -18,10 +18,11 @@ from causeway.keys import KINDS, SCOPES, new_key
 from control.errors import RefusedError
 from control.http.edge import Edge
 from control.http.entry import Entry
+from control.http.gate import Gate
 from control.http.problems import MEDIA_TYPE, PROBLEMS
 from control.http.routes import application
 from control.registry.credentials import StoredKey
-from control.settings import HttpSettings
+from control.settings import HttpSettings, RateSettings
 from tests.control.service import running
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ class Everybody:
     async def authenticate(self, _header: str | None) -> StoredKey:
         return OPERATOR
 
+    def remembers(self, _header: str | None) -> bool:
+        return True
+
 
 def client_of(app: Any) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://control.test")
@@ -57,7 +61,7 @@ def client_of(app: Any) -> httpx2.AsyncClient:
 
 def app_of(handler: Any, **limits: Any) -> Starlette:
     entries = [Entry("POST", "/", None, handler)]
-    return application(entries, Everybody(), HttpSettings(**limits))
+    return application(entries, Gate(Everybody(), RateSettings()), HttpSettings(**limits))
 
 
 async def test_what_nobody_caught_leaks_nothing_but_an_id(capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,6 +144,7 @@ PARTS = {
     "participant": "p",
     "peer": "us-1",
     "conference": "c",
+    "key": "0123456789ab",
 }
 
 
