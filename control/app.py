@@ -20,11 +20,14 @@ from control.cascade.reconcile import Reconciler
 from control.drivers.owt import OwtConnections
 from control.fleet import Fleet
 from control.http.conferences import ConferenceRoutes
+from control.http.gate import Gate
 from control.http.health import HealthRoutes
+from control.http.keys import KeyRoutes
 from control.http.registration import ClusterRoutes
 from control.http.routes import application
 from control.http.server import address_of, bind, make_server
 from control.joining import Joining
+from control.registry import credentials, work
 from control.registry.database import connector, ensure_schema, is_current, open_database
 from control.registry.notices import follow
 from control.registry.store import Store
@@ -84,7 +87,12 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
 
         async def listen() -> None:
             connect = connector(database.url, settings.database)
-            await follow(connect, on_notice=bell.ring, on_gap=bell.ring_all)
+            channels = {work.CHANNEL: bell.ring, credentials.REVOKED: authenticator.forget}
+            await follow(connect, channels, on_gap=missed)
+
+        def missed() -> None:
+            bell.ring_all()
+            authenticator.forget_all()
 
         async def sweep() -> None:
             await sweep_leases(store, bell, own.lease)
@@ -92,13 +100,14 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
         entries = [
             *HealthRoutes(ready).entries(),
             *ClusterRoutes(store, Reporting(store, vault, bell, own.lease)).entries(),
+            *KeyRoutes(store).entries(),
             *ConferenceRoutes(store, Joining(store, fleet, bell, own.join), bell).entries(),
         ]
         yield Control(
-            app=application(entries, authenticator, own.http),
+            app=application(entries, Gate(authenticator, own.rate), own.http),
             entries=entries,
             new_keys=new_keys,
-            background=(reconciler.run, sweep, listen),
+            background=(reconciler.run, sweep, listen, authenticator.note_use),
         )
 
 

@@ -166,6 +166,18 @@ class DatabaseUnavailableError(RefusedError):
     code = "database-unavailable"
 
 
+class KeyUnknownError(RefusedError):
+    """There is no access key of this id."""
+
+    code = "key-unknown"
+
+
+class RateLimitedError(RefusedError):
+    """The key is used more often than it may be, or the address fails to show one too often."""
+
+    code = "rate-limited"
+
+
 class OverloadedError(RefusedError):
     """More requests at once than this service takes."""
 

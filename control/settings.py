@@ -7,14 +7,17 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 from causeway.telemetry import LogSettings
+from control.rate_settings import BucketSettings, RateSettings
 from control.registry.database import DatabaseSettings, StateSettings
 
 __all__ = [
+    "BucketSettings",
     "ControlSettings",
     "HttpSettings",
     "JoinSettings",
     "KeySettings",
     "LeaseSettings",
+    "RateSettings",
     "ReconcileSettings",
     "Settings",
 ]
@@ -112,6 +115,7 @@ class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Seconds that requests get to finish when the service stops. Default 3."""
     keys: KeySettings = field(default_factory=KeySettings)
     http: HttpSettings = field(default_factory=HttpSettings)
+    rate: RateSettings = field(default_factory=RateSettings)
     lease: LeaseSettings = field(default_factory=LeaseSettings)
     join: JoinSettings = field(default_factory=JoinSettings)
     reconcile: ReconcileSettings = field(default_factory=ReconcileSettings)

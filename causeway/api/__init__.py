@@ -41,6 +41,7 @@ from causeway.api.conferences import (
     ParticipantView,
     PlacementView,
 )
+from causeway.api.keys import KeyCreate, KeyCreated, KeyId, KeyList, KeyView
 from causeway.api.problems import Problem
 from causeway.api.templates import (
     DEFAULT_TEMPLATE,

@@ -58,6 +58,7 @@ PROBLEMS: Final[dict[str, Kind]] = {
         "There is no such template for new conferences",
         "The detail lists those that there are; an operator can save another one.",
     ),
+    "key-unknown": Kind(404, "There is no such access key", "List the keys; ids have 12 hex digits."),
     "method-not-allowed": Kind(405, "The path does not take this method", "See the header Allow."),
     "stale-epoch": Kind(
         409,
@@ -90,6 +91,11 @@ PROBLEMS: Final[dict[str, Kind]] = {
     ),
     "invalid-request": Kind(
         422, "A field, header or path part is not allowed", "The detail names it; see docs/api.md."
+    ),
+    "rate-limited": Kind(
+        429,
+        "Too many requests",
+        "Try again after Retry-After. The limits are control.rate; only a valid key stops counting failures.",
     ),
     "head-too-large": Kind(431, "The request's headers are too large", "Send fewer or shorter headers."),
     "internal-error": Kind(

@@ -99,7 +99,8 @@ class Cluster:
     region: str
     stub: OwtStub
     api: httpx2.AsyncClient
-    instance: str = "i1"
+    instance: str = "d1"
+    incarnation: str = "i1"
     epoch: int = 0
     event_port: int = 7700
 
@@ -110,6 +111,7 @@ class Cluster:
             "service_id": self.stub.service_id,
             "service_key": self.stub.service_key,
             "instance": self.instance,
+            "incarnation": self.incarnation,
             "event_bridge": {"host": "127.0.0.1", "port": self.event_port},
         }
         if self.stub.fingerprints:
