@@ -6,7 +6,8 @@ Rooms
 
 Links: which, and who dials
     Every pair of placements is linked directly (mesh): a cluster of OWT's kind sends a peer only what is its
-    own, never what it received from a third. The later one, by ordinal, dials; so a pair has one link.
+    own, never what it received from a third. The later one, by ordinal, dials; so a pair has one link. A
+    cluster of a kind that cannot cascade has none; placement keeps a conference within one such cluster.
 
 Links: when
     A bridge is admitted by the room token, and a room has a token only once it is initialised, which happens
@@ -111,7 +112,11 @@ def _may_stand(dialer: PlacementFacts, listener: PlacementFacts) -> bool:
 def _wanted_links(view: View) -> Iterator[tuple[datetime, Action]]:
     rows = {(link.dialer, link.listener): link for link in view.links}
     usable = sorted(
-        (p for p in view.placements if p.state == "ready" and _online(view, p.cluster)),
+        (
+            p
+            for p in view.placements
+            if p.state == "ready" and _online(view, p.cluster) and view.clusters[p.cluster].can_cascade
+        ),
         key=lambda p: p.ordinal,
     )
     for earlier, later in combinations(usable, 2):

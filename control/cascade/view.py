@@ -43,6 +43,8 @@ class ClusterFacts:
     online: bool
     reports_links: bool
     """Whether it ever tells how its links are; a plain OWT cluster does not."""
+    can_cascade: bool = True
+    """Whether clusters of this kind can be joined with others at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,8 @@ class PlacementFacts:
     cluster: str
     ordinal: int
     """Counts from 1 in the order of joining the conference; unique in it."""
+    epoch: int = 0
+    """Which placement it is, of all that the conference has had on this cluster; later ones have larger."""
     state: PlacementState
     has_token: bool
     """The cluster reported a room token: the room is initialised there, bridges can be admitted."""

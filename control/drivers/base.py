@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 from causeway.errors import CausewayError
 
 if TYPE_CHECKING:
-    from causeway.api import BridgeAddress
+    from datetime import datetime
+
+    from causeway.api import BridgeAddress, RoomOptions
 
 __all__ = [
     "Bridges",
@@ -136,6 +138,9 @@ class Capabilities:
     """The driver has calls for recordings made by the cluster itself."""
     media_nodes: bool
     """The driver may know of the machines behind the cluster."""
+    reports: bool
+    """Clusters of this kind tell of their rooms and participants, in whatever form. Where it is False,
+    control has to ask: `list_sessions` of control.drivers.openvidu."""
     room_ids: str = r"(?!\.{1,2}\Z).+"
     """Regular expression of the conference ids that can be a room's id there; see `accepts`."""
 
@@ -155,6 +160,8 @@ class RoomToken:
     port: int
     secure: bool
     text: str = field(repr=False)
+    expires_at: datetime | None = None
+    """Until when it is taken, where that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,16 +207,26 @@ class ClusterDriver(Protocol):
         """Ask the cluster how it is. An answer proves also that it takes our credentials."""
         ...
 
-    async def create_room(self, conference: str) -> str:
-        """Create the room, or find it there already; return its id."""
+    async def create_room(self, conference: str, options: RoomOptions, *, placement: int = 0) -> str:
+        """Create the room, or find it there already; return its id.
+
+        `options`: what the conference's template says of its rooms.
+        `placement`: epoch of the conference's placement there. A cluster whose tokens we sign takes only
+        those of this epoch; other kinds of clusters are not told.
+        """
         ...
 
     async def delete_room(self, room: str) -> None:
         """Delete the room with everybody in it. A room that is not there is done."""
         ...
 
-    async def create_token(self, room: str, *, user: str, role: str, region: str) -> RoomToken:
-        """Return a token for one client to join the room; `region` is a preference among portals."""
+    async def create_token(
+        self, room: str, *, user: str, role: str, region: str, placement: int = 0
+    ) -> RoomToken:
+        """Return a token for one client to join the room; `region` is a preference among portals.
+
+        `placement`: as in create_room.
+        """
         ...
 
     async def get_bridges(self, room: str, *, target_cluster: str) -> Bridges:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Unpack
 
 from control.drivers.base import (
     BusyError,
-    Capabilities,
     Health,
     MalformedAnswerError,
     NotSupportedError,
@@ -29,6 +28,7 @@ from control.drivers.base import (
     UnreachableError,
 )
 from control.drivers.connections import ClusterConnections, refusal, segment
+from control.drivers.kinds import OPENVIDU
 from control.drivers.openvidu_answers import (
     read_connections,
     read_health,
@@ -44,7 +44,8 @@ from control.drivers.openvidu_rest import OpenViduRest, accepted
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from control.drivers.base import Bridges, RoomToken
+    from causeway.api import RoomOptions
+    from control.drivers.base import Bridges, Capabilities, RoomToken
     from control.drivers.connections import Limits
     from control.drivers.openvidu_answers import MediaNode, Recording, Session
     from control.drivers.openvidu_rest import Meanings
@@ -133,9 +134,7 @@ class OpenViduConnections(ClusterConnections):
 class OpenViduDriver:
     """One OpenVidu cluster; fills control.drivers.base.ClusterDriver."""
 
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        cascade=False, recordings=True, media_nodes=True, room_ids=r"[A-Za-z0-9_-]+"
-    )
+    capabilities: ClassVar[Capabilities] = OPENVIDU
 
     def __init__(
         self, connections: OpenViduConnections, *, rest_url: str, service_id: str, service_key: str
@@ -180,7 +179,13 @@ class OpenViduDriver:
 
     # --- rooms --------------------------------------------------------------------------------
 
-    async def create_room(self, conference: str) -> str:
+    async def create_room(
+        self,
+        conference: str,
+        options: RoomOptions,  # noqa: ARG002 - a session has none of them
+        *,
+        placement: int = 0,  # noqa: ARG002 - knows none
+    ) -> str:
         """See ClusterDriver. Raises RequestRefusedError also for an id that no session can have."""
         body = {"customSessionId": _session(conference), "mediaMode": "ROUTED", "recordingMode": "MANUAL"}
         status, answer = await self._rest.send(
@@ -206,7 +211,15 @@ class OpenViduDriver:
         except RoomNotFoundError:
             return
 
-    async def create_token(self, room: str, *, user: str, role: str, region: str) -> RoomToken:  # noqa: ARG002 - a server has one address
+    async def create_token(
+        self,
+        room: str,
+        *,
+        user: str,
+        role: str,
+        region: str,  # noqa: ARG002 - a server has one address
+        placement: int = 0,  # noqa: ARG002 - as in create_room
+    ) -> RoomToken:
         """See ClusterDriver. The user is the connection's `data`.
 
         Raises RequestRefusedError also for a role that is not among those of OpenViduConnections.

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 import msgspec
 
 from control.drivers.base import (
-    Capabilities,
     DriverError,
     Health,
     RequestRefusedError,
@@ -23,6 +22,7 @@ from control.drivers.base import (
     UnreachableError,
 )
 from control.drivers.connections import ClusterConnections, refusal, segment, time_limit
+from control.drivers.kinds import OWT
 from control.drivers.mauth import MAuthClock, authorization
 from control.drivers.owt_answers import (
     read_bridges,
@@ -32,9 +32,13 @@ from control.drivers.owt_answers import (
     read_rooms,
     read_token,
 )
+from control.drivers.owt_rooms import room_options
 
 if TYPE_CHECKING:
-    from control.drivers.base import Bridges, RoomParticipant, RoomToken
+    from collections.abc import Mapping
+
+    from causeway.api import RoomOptions
+    from control.drivers.base import Bridges, Capabilities, RoomParticipant, RoomToken
     from control.drivers.connections import Limits
 
 __all__ = ["OwtConnections", "OwtDriver"]
@@ -73,7 +77,7 @@ class OwtConnections(ClusterConnections):
 class OwtDriver:
     """One OWT cluster; fills control.drivers.base.ClusterDriver."""
 
-    capabilities: ClassVar[Capabilities] = Capabilities(cascade=True, recordings=False, media_nodes=False)
+    capabilities: ClassVar[Capabilities] = OWT
 
     def __init__(
         self, connections: OwtConnections, *, rest_url: str, service_id: str, service_key: str
@@ -88,9 +92,16 @@ class OwtDriver:
         read_rooms(await self._call("GET", "rooms?page=1&per_page=1"))
         return Health()
 
-    async def create_room(self, conference: str) -> str:
-        """See ClusterDriver. A cluster refuses an id that it has in various ways: so it is asked for it."""
-        body = {"name": conference, "options": {"_id": conference}}
+    async def create_room(self, conference: str, options: RoomOptions, *, placement: int = 0) -> str:  # noqa: ARG002 - OWT knows no placement
+        """See ClusterDriver."""
+        return await self.make_room(conference, options, {})
+
+    async def make_room(self, conference: str, options: RoomOptions, more: Mapping[str, Any]) -> str:
+        """Do what create_room does, with these options beside those of OWT.
+
+        A cluster refuses an id that it has in various ways: so it is asked for it.
+        """
+        body = {"name": conference, "options": {"_id": conference, **room_options(options), **more}}
         try:
             answer = await self._call("POST", "rooms", body=body)
         except (RequestRefusedError, RoomNotFoundError, UnreachableError) as refused:
@@ -108,7 +119,15 @@ class OwtDriver:
         except RoomNotFoundError:
             return
 
-    async def create_token(self, room: str, *, user: str, role: str, region: str) -> RoomToken:
+    async def create_token(
+        self,
+        room: str,
+        *,
+        user: str,
+        role: str,
+        region: str,
+        placement: int = 0,  # noqa: ARG002 - OWT knows none
+    ) -> RoomToken:
         """See ClusterDriver."""
         body = {"preference": {"isp": "isp", "region": region}, "user": user, "role": role}
         return read_token(await self._call("POST", f"rooms/{segment(room)}/tokens", body=body))
