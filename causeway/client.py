@@ -17,7 +17,7 @@ import asyncio
 import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx2
 import msgspec
@@ -42,7 +42,13 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Literal
 
-    from causeway.api import ClusterRegistration, JoinRequest, ParticipantReport, RoomReport
+    from causeway.api import (
+        ClusterRegistration,
+        ConferenceQuery,
+        JoinRequest,
+        ParticipantReport,
+        RoomReport,
+    )
 
 __all__ = ["ControlClient"]
 
@@ -175,9 +181,9 @@ class ControlClient:
         """Return a conference with its placements, links and participants."""
         return await self._ask("GET", _path("conferences", conference), ConferenceView)
 
-    async def list_conferences(self) -> list[str]:
-        """Return the ids of the active conferences, oldest first."""
-        return (await self._ask("GET", "conferences", ConferenceList)).conferences
+    async def list_conferences(self, query: ConferenceQuery | None = None) -> ConferenceList:
+        """Return a page of the conferences that the query describes, oldest first."""
+        return await self._ask("GET", f"conferences{_query(query)}", ConferenceList)
 
     async def delete_conference(self, conference: str) -> None:
         """End a conference: its rooms are removed, everybody is out."""
@@ -255,6 +261,17 @@ def _path(*segments: str) -> str:
         if segment in {"", ".", ".."}:
             raise ApiError(HTTPStatus.BAD_REQUEST, "bad-id", f"{segment!r} cannot be an id")
     return "/".join(quote(segment, safe="") for segment in segments)
+
+
+def _query(wanted: msgspec.Struct | None) -> str:
+    """Return the parameters of a list, with the `?`; a mapping's are `<name>.<key>`."""
+    pairs: list[tuple[str, str]] = []
+    for name, value in ({} if wanted is None else msgspec.to_builtins(wanted)).items():
+        if isinstance(value, dict):
+            pairs += [(f"{name}.{key}", str(each)) for key, each in value.items()]
+        else:
+            pairs.append((name, str(value)))
+    return f"?{urlencode(pairs)}" if pairs else ""
 
 
 def _refusal(status: int, answer: bytes) -> ApiError:

@@ -122,7 +122,7 @@ class RoomOptions(Request, frozen=True, kw_only=True, omit_defaults=False):
     sfu_only: bool = False
     """Forward streams as they are: neither mixed nor transcoded."""
     audio_codecs: Annotated[tuple[AudioCodec, ...], Meta(max_length=16)] = ()
-    """Codecs that may be published and subscribed to, the preferred one first. Empty: the cluster's choice."""
+    """Codecs for publishing and subscribing, the preferred one first. Empty: the choice of the cluster."""
     video_codecs: Annotated[tuple[VideoCodec, ...], Meta(max_length=16)] = ()
     views: Annotated[tuple[View, ...], Meta(max_length=8)] = ()
     roles: Annotated[tuple[RoleRules, ...], Meta(min_length=1, max_length=64)] = DEFAULT_ROLES

@@ -14,7 +14,8 @@ import structlog
 from causeway.backoff import Backoff
 from control.cascade.view import CreateRoom, ForgetConference, ForgetLink, RemoveRoom, StartCascade
 from control.drivers.base import DriverError
-from control.registry import clusters, conferences, links, placements
+from control.errors import ConferenceUnknownError
+from control.registry import clusters, conferences, links, placements, templates
 from control.security.vault import SealError
 
 if TYPE_CHECKING:
@@ -65,14 +66,24 @@ class Hands:
         try:
             async with asyncio.timeout(self._settings.room_timeout):
                 driver = self._fleet.driver(cluster, access)
-                room = await driver.create_room(view.conference)
+                epoch = next((p.epoch for p in view.placements if p.cluster == cluster), 0)
+                # The same version everywhere, whatever became of the template since the conference was made.
+                used = await self._store.read(templates.of_conference, view.conference)
+                room = await driver.create_room(view.conference, used.template, placement=epoch)
                 known = await self._store.write(
-                    placements.created, view.conference, cluster, instance=access.instance, room=room
+                    placements.created,
+                    view.conference,
+                    cluster,
+                    incarnation=access.incarnation,
+                    epoch=epoch,
+                    room=room,
                 )
                 if known or await self._store.read(placements.placed, view.conference, cluster) is not None:
                     _log.info("room.created", conference=view.conference, cluster=cluster)
                 else:  # given up in the meantime: leave nothing behind
                     await driver.delete_room(room)
+        except ConferenceUnknownError:
+            return False
         except (DriverError, SealError, TimeoutError) as error:
             await self._room_failed(view, cluster, error)
         return True

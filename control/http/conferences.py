@@ -7,31 +7,43 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.responses import Response
 
-from causeway.api import ConferenceCreate, ConferenceList, ConferenceView, JoinAnswer, JoinRequest
-from control.http.edge import Body, json, no_content, part
-from control.http.entry import APPLICATIONS, Entry
-from control.registry import conferences
+from causeway.api import (
+    ConferenceCreate,
+    ConferenceList,
+    ConferencePatch,
+    ConferenceQuery,
+    ConferenceView,
+    JoinAnswer,
+    JoinRequest,
+)
+from control.http.edge import Body, if_match, json, no_content, part, query_of
+from control.http.entry import APPLICATIONS, IF_MATCH, Entry
+from control.http.etag import tag_of
+from control.registry import conference_pages, conferences
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from control.bell import Bell
+    from control.conference_settings import ConferenceSettings
     from control.joining import Joining
     from control.registry.store import Store
 
 __all__ = ["ConferenceRoutes"]
 
 _CREATE: Final = Body(ConferenceCreate, empty=ConferenceCreate())
+_PATCH: Final = Body(ConferencePatch)
 _JOIN: Final = Body(JoinRequest)
 
 
 class ConferenceRoutes:
     """Handlers under /v1/conferences."""
 
-    def __init__(self, store: Store, joining: Joining, bell: Bell) -> None:
+    def __init__(self, store: Store, joining: Joining, bell: Bell, settings: ConferenceSettings) -> None:
         self._store = store
         self._joining = joining
         self._bell = bell
+        self._max_metadata_bytes = settings.max_metadata_bytes
 
     def entries(self) -> list[Entry]:
         """Return the rows of the route table."""
@@ -44,7 +56,8 @@ class ConferenceRoutes:
                 self.index,
                 scope="conferences:read",
                 tag="conferences",
-                summary="List the active conferences, oldest first.",
+                summary="List conferences, oldest first, a page at a time.",
+                query=ConferenceQuery,
                 answers={200: ConferenceList},
             ),
             Entry(
@@ -54,10 +67,11 @@ class ConferenceRoutes:
                 self.create,
                 scope="conferences:write",
                 tag="conferences",
-                summary="Create a conference; 200 for one that is there already.",
+                summary="Create a conference; 200 for one that is there already, as it is asked for.",
                 body=_CREATE,
                 answers={201: ConferenceView, 200: ConferenceView},
-                problems=("conference-ending",),
+                tagged=True,
+                problems=("template-unknown", "conference-ending", "conference-exists", "conference-unknown"),
             ),
             Entry(
                 "GET",
@@ -68,7 +82,22 @@ class ConferenceRoutes:
                 tag="conferences",
                 summary="Show a conference with its placements, links and participants.",
                 answers={200: ConferenceView},
+                tagged=True,
                 problems=("conference-unknown",),
+            ),
+            Entry(
+                "PATCH",
+                conference,
+                APPLICATIONS,
+                self.change,
+                scope="conferences:write",
+                tag="conferences",
+                summary="Change metadata, lock, limit or time to live; a JSON merge patch.",
+                headers=(IF_MATCH,),
+                body=_PATCH,
+                answers={200: ConferenceView},
+                tagged=True,
+                problems=("conference-unknown", "conference-ending", "precondition-failed"),
             ),
             Entry(
                 "DELETE",
@@ -100,20 +129,36 @@ class ConferenceRoutes:
             ),
         ]
 
-    async def index(self, _request: Request) -> Response:
+    async def index(self, request: Request) -> Response:
         """GET /v1/conferences."""
-        return json(ConferenceList(conferences=await self._store.read(conferences.list_active)))
+        query = query_of(request, ConferenceQuery)
+        return json(await self._store.read(conference_pages.page, query))
 
     async def create(self, request: Request) -> Response:
         """POST /v1/conferences: 201, or 200 for one that is there already."""
         wish: ConferenceCreate = await _CREATE.read(request)
         conference = wish.id or secrets.token_hex(8)
-        made = await self._store.write(conferences.create, conference)
-        return json(await self._store.snapshot(conferences.show, conference), 201 if made else 200)
+        made = await self._store.write(
+            conferences.create, conference, wish, max_metadata_bytes=self._max_metadata_bytes
+        )
+        return _shown(await self._store.snapshot(conferences.show, conference), 201 if made else 200)
 
     async def show(self, request: Request) -> Response:
         """GET /v1/conferences/{conference}."""
-        return json(await self._store.snapshot(conferences.show, _conference(request)))
+        return _shown(await self._store.snapshot(conferences.show, part(request, "conference")))
+
+    async def change(self, request: Request) -> Response:
+        """PATCH /v1/conferences/{conference}."""
+        conference, demanded = part(request, "conference"), if_match(request)
+        patch: ConferencePatch = await _PATCH.read(request)
+        view = await self._store.write(
+            conferences.change,
+            conference,
+            patch,
+            check=demanded.check,
+            max_metadata_bytes=self._max_metadata_bytes,
+        )
+        return _shown(view)
 
     async def end(self, request: Request) -> Response:
         """DELETE /v1/conferences/{conference}: 202 while its rooms are being removed, 204 once it is gone."""
@@ -134,3 +179,7 @@ class ConferenceRoutes:
 
 def _conference(request: Request) -> str:
     return part(request, "conference")
+
+
+def _shown(view: ConferenceView, status: int = 200) -> Response:
+    return json(view, status, tag=tag_of(conferences.changeable(view)))

@@ -9,24 +9,63 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from sqlalchemy import delete, func, select, update
+import msgspec
+from msgspec import UNSET
+from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from causeway.api import ConferenceView, LinkView, ParticipantView, PlacementView
+from causeway.api import (
+    DEFAULT_TEMPLATE,
+    UNLIMITED,
+    ConferenceCreate,
+    ConferenceHead,
+    ConferenceView,
+    LinkView,
+    ParticipantView,
+    PlacementView,
+)
 from control.cascade.view import ClusterFacts, LinkFacts, PlacementFacts, View
-from control.errors import ConferenceEndingError, ConferenceUnknownError
-from control.registry import work
+from control.drivers.kinds import capabilities
+from control.errors import (
+    ConferenceEndingError,
+    ConferenceExistsError,
+    ConferenceUnknownError,
+    InvalidRequestError,
+)
+from control.registry import templates, work
 from control.registry.clusters import online
-from control.registry.tables import clusters, conferences, links, participants, placements
+from control.registry.placement_epoch import epoch_of
+from control.registry.tables import clusters, conferences, links, participants, placements, reservations
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
+    from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["LIST_LIMIT", "Snapshot", "create", "end", "forget", "list_active", "load", "show"]
+    from causeway.api import ConferencePatch
+    from control.registry.templates import InUse
 
-LIST_LIMIT: Final = 1000
+__all__ = [
+    "MAX_METADATA_DEPTH",
+    "MAX_METADATA_KEYS",
+    "Snapshot",
+    "change",
+    "changeable",
+    "create",
+    "end",
+    "expire",
+    "forget",
+    "head_columns",
+    "load",
+    "merged",
+    "show",
+]
+
+MAX_METADATA_KEYS: Final = 64
+MAX_METADATA_DEPTH: Final = 16
+_ANYTHING: Final = ConferenceCreate()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,19 +76,76 @@ class Snapshot:
     now: datetime
 
 
-async def create(connection: AsyncConnection, conference: str) -> bool:
-    """Make the conference; False if it is there already. Raises ConferenceEndingError."""
+async def create(
+    connection: AsyncConnection,
+    conference: str,
+    wish: ConferenceCreate = _ANYTHING,
+    *,
+    max_metadata_bytes: int = 4096,
+) -> bool:
+    """Make the conference, with the newest version of its template; False if it is there already.
+
+    Raises ConferenceEndingError, ConferenceExistsError when the one that is there is not what is wished for,
+    TemplateUnknownError and InvalidRequestError.
+    """
+    if await _is_there(connection, conference, wish):
+        return False
+    chosen = await templates.current(connection, wish.type or DEFAULT_TEMPLATE)
+    settings = _own(wish.participant_limit, wish.empty_ttl, chosen)
+    _check_metadata(wish.metadata or {}, max_metadata_bytes)
     made = await connection.execute(
-        insert(conferences).values(id=conference).on_conflict_do_nothing().returning(conferences.c.id)
+        insert(conferences)
+        .values(
+            id=conference,
+            template=chosen.name,
+            template_version=chosen.version,
+            metadata=wish.metadata or {},
+            locked=bool(wish.locked),
+            **settings,
+        )
+        .on_conflict_do_nothing()
+        .returning(conferences.c.id)
     )
     if made.one_or_none() is not None:
         return True
-    state = (
-        await connection.scalars(select(conferences.c.state).where(conferences.c.id == conference))
-    ).one_or_none()
-    if state != "active":
-        raise ConferenceEndingError(f"conference {conference} is being deleted; wait until it is gone")
+    # Somebody else was faster. Should it be gone again by now, the caller's next look says so.
+    await _is_there(connection, conference, wish)
     return False
+
+
+async def change(
+    connection: AsyncConnection,
+    conference: str,
+    patch: ConferencePatch,
+    *,
+    check: Callable[[object | None], None],
+    max_metadata_bytes: int,
+) -> ConferenceView:
+    """Change what applications may change. `check` gets what `changeable` gives of it now, and may raise.
+
+    Raises ConferenceUnknownError, ConferenceEndingError and InvalidRequestError.
+    """
+    query = _heads().where(conferences.c.id == conference).with_for_update(key_share=True)
+    head = (await connection.execute(query)).one_or_none()
+    if head is None:
+        raise ConferenceUnknownError(f"no conference {conference}")
+    check(changeable(ConferenceHead(**head._asdict())))
+    if head.state != "active":
+        raise ConferenceEndingError(f"conference {conference} is being deleted")
+    used = await templates.of_conference(connection, conference)
+    own = {
+        name: head._asdict()[name] if value is UNSET else value
+        for name, value in (("participant_limit", patch.participant_limit), ("empty_ttl", patch.empty_ttl))
+    }
+    values: dict[str, Any] = _own(own["participant_limit"], own["empty_ttl"], used)
+    if patch.locked is not UNSET:
+        values["locked"] = patch.locked
+    if patch.metadata is not UNSET:
+        _check_nesting(patch.metadata, MAX_METADATA_DEPTH)
+        values["metadata"] = {} if patch.metadata is None else merged(head.metadata, patch.metadata)
+        _check_metadata(values["metadata"], max_metadata_bytes)
+    await connection.execute(update(conferences).where(conferences.c.id == conference).values(**values))
+    return await show(connection, conference)
 
 
 async def end(connection: AsyncConnection, conference: str) -> bool:
@@ -71,24 +167,40 @@ async def forget(connection: AsyncConnection, conference: str) -> None:
     await work.announce(connection, conference)
 
 
-async def list_active(connection: AsyncConnection) -> list[str]:
-    """Return the ids of active conferences, oldest first, at most LIST_LIMIT."""
-    found = await connection.scalars(
-        select(conferences.c.id)
-        .where(conferences.c.state == "active")
-        .order_by(conferences.c.created_at, conferences.c.id)
-        .limit(LIST_LIMIT)
+async def expire(connection: AsyncConnection, *, limit: int) -> list[str]:
+    """End up to `limit` conferences that were empty for their time; return them.
+
+    One with a client on its way (a reservation) stays. One that is just being joined, or ended by another
+    replica, is passed over: it is locked.
+    """
+    # now() rather than clock_timestamp(), which an index cannot be searched for.
+    someone = exists().where(participants.c.conference == conferences.c.id)
+    expected = exists().where(
+        reservations.c.conference == conferences.c.id, reservations.c.expires_at > func.now()
     )
-    return list(found.all())
+    due = (
+        select(conferences.c.id)
+        .where(conferences.c.state == "active", conferences.c.expires_at <= func.now(), ~someone, ~expected)
+        .order_by(conferences.c.expires_at)
+        .limit(limit)
+        .with_for_update(key_share=True, skip_locked=True, of=conferences)
+        .cte("due")
+    )
+    ended = await connection.scalars(
+        update(conferences)
+        .where(conferences.c.id.in_(select(due.c.id)))
+        .values(state="ending")
+        .returning(conferences.c.id)
+    )
+    expired = sorted(ended.all())
+    for conference in expired:
+        await work.mark(connection, conference)
+    return expired
 
 
 async def show(connection: AsyncConnection, conference: str) -> ConferenceView:
     """Return the conference as applications see it; raises ConferenceUnknownError."""
-    head = (
-        await connection.execute(
-            select(conferences.c.state, conferences.c.created_at).where(conferences.c.id == conference)
-        )
-    ).one_or_none()
+    head = (await connection.execute(_heads().where(conferences.c.id == conference))).one_or_none()
     if head is None:
         raise ConferenceUnknownError(f"no conference {conference}")
     people = (
@@ -105,9 +217,7 @@ async def show(connection: AsyncConnection, conference: str) -> ConferenceView:
         )
     ).all()
     return ConferenceView(
-        id=conference,
-        state=cast("Any", head.state),
-        created_at=head.created_at,
+        **head._asdict(),
         placements=[
             PlacementView(
                 cluster=row.cluster,
@@ -153,7 +263,7 @@ async def load(connection: AsyncConnection, conference: str) -> Snapshot | None:
     placed = await _placements(connection, conference)
     facts = (
         await connection.execute(
-            select(clusters.c.id, online().label("live"), clusters.c.reports_links).where(
+            select(clusters.c.id, online().label("live"), clusters.c.reports_links, clusters.c.driver).where(
                 clusters.c.id.in_([row.cluster for row in placed])
             )
         )
@@ -165,6 +275,7 @@ async def load(connection: AsyncConnection, conference: str) -> Snapshot | None:
             PlacementFacts(
                 cluster=row.cluster,
                 ordinal=row.ordinal,
+                epoch=epoch_of(row.created_at),
                 state=cast("Any", row.state),
                 has_token=row.has_token,
                 participants=row.participants,
@@ -185,10 +296,105 @@ async def load(connection: AsyncConnection, conference: str) -> Snapshot | None:
             for row in await _links(connection, conference)
         ),
         clusters={
-            row.id: ClusterFacts(id=row.id, online=row.live, reports_links=row.reports_links) for row in facts
+            row.id: ClusterFacts(
+                id=row.id,
+                online=row.live,
+                reports_links=row.reports_links,
+                can_cascade=capabilities(row.driver).cascade,
+            )
+            for row in facts
         },
     )
     return Snapshot(view=view, now=head.now)
+
+
+def changeable(head: ConferenceHead) -> object:
+    """Return what the conference's ETag is made of: what a PATCH can change, and which conference it is."""
+    return (
+        head.id,
+        head.created_at,
+        head.state,
+        head.metadata,
+        head.locked,
+        head.participant_limit,
+        head.empty_ttl,
+    )
+
+
+def merged(target: Any, patch: Any) -> Any:
+    """Return the target as a JSON merge patch (RFC 7396) changes it."""
+    if not isinstance(patch, dict):
+        return patch
+    kept = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            kept.pop(key, None)
+        else:
+            kept[key] = merged(kept.get(key), value)
+    return kept
+
+
+def _heads() -> Select[Any]:
+    return select(*head_columns())
+
+
+def head_columns() -> tuple[Any, ...]:
+    """Return the columns that make a ConferenceHead, under the names of its fields."""
+    return (
+        conferences.c.id,
+        conferences.c.template.label("type"),
+        conferences.c.template_version,
+        conferences.c.state,
+        conferences.c.created_at,
+        conferences.c.metadata,
+        conferences.c.locked,
+        conferences.c.participant_limit,
+        conferences.c.empty_ttl,
+        conferences.c.empty_since,
+        conferences.c.expires_at,
+    )
+
+
+async def _is_there(connection: AsyncConnection, conference: str, wish: ConferenceCreate) -> bool:
+    """Say whether there is such a conference, and refuse the wish if it is not that one."""
+    head = (await connection.execute(_heads().where(conferences.c.id == conference))).one_or_none()
+    if head is None:
+        return False
+    if head.state != "active":
+        raise ConferenceEndingError(f"conference {conference} is being deleted; wait until it is gone")
+    has = head._asdict()
+    for name in ("type", "metadata", "locked", "participant_limit", "empty_ttl"):
+        wished = getattr(wish, name)
+        if wished is not None and wished != has[name]:
+            raise ConferenceExistsError(f"conference {conference} is there, with another {name}")
+    return True
+
+
+def _own(participant_limit: int | None, empty_ttl: int | None, used: InUse) -> dict[str, Any]:
+    """Return the limits in force: the conference's own, else its template's."""
+    most = used.template.participant_limit
+    limit = most if participant_limit is None else participant_limit
+    if most != UNLIMITED and not 0 < limit <= most:
+        raise InvalidRequestError(f"participant_limit: template {used.name} allows at most {most}")
+    ttl = used.template.empty_ttl if empty_ttl is None else empty_ttl
+    return {"participant_limit": limit, "empty_ttl": ttl}
+
+
+def _check_metadata(metadata: dict[str, Any], max_bytes: int) -> None:
+    if len(metadata) > MAX_METADATA_KEYS:
+        raise InvalidRequestError(f"metadata: at most {MAX_METADATA_KEYS} keys")
+    _check_nesting(metadata, MAX_METADATA_DEPTH)
+    if len(msgspec.json.encode(metadata)) > max_bytes:
+        raise InvalidRequestError(f"metadata: at most {max_bytes} bytes as JSON")
+
+
+def _check_nesting(value: Any, levels: int) -> None:
+    if not isinstance(value, dict | list):
+        return
+    if levels == 0:
+        raise InvalidRequestError(f"metadata: nested more than {MAX_METADATA_DEPTH} deep")
+    for inner in value.values() if isinstance(value, dict) else value:
+        _check_nesting(inner, levels - 1)
 
 
 async def _placements(connection: AsyncConnection, conference: str) -> list[Any]:
@@ -211,6 +417,7 @@ async def _placements(connection: AsyncConnection, conference: str) -> list[Any]
             placements.c.token.is_not(None).label("has_token"),
             placements.c.attempts,
             placements.c.retry_at,
+            placements.c.created_at,
             count.label("participants"),
         )
         .join(clusters, clusters.c.id == placements.c.cluster)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 from sqlalchemy import Text, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from causeway.api import DEFAULT_TEMPLATE, Template, TemplateView
 from control.errors import ConferenceUnknownError, TemplateDefaultError, TemplateUnknownError
@@ -88,7 +88,9 @@ async def list_newest(connection: AsyncConnection, *, retired: bool = False) -> 
     """Return the newest version of every template, by name; retired ones only if asked for."""
     rows = (
         await connection.execute(
-            _columns().distinct(templates.c.name).order_by(templates.c.name, templates.c.version.desc())
+            _columns()
+            .ext(distinct_on(templates.c.name))
+            .order_by(templates.c.name, templates.c.version.desc())
         )
     ).all()
     counted = await connection.execute(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from rich.console import Console
 
+from causeway.api import ConferenceQuery
 from causeway.client import ControlClient
 from causeway.telemetry import LogSettings, configure
 from lab.launcher.observer import Observer
@@ -157,10 +158,20 @@ class Laboratory:
 
         # SIGTERM on the leash: control then stops its Postgres in order.
         await self._start(self._processes.control(), ready, timeout=40.0, leash="TERM")
-        for conference in await self._client.list_conferences():
-            await self._client.delete_conference(conference)  # of an earlier run in the same directory
+        await self._delete_conferences()
         await self._client.create_conference(self._conference)
         self._observer.conference = self._conference
+
+    async def _delete_conferences(self) -> None:
+        """Delete what an earlier run in the same directory has left."""
+        query = ConferenceQuery()
+        while True:
+            page = await self._client.list_conferences(query)
+            for conference in page.conferences:
+                await self._client.delete_conference(conference.id)
+            if page.next is None:
+                return
+            query = ConferenceQuery(cursor=page.next)
 
     async def _start_regions(self) -> None:
         self._view.doing = "starting clusters and bridges"
