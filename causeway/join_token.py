@@ -24,12 +24,19 @@ from causeway.errors import CausewayError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MAX_TOKEN_CHARS", "TokenRefusedError", "kid_of", "public_key", "sign", "verify"]
+__all__ = ["MAX_TOKEN_CHARS", "TokenRefusedError", "kid_of", "read_keys", "sign", "verify"]
 
 MAX_TOKEN_CHARS: Final = 4096
 _PARTS: Final = 3
 _SIGNATURE_BYTES: Final = 64
 
+
+class _KeySet(msgspec.Struct, frozen=True):
+    keys: list[msgspec.Raw]
+
+
+_KEY_SET: Final = msgspec.json.Decoder(_KeySet)
+_JWK: Final = msgspec.json.Decoder(Jwk)
 _HEADER: Final = msgspec.json.Decoder(TokenHeader)
 _CLAIMS: Final = msgspec.json.Decoder(JoinClaims)
 _ENCODER: Final = msgspec.json.Encoder()
@@ -97,12 +104,29 @@ def verify(
     return claims
 
 
-def public_key(jwk: Jwk) -> Ed25519PublicKey:
-    """Return the key of a JWK; raises TokenRefusedError for one that is none."""
+def read_keys(jwks: bytes, *, limit: int = 64) -> dict[str, Ed25519PublicKey]:
+    """Return the keys of a JWK Set (`GET /.well-known/jwks.json`) by their `kid`.
+
+    Keys of other types are skipped, as RFC 7517 (section 5) has it. Raises ValueError for what is no JWK Set,
+    has more than `limit` keys, or two keys by one `kid`.
+    """
     try:
-        return Ed25519PublicKey.from_public_bytes(_bytes(jwk.x))
-    except ValueError:
-        raise TokenRefusedError("not a public key") from None
+        entries = _KEY_SET.decode(jwks).keys
+    except RecursionError:
+        raise ValueError("not a JWK Set") from None
+    if len(entries) > limit:
+        raise ValueError(f"more than {limit} keys")
+    keys: dict[str, Ed25519PublicKey] = {}
+    for entry in entries:
+        try:
+            jwk = _JWK.decode(entry)
+            key = Ed25519PublicKey.from_public_bytes(_bytes(jwk.x))
+        except (msgspec.DecodeError, TokenRefusedError):
+            continue
+        if jwk.kid in keys:
+            raise ValueError("two keys by one kid")
+        keys[jwk.kid] = key
+    return keys
 
 
 # --- parts ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import os
 import secrets
 import signal
@@ -32,9 +33,11 @@ from bridges.internal.listener import InternalListener
 from bridges.wire.rpc import MAX_RPC_BYTES
 from causeway import settings as loader
 from causeway import telemetry
+from causeway.api import PortalAddress
 from causeway.client import ControlClient
 from causeway.errors import CausewayError, ConfigError, UnavailableError
 from lab.hub import Hub
+from lab.key_source import KeySource
 from lab.management import Management
 from lab.mauth import MAuth
 from lab.node import ConferenceNode
@@ -45,6 +48,7 @@ from lab.registrar import Registrar
 from lab.rooms import Rooms
 from lab.routing import Routing
 from lab.settings import LabSettings, Settings
+from lab.signed_tokens import SignedTokens
 from lab.stats import Stats
 from lab.tasks import Tasks
 from lab.tokens import Tokens
@@ -91,15 +95,27 @@ class Cluster:
             internal=self._internal,
             settings=settings.node,
         )
+        self.registrar: Registrar | None = None
+        self.keys: KeySource | None = None
+        signed = SignedTokens(
+            rooms=self.rooms,
+            keys=lambda: self.keys.keys if self.keys is not None else {},
+            incarnation=lambda: self.registrar.incarnation if self.registrar is not None else "",
+            issuer=settings.issuer,
+            clock=time.time,
+            leeway=settings.keys.leeway,
+            max_shown=settings.keys.max_shown,
+        )
         calls = PortalCalls(
             rooms=self.rooms,
             routing=self.routing,
             tokens=self.tokens,
+            signed=signed if settings.driver == "causeway" else None,
             portal_id=f"portal-{secrets.token_hex(10)}@{host}",
             internal=self._internal,
             foreign_sources=settings.portal.foreign_sources,
         )
-        self.portal = Portal(rooms=self.rooms, calls=calls, settings=settings.portal)
+        self.portal = Portal(rooms=self.rooms, calls=calls, settings=settings.portal, look_up=self._look_up)
         self.management = Management(
             cluster=settings.cluster,
             rooms=self.rooms,
@@ -113,7 +129,6 @@ class Cluster:
         )
         # Routes first: whoever hears of a subscription finds them made.
         self.rooms.listeners = [self.routing.hear, self.portal.hear, self.node.hear]
-        self.registrar: Registrar | None = None
 
     @property
     def url(self) -> str:
@@ -127,6 +142,7 @@ class Cluster:
             settings=self.settings,
             workers=self.workers,
             rest_url=lambda: self.url,
+            portal=lambda: PortalAddress(host=self.settings.public_host, port=self.port, secure=False),
             load=self._load,
         )
         self.rooms.listeners.append(self.registrar.hear)
@@ -157,6 +173,10 @@ class Cluster:
             await asyncio.sleep(interval)
             self.rooms.close_empty(time.monotonic(), linger=self.settings.empty_room_linger)
 
+    async def _look_up(self, token: str) -> None:
+        if self.keys is not None:
+            await self.keys.look_up(token)
+
     def _internal(self) -> tuple[str, int]:
         return self.settings.public_host, self.hub.port
 
@@ -182,6 +202,11 @@ async def running_cluster(settings: LabSettings) -> AsyncIterator[Cluster]:
         tasks = await stack.enter_async_context(Tasks())
         background = [tasks.create_task(cluster.close_empty_rooms())]
         if settings.control_url:
+            if settings.driver == "causeway":
+                cluster.keys = await stack.enter_async_context(
+                    KeySource(settings.control_url, settings=settings.keys)
+                )
+                background.append(tasks.create_task(cluster.keys.run()))
             client = await stack.enter_async_context(_control_client(settings))
             background.append(tasks.create_task(cluster.report_to(client).run()))
         server = _Server(_uvicorn_config(cluster))
@@ -235,10 +260,16 @@ def _completed(settings: LabSettings) -> LabSettings:
         raise ConfigError("lab.control_url needs lab.enrolment_key")
     return replace(
         settings,
+        instance=settings.instance or _deployment(settings.cluster),
         service_id=settings.service_id or secrets.token_hex(8),
         service_key=settings.service_key or secrets.token_hex(32),
         node_secret=settings.node_secret or secrets.token_hex(32),
     )
+
+
+def _deployment(cluster: str) -> str:
+    """Return what stays the same whenever this cluster is started on this machine."""
+    return hashlib.sha256(f"{cluster}@{socket.gethostname()}".encode()).hexdigest()[:32]
 
 
 def _control_client(settings: LabSettings) -> ControlClient:

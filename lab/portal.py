@@ -26,6 +26,8 @@ from lab.room_outputs import (
 from lab.room_rules import RoomError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from starlette.websockets import WebSocket
 
     from lab.portal_calls import Member, Request
@@ -40,9 +42,18 @@ _log: Final = structlog.get_logger(__name__)
 class Portal:
     """Serves clients, and tells them what happens in their rooms (a listener of Rooms)."""
 
-    def __init__(self, *, rooms: Rooms, calls: PortalCalls, settings: PortalSettings) -> None:
+    def __init__(
+        self,
+        *,
+        rooms: Rooms,
+        calls: PortalCalls,
+        settings: PortalSettings,
+        look_up: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        """Take the parts; `look_up` is awaited with a joining client's token before it is checked."""
         self.rooms = rooms
         self.calls = calls
+        self.look_up = look_up
         self.settings = settings
         self._clients: set[_Client] = set()
         self._by_room: dict[str, dict[str, _Client]] = {}
@@ -170,7 +181,7 @@ class _Client:
             if len(text) > self._portal.settings.max_message_bytes:
                 self.end(TOO_BIG, "the message is too large")
                 return
-            if not self._serve(text):
+            if not await self._serve(text):
                 self._unsent.put_nowait(None)  # the writer ends when everything before is out
                 await self._ended.wait()
 
@@ -182,11 +193,13 @@ class _Client:
             # Starlette raises RuntimeError for sending after the other side has gone.
             _log.debug("portal.gone", reason=str(error))
 
-    def _serve(self, text: str) -> bool:
+    async def _serve(self, text: str) -> bool:
         """Answer one message; return whether to go on."""
         request: Request | None = None
         try:
             request = self._portal.calls.read(text)
+            if request.method == "join" and self._member is None and self._portal.look_up is not None:
+                await self._portal.look_up(str(request.params.get("token", "")))
             data = self._call(request)
         except CallError as error:
             told = {"code": error.reason, "message": str(error)}

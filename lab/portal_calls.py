@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from lab.rooms import Rooms
     from lab.routing import Routing
-    from lab.tokens import Tokens
+    from lab.signed_tokens import SignedTokens
+    from lab.tokens import Admission, Tokens
 
 __all__ = ["CallError", "Member", "PortalCalls", "Request"]
 
@@ -112,11 +113,12 @@ class PortalCalls:
         rooms: Rooms,
         routing: Routing,
         tokens: Tokens,
+        signed: SignedTokens | None = None,
         portal_id: str,
         internal: Callable[[], tuple[str, int]],
         foreign_sources: bool = False,
     ) -> None:
-        """Take the parts; `internal` gives host and port of the hub.
+        """Take the parts; `internal` gives host and port of the hub, `signed` takes control's own tokens.
 
         Without `foreign_sources` a client's tracks are fetched from the client's own address only, so that
         nobody can have the cluster connect to somewhere else.
@@ -124,6 +126,7 @@ class PortalCalls:
         self._rooms = rooms
         self._routing = routing
         self._tokens = tokens
+        self._signed = signed
         self._portal_id = portal_id
         self._internal = internal
         self._foreign_sources = foreign_sources
@@ -138,9 +141,13 @@ class PortalCalls:
     def join(self, params: dict[str, Any]) -> tuple[Member, dict[str, Any]]:
         """`join {token}` → who the connection is now, and the answer. Raises CallError."""
         try:
-            admission = self._tokens.redeem(_params(params, _Join).token)
+            admission = self._admit(_params(params, _Join).token)
             participant = self._rooms.join(
-                admission.room, user=admission.user, role=admission.role, portal=self._portal_id
+                admission.room,
+                user=admission.user,
+                role=admission.role,
+                portal=self._portal_id,
+                participant=admission.participant,
             )
         except (TokenError, RoomError) as error:
             raise CallError(
@@ -157,6 +164,12 @@ class PortalCalls:
             "internal": {"ip": host, "port": port},
         }
         return Member(admission.room, participant), answer
+
+    def _admit(self, token: str) -> Admission:
+        # OWT's token is base64, which has no dots; a signed one has two.
+        if self._signed is not None and "." in token:
+            return self._signed.redeem(token)
+        return self._tokens.redeem(token)
 
     def serve(self, member: Member, request: Request, *, remote: str) -> Any:
         """Serve a member's call and return the answer; `remote` is its address. Raises CallError."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal
 
-    from causeway.api import Lease
+    from causeway.api import Lease, PortalAddress
     from causeway.client import ControlClient
     from lab.rooms import RoomNews, RunningRoom
     from lab.settings import LabSettings
@@ -59,6 +59,7 @@ class Registrar:
         settings: LabSettings,
         workers: Workers,
         rest_url: Callable[[], str],
+        portal: Callable[[], PortalAddress],
         load: Callable[[], tuple[int, int]],
     ) -> None:
         """Take the parts; `load` gives the counts of local participants and streams."""
@@ -67,13 +68,14 @@ class Registrar:
         self._cluster = settings.cluster
         self._workers = workers
         self._rest_url = rest_url
+        self._portal = portal
         self._load = load
         self._queue = ReportQueue(limit=settings.registrar.max_pending)
         self._work = asyncio.Event()
         self._bridges_changed = asyncio.Event()
         self._addresses: dict[str, BridgeAddress] = {}
         self._lease: Lease | None = None
-        self.instance = secrets.token_hex(16)
+        self.incarnation = secrets.token_hex(16)
         """Drawn at each start, and anew when control's picture is beyond repair."""
         for module in ALWAYS_THERE:
             self._queue.put(Resource("capacity", name=module))
@@ -157,7 +159,7 @@ class Registrar:
     async def _register(self) -> dict[str, BridgeAddress]:
         """Put the registration; return the bridges' addresses in it. Raises ApiError, UnavailableError."""
         if self._queue.overflowed:
-            self.instance = secrets.token_hex(16)
+            self.incarnation = secrets.token_hex(16)
             self._queue.start_afresh()
         self._bridges_changed.clear()
         await self._ask_addresses()
@@ -167,9 +169,12 @@ class Registrar:
             rest_url=self._rest_url(),
             service_id=self._settings.service_id,
             service_key=self._settings.service_key,
-            instance=self.instance,
+            instance=self._settings.instance,
+            incarnation=self.incarnation,
             event_bridge=registered.get("eventbridge"),
             media_bridge=registered.get("mediabridge"),
+            driver=self._settings.driver,
+            portal=self._portal(),
         )
         former = self._lease
         self._lease = await self._client.register_cluster(self._cluster, registration)

@@ -24,6 +24,8 @@ class RoomOptions(Struct, frozen=True, kw_only=True, rename="camel", omit_defaul
     id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~@:-]*$(?!\n)", max_length=128)] | None = field(
         name="_id", default=None
     )
+    placement_epoch: Annotated[int, Meta(ge=0, le=2**53 - 1)] | None = None
+    """The placement of the conference that control made the room for; tokens must be for it. Not OWT's."""
     participant_limit: _Limit = -1
     input_limit: _Limit = -1
     roles: Annotated[list[RoleRules], Meta(max_length=64)] | None = None

@@ -11,6 +11,7 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from lab.room import Room
 from lab.room_options import RoomOptions, RoomRecord
@@ -86,10 +87,19 @@ class Rooms:
         return record
 
     def create(self, name: str, options: RoomOptions) -> RoomRecord:
-        """Return a new room, or the one that has this id already. Raises RoomError `too-many-rooms`."""
+        """Return a new room, or the one that has this id already. Raises RoomError `too-many-rooms`.
+
+        A room of an earlier placement is what a lost order to delete it has left behind: it is closed and
+        made anew. An order for an earlier placement than the room's comes too late: `room-is-newer`.
+        """
         room_id = options.id or secrets.token_hex(12)
-        if room_id in self._records:
-            return self._records[room_id]
+        if (known := self._records.get(room_id)) is not None:
+            asked, there = options.placement_epoch, known.options.placement_epoch
+            if asked is None or asked == there:
+                return known
+            if there is not None and asked < there:
+                raise RoomError("room-is-newer", "the room is of a later placement")
+            self.delete(room_id)
         if len(self._records) >= self._max_rooms:
             raise RoomError("too-many-rooms", f"there are {self._max_rooms} rooms already")
         record = self._records[room_id] = RoomRecord(id=room_id, name=name, options=options)
@@ -97,7 +107,9 @@ class Rooms:
 
     def update(self, room_id: str, name: str | None, options: RoomOptions) -> RoomRecord:
         """Change a room's options, also while it runs. Raises RoomError `no-such-room`."""
-        record = RoomRecord(id=room_id, name=name or self.record(room_id).name, options=options)
+        known = self.record(room_id)
+        options = replace(options, placement_epoch=known.options.placement_epoch)
+        record = RoomRecord(id=room_id, name=name or known.name, options=options)
         self._records[room_id] = record
         if room_id in self._running:
             self._running[room_id].room.rules = self._rules(record)
@@ -124,8 +136,8 @@ class Rooms:
         """Return the running room behind an RPC id."""
         return self._by_node.get(node_id)
 
-    def join(self, room_id: str, *, user: str, role: str, portal: str) -> str:
-        """Let somebody join, starting the room if need be; return the participant's id.
+    def join(self, room_id: str, *, user: str, role: str, portal: str, participant: str | None = None) -> str:
+        """Let somebody join, starting the room if need be; return the participant's id, drawn unless given.
 
         Raises RoomError `no-such-room` and those of Room.join.
         """
@@ -136,7 +148,7 @@ class Rooms:
             token = secrets.token_hex(_TOKEN_BYTES)
             room = Room(room_id, cluster=self.cluster, token=token, rules=self._rules(record))
             running = RunningRoom(room, f"{self.worker_id}_{self._count}")
-        participant = secrets.token_hex(10)
+        participant = participant or secrets.token_hex(10)
         outputs = running.room.join(participant, user=user, role=role, portal=portal)
         if starts:
             self._count += 1

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
 from bridges.internal.settings import InternalSettings
 from causeway.telemetry import LogSettings
 
-__all__ = ["LabSettings", "NodeSettings", "PortalSettings", "RegistrarSettings", "RestSettings", "Settings"]
+__all__ = [
+    "KeySettings",
+    "LabSettings",
+    "NodeSettings",
+    "PortalSettings",
+    "RegistrarSettings",
+    "RestSettings",
+    "Settings",
+]
 
 _Seconds = Annotated[float, Meta(gt=0, le=3600)]
 _Count = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -75,6 +83,23 @@ class RegistrarSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Seconds for taking the registration back at an orderly stop. Default 1."""
 
 
+class KeySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[lab.keys]`: control's public keys, with which clients' tokens are checked."""
+
+    refresh_interval: _Seconds = 300.0
+    """Seconds between fetches while all is well. Default 300."""
+    min_interval: _Seconds = 2.0
+    """Seconds at least between fetches for the sake of a token whose key is not known. Default 2."""
+    timeout: _Seconds = 3.0
+    """Seconds that control may take to send the keys. Default 3."""
+    max_bytes: Annotated[int, Meta(ge=1024, le=1 << 20)] = 64 * 1024
+    """Largest answer, bytes. Default 64 KiB."""
+    leeway: Annotated[float, Meta(ge=0, le=300)] = 10.0
+    """Seconds that control's clock and ours may be apart. Default 10."""
+    max_shown: _Count = 100_000
+    """Tokens remembered as shown until they run out; beyond that no client gets in. Default 100,000."""
+
+
 class LabSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[lab]`: who this cluster is, where it listens, whom it tells."""
 
@@ -82,6 +107,14 @@ class LabSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Id of the cluster. Default `lab`."""
     region: _Name = "local"
     """Region that it serves. Default `local`."""
+    driver: Literal["causeway", "owt"] = "causeway"
+    """Kind of cluster that it registers as: `causeway` takes tokens that control signs, `owt` is asked for
+    each one, as OWT clusters are. Default causeway."""
+    instance: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._~@:-]*)?$(?!\n)", max_length=64)] = ""
+    """Which deployment this is; another one cannot take over its id while it lives. Default: made of the
+    cluster's and the machine's name."""
+    issuer: Annotated[str, Meta(min_length=1, max_length=256)] = "causeway"
+    """Whose signed tokens are taken: control's `control.tokens.issuer`. Default causeway."""
     host: str = "127.0.0.1"
     """Address to listen on, for everything. Default 127.0.0.1."""
     advertised_host: str = ""
@@ -119,6 +152,8 @@ class LabSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """`[lab.portal]`"""
     node: NodeSettings = field(default_factory=NodeSettings)
     """`[lab.node]`"""
+    keys: KeySettings = field(default_factory=KeySettings)
+    """`[lab.keys]`"""
     registrar: RegistrarSettings = field(default_factory=RegistrarSettings)
     """`[lab.registrar]`"""
     internal: InternalSettings = field(default_factory=InternalSettings)

@@ -37,6 +37,8 @@ class Admission(Struct, frozen=True):
     room: str
     user: str
     role: str
+    participant: str | None = None
+    """Id that whoever made the token has given; None: the room draws one."""
 
 
 class _Text(Struct, frozen=True, rename="camel"):
