@@ -23,6 +23,7 @@ from control.http.conferences import ConferenceRoutes
 from control.http.gate import Gate
 from control.http.health import HealthRoutes
 from control.http.keys import KeyRoutes
+from control.http.openapi import DocumentRoutes
 from control.http.registration import ClusterRoutes
 from control.http.routes import application
 from control.http.server import address_of, bind, make_server
@@ -97,12 +98,15 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
         async def sweep() -> None:
             await sweep_leases(store, bell, own.lease)
 
+        documents = DocumentRoutes()
         entries = [
             *HealthRoutes(ready).entries(),
             *ClusterRoutes(store, Reporting(store, vault, bell, own.lease)).entries(),
             *KeyRoutes(store).entries(),
             *ConferenceRoutes(store, Joining(store, fleet, bell, own.join), bell).entries(),
+            *documents.entries(),
         ]
+        documents.describe(entries)
         yield Control(
             app=application(entries, Gate(authenticator, own.rate), own.http),
             entries=entries,

@@ -6,6 +6,7 @@ replaces whatever answer there was, so the limit is kept here.
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_args, get_origin
 
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
     from control.http.gate import Caller, Gate
 
 __all__ = [
-    "actor_of",
     "Body",
     "Edge",
+    "actor_of",
     "admitted",
     "caller_of",
     "epoch_of",
@@ -97,7 +98,7 @@ class Edge:
         except Exception:
             instance = f"urn:causeway:error:{secrets.token_hex(8)}"
             _log.exception(
-                "request.failed", instance=instance, method=scope["method"], path=scope["path"][:200]
+                "request.failed", instance=instance, method=scope["method"], path=_shown(scope["path"])
             )
             if started:
                 raise
@@ -286,6 +287,11 @@ def json(value: Any, status: int = 200, *, tag: str | None = None) -> Response:
 def no_content() -> Response:
     """Return success without words."""
     return Response(status_code=204)
+
+
+def _shown(path: str) -> str:
+    """Return a path for the log: short, and without the key that stands in paths of other systems."""
+    return re.sub(r"^/owt/[^/]*", "/owt/…", path)[:200]
 
 
 def _has_nul(value: Any) -> bool:

@@ -44,6 +44,9 @@ EVERY_KEY: Final[frozenset[KeyKind]] = frozenset({"enrolment", "application", "o
 ParticipantId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~@:+=-]+$(?!\n)", max_length=128)]
 """Drawn by the cluster; wider than our own names."""
 
+KeyText = Annotated[str, Meta(max_length=128)]
+"""A whole access key, for those who can send one in no other way."""
+
 PARTS: Final[dict[str, Any]] = {
     "cluster": ClusterId,
     "conference": ConferenceId,
@@ -52,6 +55,7 @@ PARTS: Final[dict[str, Any]] = {
     "participant": ParticipantId,
     "peer": ClusterId,
     "room": ConferenceId,
+    "secret": KeyText,
     "template": TemplateName,
 }
 """The type of every `{part}` of a path."""
@@ -102,7 +106,9 @@ class Entry:
     """Parameters after the `?`, flat; `edge.query_of` gives them. None: any parameter is refused."""
     headers: tuple[Header, ...] = field(default=(), kw_only=True)
     answers: Mapping[int, Any] = field(default_factory=dict, kw_only=True)
-    """Status of each success, and the type of its JSON body; None: no body, `str`: text."""
+    """Status of each success, and the type of its body; None: no body."""
+    media: str = field(default="application/json", kw_only=True)
+    """What the bodies of successes are."""
     tagged: bool = field(default=False, kw_only=True)
     """Successes carry an ETag."""
     problems: tuple[str, ...] = field(default=(), kw_only=True)
