@@ -14,11 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from control.beats import Beats
 from control.bell import Bell
 from control.cascade.hands import Hands
 from control.cascade.reconcile import Reconciler
+from control.drivers.openvidu import OpenViduConnections
 from control.drivers.owt import OwtConnections
+from control.expiry import sweep_empty
 from control.fleet import Fleet
+from control.http.cluster_admin import ClusterAdminRoutes
+from control.http.compat.owt import OwtRoutes
 from control.http.conferences import ConferenceRoutes
 from control.http.gate import Gate
 from control.http.health import HealthRoutes
@@ -27,7 +32,12 @@ from control.http.openapi import DocumentRoutes
 from control.http.registration import ClusterRoutes
 from control.http.routes import application
 from control.http.server import address_of, bind, make_server
+from control.http.signing_keys import SigningKeyRoutes
+from control.http.templates import TemplateRoutes
 from control.joining import Joining
+from control.keyring import Keyring
+from control.owt_clusters import OwtClusters
+from control.probing import Prober
 from control.registry import credentials, work
 from control.registry.database import connector, ensure_schema, is_current, open_database
 from control.registry.notices import follow
@@ -35,6 +45,8 @@ from control.registry.store import Store
 from control.reporting import Reporting, sweep_leases
 from control.security.credentials import Authenticator, prepare_keys
 from control.security.vault import Vault, load_master_key
+from control.templates import seed_templates
+from control.upkeep import keep_up
 
 if TYPE_CHECKING:
     import socket
@@ -77,11 +89,23 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
     own = settings.control
     vault = Vault(load_master_key(own.master_key, state=settings.state.path))
     store, bell = Store(database.engine), Bell()
+    await seed_templates(store, own.templates_file)
     new_keys = await prepare_keys(store, own.keys)
     authenticator = Authenticator(store)
-    async with OwtConnections(cascade_timeout=own.reconcile.cascade_timeout) as owt:
-        fleet = Fleet(owt, vault)
+    keyring = Keyring(store, vault, own.tokens)
+    await keyring.prepare()
+    async with (
+        OwtConnections(cascade_timeout=own.reconcile.cascade_timeout) as owt,
+        OpenViduConnections() as openvidu,
+    ):
+        fleet = Fleet(owt=owt, openvidu=openvidu, signer=keyring, vault=vault)
         reconciler = Reconciler(store, Hands(store, fleet, vault, own.reconcile), bell, own.reconcile)
+
+        gate = Gate(authenticator, own.rate)
+        joining = Joining(store, fleet, bell, own.join)
+        owt_clusters = OwtClusters(store, vault, bell, own.owt, own.probe)
+        prober = Prober(store, fleet, bell, own.probe, on_alive=owt_clusters.attach)
+        beats = Beats(store, ttl=own.lease.ttl, gather=own.lease.gather)
 
         async def ready() -> bool:
             return await store.check(is_current)
@@ -98,20 +122,42 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
         async def sweep() -> None:
             await sweep_leases(store, bell, own.lease)
 
+        async def upkeep() -> None:
+            await keep_up(store, own.upkeep, own.owt)
+
+        async def sweep_conferences() -> None:
+            await sweep_empty(store, bell, own.conference)
+
         documents = DocumentRoutes()
         entries = [
             *HealthRoutes(ready).entries(),
-            *ClusterRoutes(store, Reporting(store, vault, bell, own.lease)).entries(),
+            *ClusterRoutes(
+                store, Reporting(store, vault, bell, beats, lease=own.lease, probe=own.probe)
+            ).entries(),
+            *ClusterAdminRoutes(store, bell).entries(),
+            *ConferenceRoutes(store, joining, bell, own.conference).entries(),
+            *TemplateRoutes(store).entries(),
             *KeyRoutes(store).entries(),
-            *ConferenceRoutes(store, Joining(store, fleet, bell, own.join), bell).entries(),
+            *SigningKeyRoutes(keyring).entries(),
+            *OwtRoutes(gate, store, owt_clusters, joining, own.owt).entries(),
             *documents.entries(),
         ]
         documents.describe(entries)
         yield Control(
-            app=application(entries, Gate(authenticator, own.rate), own.http),
+            app=application(entries, gate, own.http),
             entries=entries,
             new_keys=new_keys,
-            background=(reconciler.run, sweep, listen, authenticator.note_use),
+            background=(
+                reconciler.run,
+                beats.run,
+                prober.run,
+                upkeep,
+                sweep,
+                sweep_conferences,
+                listen,
+                authenticator.note_use,
+                keyring.run,
+            ),
         )
 
 

@@ -2,10 +2,12 @@
 
 CausewayError
 └── RefusedError                     `code` is the problem type; the message is its detail, without secrets
-    ├── ClusterUnknownError, ConferenceUnknownError
+    ├── ClusterUnknownError, ClusterClaimedError, ConferenceUnknownError
     ├── StaleEpochError, ConferenceEndingError, PreconditionFailedError
     ├── InvalidRequestError, MalformedJsonError, EpochMissingError, BodyTooLargeError, UnsupportedMediaError
-    ├── UnauthenticatedError, ForbiddenError
+    ├── UnauthenticatedError, ForbiddenError, NotFoundError
+    ├── ConferenceLockedError, ConferenceFullError, RoleNotAllowedError
+    ├── IdempotencyMismatchError, IdempotencyBusyError
     ├── NoClusterError, ClusterFailedError, ClusterTimeoutError
     └── DatabaseUnavailableError, OverloadedError
 """
@@ -18,21 +20,30 @@ from causeway.errors import CausewayError
 
 __all__ = [
     "BodyTooLargeError",
+    "ClusterClaimedError",
     "ClusterFailedError",
     "ClusterTimeoutError",
     "ClusterUnknownError",
     "ConferenceEndingError",
     "ConferenceExistsError",
+    "ConferenceFullError",
+    "ConferenceLockedError",
     "ConferenceUnknownError",
     "DatabaseUnavailableError",
     "EpochMissingError",
     "ForbiddenError",
+    "IdempotencyBusyError",
+    "IdempotencyMismatchError",
     "InvalidRequestError",
+    "KeyUnknownError",
     "MalformedJsonError",
     "NoClusterError",
+    "NotFoundError",
     "OverloadedError",
     "PreconditionFailedError",
+    "RateLimitedError",
     "RefusedError",
+    "RoleNotAllowedError",
     "StaleEpochError",
     "TemplateDefaultError",
     "TemplateUnknownError",
@@ -58,6 +69,12 @@ class ClusterUnknownError(RefusedError):
     code = "cluster-unknown"
 
 
+class ClusterClaimedError(RefusedError):
+    """Another deployment holds the cluster id."""
+
+    code = "cluster-claimed"
+
+
 class ConferenceUnknownError(RefusedError):
     """There is no such conference."""
 
@@ -74,6 +91,36 @@ class ConferenceEndingError(RefusedError):
     """The conference is being deleted."""
 
     code = "conference-ending"
+
+
+class ConferenceLockedError(RefusedError):
+    """Nobody new is let into the conference."""
+
+    code = "conference-locked"
+
+
+class ConferenceFullError(RefusedError):
+    """The conference has as many participants as it may have."""
+
+    code = "conference-full"
+
+
+class RoleNotAllowedError(RefusedError):
+    """The conference's template has no such role."""
+
+    code = "role-not-allowed"
+
+
+class IdempotencyMismatchError(RefusedError):
+    """The same Idempotency-Key came with another request before."""
+
+    code = "idempotency-mismatch"
+
+
+class IdempotencyBusyError(RefusedError):
+    """A request with the same Idempotency-Key is still being worked on."""
+
+    code = "idempotency-busy"
 
 
 class PreconditionFailedError(RefusedError):
@@ -128,6 +175,12 @@ class UnsupportedMediaError(RefusedError):
     """The body says of itself that it is something else than JSON."""
 
     code = "unsupported-media-type"
+
+
+class NotFoundError(RefusedError):
+    """There is nothing at this path, or nothing that the sender may know of."""
+
+    code = "not-found"
 
 
 class UnauthenticatedError(RefusedError):

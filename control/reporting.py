@@ -7,7 +7,7 @@ ConferenceUnknownError for a room that is no conference of ours.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
 
@@ -22,43 +22,70 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from causeway.api import ClusterRegistration, Load, ParticipantReport
+    from control.beats import Beats
     from control.bell import Bell
+    from control.cluster_settings import LeaseSettings, ProbeSettings
     from control.registry.store import Store
     from control.security.vault import Vault
-    from control.settings import LeaseSettings
 
 __all__ = ["Reporting", "sweep_leases"]
 
 _log = structlog.get_logger(__name__)
 
 
+PROBED_DRIVERS: Final = frozenset({"openvidu"})
+"""Kinds of clusters that never send a heartbeat."""
+
+
 class Reporting:
     """What a cluster may tell us."""
 
-    def __init__(self, store: Store, vault: Vault, bell: Bell, settings: LeaseSettings) -> None:
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        bell: Bell,
+        beats: Beats,
+        *,
+        lease: LeaseSettings,
+        probe: ProbeSettings,
+    ) -> None:
         self._store = store
         self._vault = vault
         self._bell = bell
-        self._ttl = settings.ttl
+        self._beats = beats
+        self._ttl = lease.ttl
+        self._probe = probe
 
-    async def register(self, cluster: str, request: ClusterRegistration) -> Lease:
-        """Take the cluster in and start its lease."""
+    async def register(self, cluster: str, request: ClusterRegistration, *, actor: str) -> Lease:
+        """Take the cluster in and start its lease. Raises ClusterClaimedError."""
         sealed = self._vault.seal(request.service_key, SERVICE_KEY, cluster)
-        epoch = await self._store.write(clusters.register, cluster, request, sealed_key=sealed, ttl=self._ttl)
+        probed = request.probe or request.driver in PROBED_DRIVERS
+        ttl = self._probe.lease if probed else self._ttl
+        done = await self._store.write(
+            clusters.register,
+            cluster,
+            request,
+            sealed_key=sealed,
+            ttl=ttl,
+            actor=actor,
+            probe_in=0 if probed else None,
+        )
         self._bell.any.set()
-        _log.info("cluster.registered", cluster=cluster, region=request.region, epoch=epoch)
-        return self._lease(cluster, epoch)
+        if not done.again:
+            _log.info("cluster.registered", cluster=cluster, region=request.region, epoch=done.epoch)
+        return self._lease(cluster, done.epoch, ttl)
 
-    async def unregister(self, cluster: str, epoch: int | None) -> None:
+    async def unregister(self, cluster: str, epoch: int | None, *, actor: str) -> None:
         """Let the cluster go."""
-        await self._store.write(clusters.unregister, cluster, epoch=epoch)
+        await self._store.write(clusters.unregister, cluster, epoch=epoch, actor=actor)
         self._bell.any.set()
         _log.info("cluster.unregistered", cluster=cluster)
 
     async def heartbeat(self, cluster: str, epoch: int, load: Load) -> Lease:
         """Renew the lease."""
-        await self._store.write(clusters.heartbeat, cluster, epoch=epoch, load=load, ttl=self._ttl)
-        return self._lease(cluster, epoch)
+        await self._beats.beat(cluster, epoch, load)
+        return self._lease(cluster, epoch, self._ttl)
 
     async def room_opened(self, cluster: str, epoch: int, room: str, token: str) -> None:
         """Keep the room's token; links to it that were made with another one are made anew."""
@@ -119,8 +146,8 @@ class Reporting:
         await self._store.write(write)
         self._bell.ring(room)
 
-    def _lease(self, cluster: str, epoch: int) -> Lease:
-        return Lease(cluster=cluster, epoch=epoch, ttl=self._ttl, heartbeat_interval=self._ttl / 3)
+    def _lease(self, cluster: str, epoch: int, ttl: float) -> Lease:
+        return Lease(cluster=cluster, epoch=epoch, ttl=ttl, heartbeat_interval=ttl / 3)
 
     def _is(self, sealed: bytes, token: str, room: str, cluster: str) -> bool:
         try:

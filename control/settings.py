@@ -7,8 +7,12 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 from causeway.telemetry import LogSettings
+from control.cluster_settings import LeaseSettings, OwtSettings, ProbeSettings, UpkeepSettings
+from control.conference_settings import ConferenceSettings
+from control.placement_settings import PlacementSettings, RegionSettings
 from control.rate_settings import BucketSettings, RateSettings
 from control.registry.database import DatabaseSettings, StateSettings
+from control.token_settings import TokenSettings
 
 __all__ = [
     "BucketSettings",
@@ -54,15 +58,6 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Open connections; further ones are closed at once. Default 4,096."""
     max_requests: Count = 1024
     """Requests worked on at the same time; further ones are answered 503. Default 1,024."""
-
-
-class LeaseSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[control.lease]`: how long a cluster's registration holds without a heartbeat."""
-
-    ttl: Annotated[float, Meta(ge=0.3, le=3600)] = 6.0
-    """Seconds. Clusters are told to beat three times as often. Default 6."""
-    sweep_interval: Seconds = 0.5
-    """Seconds between looks for leases that ran out; should be well below `ttl`. Default 0.5."""
 
 
 class JoinSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,11 +108,22 @@ class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     start and kept in `<state>/master.key`."""
     stop_timeout: Annotated[int, Meta(ge=1, le=600)] = 3
     """Seconds that requests get to finish when the service stops. Default 3."""
+    templates_file: str = ""
+    """TOML file with the templates of the first start; later it only adds such as were never there before.
+    Default: the file that comes with Causeway (configs/templates.toml)."""
     keys: KeySettings = field(default_factory=KeySettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     rate: RateSettings = field(default_factory=RateSettings)
+    tokens: TokenSettings = field(default_factory=TokenSettings)
     lease: LeaseSettings = field(default_factory=LeaseSettings)
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
+    owt: OwtSettings = field(default_factory=OwtSettings)
+    upkeep: UpkeepSettings = field(default_factory=UpkeepSettings)
+    conference: ConferenceSettings = field(default_factory=ConferenceSettings)
     join: JoinSettings = field(default_factory=JoinSettings)
+    placement: PlacementSettings = field(default_factory=PlacementSettings)
+    regions: dict[str, RegionSettings] = field(default_factory=dict)
+    """What is known of each region beside its clusters, by name."""
     reconcile: ReconcileSettings = field(default_factory=ReconcileSettings)
 
 

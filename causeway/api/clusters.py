@@ -112,6 +112,8 @@ class ClusterRegistration(Request, frozen=True, kw_only=True):
     incarnation: Drawn
     """Which start of the deployment, drawn anew each time: a changed one means that its rooms are gone."""
     driver: Driver = "owt"
+    probe: bool = False
+    """It sends no heartbeat: control asks it for signs of life instead. Always so with driver `openvidu`."""
     event_bridge: BridgeAddress | None = None
     media_bridge: BridgeAddress | None = None
     portal: PortalAddress | None = None

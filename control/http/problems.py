@@ -42,7 +42,8 @@ PROBLEMS: Final[dict[str, Kind]] = {
     "forbidden": Kind(
         403,
         "This kind of key may not do that",
-        "Enrolment keys are for clusters, application keys for conferences, operator keys for everything.",
+        "Enrolment keys are for clusters, application keys for conferences within their scopes, "
+        "operator keys for all.",
     ),
     "not-found": Kind(404, "There is nothing at this path", "Check the path against docs/api.md."),
     "cluster-unknown": Kind(
@@ -60,6 +61,12 @@ PROBLEMS: Final[dict[str, Kind]] = {
     ),
     "key-unknown": Kind(404, "There is no such access key", "List the keys; ids have 12 hex digits."),
     "method-not-allowed": Kind(405, "The path does not take this method", "See the header Allow."),
+    "cluster-claimed": Kind(
+        409,
+        "Another deployment holds this cluster id",
+        "Give each deployment an id of its own. If the holder is gone for good, unregister it or wait until its "
+        "lease has run out.",
+    ),
     "stale-epoch": Kind(
         409,
         "The registration was replaced by a newer one",
@@ -79,6 +86,23 @@ PROBLEMS: Final[dict[str, Kind]] = {
         409,
         "The default template cannot be deleted",
         "Save another version of it instead (PUT).",
+    ),
+    "role-not-allowed": Kind(
+        403, "The conference has no such role", "Ask for one of the roles of its template."
+    ),
+    "conference-locked": Kind(
+        409, "Nobody new is let in", "Wait until the conference is unlocked (PATCH, `locked`)."
+    ),
+    "conference-full": Kind(
+        409, "The conference is full", "Try again after Retry-After, or raise its participant_limit."
+    ),
+    "idempotency-busy": Kind(
+        409,
+        "The same request is being worked on",
+        "Try again after Retry-After; the answer will be the first one's.",
+    ),
+    "idempotency-mismatch": Kind(
+        422, "The Idempotency-Key belongs to another request", "Use a new key for a new request."
     ),
     "precondition-failed": Kind(
         412, "It is not what If-Match names", "Read it again, decide again, and send the new ETag."

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from causeway.api import (
-    ClusterList,
+    Capacity,
     ClusterRegistration,
-    ClusterView,
     Heartbeat,
     Lease,
     LinkReport,
     ParticipantReport,
     RoomReport,
 )
-from control.http.edge import Body, epoch_of, json, no_content, optional_epoch_of, part
-from control.http.entry import CLUSTERS, EPOCH, EPOCH_OPTIONAL, OPERATORS, Entry
-from control.registry import clusters
+from control.http.edge import Body, actor_of, epoch_of, json, no_content, optional_epoch_of, part
+from control.http.entry import CLUSTERS, EPOCH, EPOCH_OPTIONAL, Entry
+from control.registry import capacity
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -29,6 +28,7 @@ __all__ = ["ClusterRoutes"]
 
 _REGISTRATION: Final = Body(ClusterRegistration)
 _HEARTBEAT: Final = Body(Heartbeat, empty=Heartbeat())
+_CAPACITY: Final = Body(Capacity, empty=Capacity())
 _ROOM: Final = Body(RoomReport)
 _PARTICIPANT: Final = Body(ParticipantReport)
 _LINK: Final = Body(LinkReport)
@@ -49,25 +49,6 @@ class ClusterRoutes:
         stale = ("cluster-unknown", "stale-epoch")
         return [
             Entry(
-                "GET",
-                "/v1/clusters",
-                OPERATORS,
-                self.index,
-                tag="clusters",
-                summary="List all clusters, by id.",
-                answers={200: ClusterList},
-            ),
-            Entry(
-                "GET",
-                cluster,
-                CLUSTERS,
-                self.show,
-                tag="clusters",
-                summary="Show a cluster as the registry sees it.",
-                answers={200: ClusterView},
-                problems=("cluster-unknown",),
-            ),
-            Entry(
                 "PUT",
                 cluster,
                 CLUSTERS,
@@ -76,6 +57,7 @@ class ClusterRoutes:
                 summary="Register, or change the registration; the answer's epoch goes with every report.",
                 body=_REGISTRATION,
                 answers={200: Lease},
+                problems=("cluster-claimed",),
             ),
             Entry(
                 "DELETE",
@@ -107,6 +89,7 @@ class ClusterRoutes:
                 self.add_capacity,
                 tag="clusters",
                 summary="Say that the cluster has this module now; may come before its registration.",
+                body=_CAPACITY,
                 answers={204: None},
             ),
             Entry(
@@ -178,22 +161,16 @@ class ClusterRoutes:
             ),
         ]
 
-    async def index(self, _request: Request) -> Response:
-        """GET /v1/clusters."""
-        return json(ClusterList(clusters=await self._store.snapshot(clusters.list_all)))
-
-    async def show(self, request: Request) -> Response:
-        """GET /v1/clusters/{cluster}."""
-        return json(await self._store.snapshot(clusters.show, _cluster(request)))
-
     async def register(self, request: Request) -> Response:
         """PUT /v1/clusters/{cluster}."""
         cluster = _cluster(request)
-        return json(await self._reporting.register(cluster, await _REGISTRATION.read(request)))
+        registration: ClusterRegistration = await _REGISTRATION.read(request)
+        return json(await self._reporting.register(cluster, registration, actor=actor_of(request)))
 
     async def unregister(self, request: Request) -> Response:
         """DELETE /v1/clusters/{cluster}; with an epoch, only if it is the current one."""
-        await self._reporting.unregister(_cluster(request), optional_epoch_of(request))
+        epoch = optional_epoch_of(request)
+        await self._reporting.unregister(_cluster(request), epoch, actor=actor_of(request))
         return no_content()
 
     async def heartbeat(self, request: Request) -> Response:
@@ -204,12 +181,13 @@ class ClusterRoutes:
 
     async def add_capacity(self, request: Request) -> Response:
         """PUT /v1/clusters/{cluster}/capacity/{module}."""
-        await self._store.write(clusters.add_capacity, _cluster(request), part(request, "module"))
+        told: Capacity = await _CAPACITY.read(request)
+        await self._store.write(capacity.add, _cluster(request), part(request, "module"), told)
         return no_content()
 
     async def remove_capacity(self, request: Request) -> Response:
         """DELETE /v1/clusters/{cluster}/capacity/{module}."""
-        await self._store.write(clusters.remove_capacity, _cluster(request), part(request, "module"))
+        await self._store.write(capacity.remove, _cluster(request), part(request, "module"))
         return no_content()
 
     async def open_room(self, request: Request) -> Response:

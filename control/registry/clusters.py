@@ -1,9 +1,10 @@
-"""Clusters: registration, lease, load, capacity, and what becomes of their rooms when they change or go.
+"""Clusters: whose the id is, the lease, and what becomes of their rooms when they change or go.
 
-A registration is fenced by its epoch. The same instance that registers again while its lease holds keeps the
-epoch (PUT is idempotent); a new instance, or one whose lease ran out, gets the next one, so that whatever
-a former holder or a delayed message still says is recognised. The row of a cluster that left is kept: its
-epoch must not start again.
+A registration is fenced by its epoch. The same start of a deployment that registers again while its lease
+holds keeps the epoch (PUT is idempotent); its next start, another deployment, or one whose lease ran out gets
+the next epoch, so that whatever a former holder or a delayed message still says is recognised. Another
+deployment gets the id only when nobody holds it. The row of a cluster that left is kept: its epoch must not
+start again.
 
 All functions work inside the caller's transaction. Those that take an epoch raise ClusterUnknownError when
 the cluster holds no lease, and StaleEpochError when it is somebody else's.
@@ -13,39 +14,64 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, case, delete, func, literal, select, update
-from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
+from sqlalchemy import ColumnElement, and_, case, delete, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 
-from causeway.api import BridgeAddress, ClusterView, Load
-from control.errors import ClusterUnknownError, StaleEpochError
-from control.registry import links, work
-from control.registry.tables import cluster_capacity, clusters, participants, placements
+from causeway.api import PortalAddress
+from control import lifecycle
+from control.errors import ClusterClaimedError, ClusterUnknownError, StaleEpochError
+from control.registry import audit, links, work
+from control.registry.tables import clusters, participants, placements
 
 if TYPE_CHECKING:
+    from sqlalchemy import Row
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from causeway.api import ClusterRegistration
 
 __all__ = [
     "ClusterAccess",
+    "Registered",
     "access",
-    "add_capacity",
+    "facts_of",
     "heartbeat",
-    "list_all",
+    "live_epoch",
+    "lose",
     "online",
     "register",
-    "remove_capacity",
     "require_lease",
-    "show",
+    "return_rooms",
+    "settings_of",
+    "subject",
     "sweep",
     "unregister",
 ]
 
 _NOW: Final = func.clock_timestamp()
 """Not now(): a transaction may have waited for a lock since it began."""
+_SHOWN: Final = (
+    "region",
+    "driver",
+    "rest_url",
+    "service_id",
+    "instance",
+    "event_bridge",
+    "media_bridge",
+    "portal",
+    "limit_participants",
+    "limit_conferences",
+    "limit_bandwidth_in",
+    "limit_bandwidth_out",
+    "labels",
+    "cost",
+    "ping_url",
+    "latitude",
+    "longitude",
+)
+"""What a registration may change and the audit shows. Never the service key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +84,23 @@ class ClusterAccess:
     rest_url: str
     service_id: str
     sealed_key: bytes = field(repr=False)
-    instance: str
+    incarnation: str
+    portal: PortalAddress | None
     has_fingerprints: bool
     """It registered a bridge with a fingerprint, so it understands fingerprints of others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """A registration that was taken. `again`: it was in force already, for the same start."""
+
+    epoch: int
+    again: bool
+
+
+def subject(cluster: str) -> str:
+    """Return what the audit calls the cluster."""
+    return f"cluster:{cluster}"
 
 
 def online() -> ColumnElement[bool]:
@@ -75,70 +115,137 @@ async def register(
     *,
     sealed_key: bytes,
     ttl: float,
-) -> int:
-    """Write the registration, start its lease of `ttl` seconds, and return its epoch."""
+    actor: str = audit.CONTROL,
+    probe_in: float | None = None,
+) -> Registered:
+    """Write the registration and start its lease of `ttl` seconds.
+
+    With `probe_in` the cluster is asked for signs of life, first after so many seconds. Raises
+    ClusterClaimedError while another deployment holds the id.
+    """
+    values = _values(request) | {
+        "service_key": sealed_key,
+        "incarnation": request.incarnation,
+        "state": lifecycle.NEXT[None, "register"],
+        "lease_expires_at": _NOW + timedelta(seconds=ttl),
+        "last_seen_at": _NOW,
+        "unregistered_at": None,
+        "probe_due_at": None if probe_in is None else _NOW + timedelta(seconds=probe_in),
+        "probe_failures": 0,
+        "probe_error": None,
+    }
+    pinned = _has_fingerprint(values["event_bridge"]) or _has_fingerprint(values["media_bridge"])
+    fresh = insert(clusters).values(
+        id=cluster, epoch=1, reports_links=pinned, state_since=_NOW, state_reason="registered", **values
+    )
+    inserted = await connection.execute(fresh.on_conflict_do_nothing().returning(clusters.c.epoch))
+    if inserted.one_or_none() is not None:
+        after = {name: values[name] for name in _SHOWN if values.get(name) is not None}
+        await audit.note(connection, actor=actor, subject=subject(cluster), action="registered", after=after)
+        return Registered(epoch=1, again=False)
+    old = (
+        await connection.execute(
+            select(clusters, online().label("live"), _NOW.label("now"))
+            .where(clusters.c.id == cluster)
+            .with_for_update(key_share=True)
+        )
+    ).one()
+    taken_over = old.instance != request.instance
+    if taken_over and old.live:
+        raise ClusterClaimedError(
+            f"another deployment holds cluster {cluster}; its last contact was at "
+            f"{old.last_seen_at.isoformat(timespec='milliseconds')}",
+            retry_after=max(1, round((old.lease_expires_at - old.now).total_seconds())),
+        )
+    restarted = taken_over or old.incarnation != request.incarnation
+    again = old.live and not restarted
+    epoch = int(old.epoch) if again else int(old.epoch) + 1
+    # The same start may already have shown by a report that it reports links; a new one starts afresh.
+    values["reports_links"] = literal(pinned) if pinned or restarted else clusters.c.reports_links
+    if not again:
+        values |= {"state_since": _NOW, "state_reason": _reason(old, taken_over=taken_over)}
+    await connection.execute(update(clusters).where(clusters.c.id == cluster).values(epoch=epoch, **values))
+    await _note_change(connection, cluster, old, values, actor=actor, taken_over=taken_over)
+    bridges = (old.event_bridge, old.media_bridge)
+    moved = bridges != (values["event_bridge"], values["media_bridge"])
+    if restarted:
+        await _rooms_are_gone(connection, cluster)
+    elif not old.live:
+        await return_rooms(connection, cluster)
+    if not again or moved:
+        await links.want(connection, cluster)
+        await work.mark_cluster(connection, cluster)
+    return Registered(epoch=epoch, again=again)
+
+
+def _values(request: ClusterRegistration) -> dict[str, Any]:
+    """Return the columns that a registration sets; what it may leave out and does leave out is missing."""
     values: dict[str, Any] = {
         "region": request.region,
         "driver": request.driver,
         "rest_url": request.rest_url,
         "service_id": request.service_id,
-        "service_key": sealed_key,
         "instance": request.instance,
-        "event_bridge": _bridge_json(request.event_bridge),
-        "media_bridge": _bridge_json(request.media_bridge),
-        "state": "online",
-        "lease_expires_at": _NOW + timedelta(seconds=ttl),
-        "last_seen_at": _NOW,
-        "unregistered_at": None,
+        "event_bridge": _json(request.event_bridge),
+        "media_bridge": _json(request.media_bridge),
+        "portal": _json(request.portal),
     }
-    pinned = _has_fingerprint(values["event_bridge"]) or _has_fingerprint(values["media_bridge"])
-    fresh = insert(clusters).values(id=cluster, epoch=1, reports_links=pinned, **values)
-    inserted = await connection.execute(fresh.on_conflict_do_nothing().returning(clusters.c.epoch))
-    if inserted.one_or_none() is not None:
-        return 1
-    old = (
-        await connection.execute(
-            select(
-                clusters.c.epoch,
-                clusters.c.instance,
-                clusters.c.event_bridge,
-                clusters.c.media_bridge,
-                online().label("live"),
-            )
-            .where(clusters.c.id == cluster)
-            .with_for_update(key_share=True)
+    return values | settings_of(request)
+
+
+def settings_of(request: Any) -> dict[str, Any]:
+    """Return the columns of what operators, too, may set; only those that the request names."""
+    values: dict[str, Any] = {}
+    if request.limits is not None:
+        for name in ("participants", "conferences", "bandwidth_in", "bandwidth_out"):
+            values[f"limit_{name}"] = getattr(request.limits, name)
+    for name in ("labels", "cost", "ping_url"):
+        if getattr(request, name) is not None:
+            values[name] = getattr(request, name)
+    if request.location is not None:
+        values |= {"latitude": request.location.lat, "longitude": request.location.lon}
+    return values
+
+
+def _reason(old: Row[Any], *, taken_over: bool) -> str:
+    if taken_over:
+        return "another deployment took the id over"
+    return "registered anew after it had gone" if not old.live else "its next start registered"
+
+
+async def _note_change(
+    connection: AsyncConnection,
+    cluster: str,
+    old: Row[Any],
+    values: dict[str, Any],
+    *,
+    actor: str,
+    taken_over: bool,
+) -> None:
+    after: dict[str, Any] = {name: values[name] for name in _SHOWN if name in values}
+    changed = audit.changes({name: getattr(old, name) for name in after}, after)
+    if changed is not None:
+        await audit.note(
+            connection,
+            actor=actor,
+            subject=subject(cluster),
+            action="taken-over" if taken_over else "changed",
+            before=changed[0],
+            after=changed[1],
         )
-    ).one()
-    restarted = old.instance != request.instance
-    epoch = int(old.epoch) if old.live and not restarted else int(old.epoch) + 1
-    # The same instance may already have shown by a report that it reports links; a new one starts afresh.
-    reports = literal(pinned) if pinned or restarted else clusters.c.reports_links
-    await connection.execute(
-        update(clusters).where(clusters.c.id == cluster).values(epoch=epoch, reports_links=reports, **values)
-    )
-    moved = (old.event_bridge, old.media_bridge) != (values["event_bridge"], values["media_bridge"])
-    if restarted:
-        await _rooms_are_gone(connection, cluster)
-    elif not old.live:
-        await _rooms_are_back(connection, cluster)
-    if restarted or moved or not old.live:
-        await links.want(connection, cluster)
-        await work.mark_cluster(connection, cluster)
-    return epoch
 
 
-async def heartbeat(connection: AsyncConnection, cluster: str, *, epoch: int, load: Load, ttl: float) -> None:
-    """Renew the lease for `ttl` seconds from now and keep the load. One statement when all is well."""
+async def heartbeat(
+    connection: AsyncConnection, cluster: str, *, epoch: int, load: dict[str, Any], ttl: float
+) -> None:
+    """Renew the lease for `ttl` seconds from now and keep the load, given as columns.
+
+    control.beats sends many of these in one statement; this is for the one that it could not.
+    """
     beaten = await connection.execute(
         update(clusters)
         .where(clusters.c.id == cluster, clusters.c.epoch == epoch, online())
-        .values(
-            lease_expires_at=_NOW + timedelta(seconds=ttl),
-            last_seen_at=_NOW,
-            load_participants=load.participants,
-            load_streams=load.streams,
-            load_cpu=load.cpu,
-        )
+        .values(lease_expires_at=_NOW + timedelta(seconds=ttl), last_seen_at=_NOW, **load)
     )
     if beaten.rowcount == 0:
         await require_lease(connection, cluster, epoch)
@@ -146,13 +253,7 @@ async def heartbeat(connection: AsyncConnection, cluster: str, *, epoch: int, lo
 
 async def require_lease(connection: AsyncConnection, cluster: str, epoch: int) -> None:
     """Make sure that `epoch` is the cluster's and its lease holds, until this transaction ends."""
-    row = (
-        await connection.execute(
-            select(clusters.c.epoch, online().label("live"))
-            .where(clusters.c.id == cluster)
-            .with_for_update(read=True)
-        )
-    ).one_or_none()
+    row = await _lease(connection, cluster)
     if row is None or (row.epoch == epoch and not row.live):
         raise ClusterUnknownError(
             f"cluster {cluster} holds no lease; register again and report everything anew"
@@ -161,7 +262,25 @@ async def require_lease(connection: AsyncConnection, cluster: str, epoch: int) -
         raise StaleEpochError(f"epoch {epoch} of cluster {cluster} is over")
 
 
-async def unregister(connection: AsyncConnection, cluster: str, *, epoch: int | None) -> None:
+async def live_epoch(connection: AsyncConnection, cluster: str) -> int | None:
+    """Return the cluster's epoch while its lease holds, and keep it until this transaction ends."""
+    row = await _lease(connection, cluster)
+    return int(row.epoch) if row is not None and row.live else None
+
+
+async def _lease(connection: AsyncConnection, cluster: str) -> Any:
+    return (
+        await connection.execute(
+            select(clusters.c.epoch, online().label("live"))
+            .where(clusters.c.id == cluster)
+            .with_for_update(read=True)
+        )
+    ).one_or_none()
+
+
+async def unregister(
+    connection: AsyncConnection, cluster: str, *, epoch: int | None, actor: str = audit.CONTROL
+) -> None:
     """End the registration; with an `epoch`, only if it is still the current one. Idempotent."""
     row = (
         await connection.execute(
@@ -170,52 +289,75 @@ async def unregister(connection: AsyncConnection, cluster: str, *, epoch: int | 
             .with_for_update(key_share=True)
         )
     ).one_or_none()
-    if row is None or row.state == "unregistered":
+    if row is None or (row.state, "unregister") not in lifecycle.NEXT:
         return
     if epoch is not None and row.epoch != epoch:
         raise StaleEpochError(f"epoch {epoch} of cluster {cluster} is over")
     await connection.execute(
         update(clusters)
         .where(clusters.c.id == cluster)
-        .values(state="unregistered", unregistered_at=_NOW, lease_expires_at=_NOW)
+        .values(
+            state="unregistered",
+            state_since=_NOW,
+            state_reason="it was unregistered",
+            unregistered_at=_NOW,
+            lease_expires_at=_NOW,
+            probe_due_at=None,
+        )
     )
-    await _lose(connection, cluster)
+    await audit.note(connection, actor=actor, subject=subject(cluster), action="unregistered")
+    await lose(connection, cluster)
 
 
 async def sweep(connection: AsyncConnection) -> str | None:
     """Write off one cluster whose lease ran out, with everybody on it; return its id, None without one."""
+    # Whoever is probed is not to blame when nobody asked: this service may have been away.
+    heard_in_vain = or_(clusters.c.probe_due_at.is_(None), clusters.c.probe_failures > 0)
     expired = (
-        select(clusters.c.id)
-        .where(clusters.c.state == "online", clusters.c.lease_expires_at <= _NOW)
+        select(clusters, _NOW.label("now"))
+        .where(clusters.c.state == "online", clusters.c.lease_expires_at <= _NOW, heard_in_vain)
         .order_by(clusters.c.lease_expires_at)
         .limit(1)
         .with_for_update(skip_locked=True, key_share=True)
     )
-    cluster = (await connection.scalars(expired)).one_or_none()
-    if cluster is not None:
-        await connection.execute(update(clusters).where(clusters.c.id == cluster).values(state="lost"))
-        await _lose(connection, cluster)
-    return cluster
-
-
-async def add_capacity(connection: AsyncConnection, cluster: str, module: str) -> None:
-    """Note that the cluster has this module; it need not be registered yet. Idempotent."""
+    row = (await connection.execute(expired)).one_or_none()
+    if row is None:
+        return None
+    seen = lifecycle.shown(facts_of(row), row.now)
     await connection.execute(
-        insert(cluster_capacity).values(cluster=cluster, module=module).on_conflict_do_nothing()
-    )
-
-
-async def remove_capacity(connection: AsyncConnection, cluster: str, module: str) -> None:
-    """Note that the cluster no longer has this module. Idempotent."""
-    await connection.execute(
-        delete(cluster_capacity).where(
-            cluster_capacity.c.cluster == cluster, cluster_capacity.c.module == module
+        update(clusters)
+        .where(clusters.c.id == row.id)
+        .values(
+            state=lifecycle.NEXT["online", "expire"], state_since=seen.since, state_reason=seen.reason[:500]
         )
     )
+    await lose(connection, row.id, keep_tokens=row.probe_due_at is not None)
+    return str(row.id)
 
 
-async def access(connection: AsyncConnection, cluster: str) -> ClusterAccess | None:
-    """Return how to talk to the cluster, None if its registration does not hold."""
+def facts_of(row: Any) -> lifecycle.Facts:
+    """Return what lifecycle wants to know, from a row of clusters."""
+    return lifecycle.Facts(
+        state=cast("lifecycle.StoredState", row.state),
+        since=row.state_since,
+        reason=row.state_reason,
+        last_seen_at=row.last_seen_at,
+        lease_expires_at=row.lease_expires_at,
+        probed=row.probe_due_at is not None,
+        probe_failures=row.probe_failures,
+        probe_error=row.probe_error,
+        drain_since=row.drain_since,
+        drain_reason=row.drain_reason,
+    )
+
+
+async def access(
+    connection: AsyncConnection, cluster: str, *, even_lost: bool = False
+) -> ClusterAccess | None:
+    """Return how to talk to the cluster, None if its registration does not hold.
+
+    `even_lost`: None only for one that never registered or has unregistered.
+    """
     row = (
         await connection.execute(
             select(
@@ -225,10 +367,11 @@ async def access(connection: AsyncConnection, cluster: str) -> ClusterAccess | N
                 clusters.c.rest_url,
                 clusters.c.service_id,
                 clusters.c.service_key,
-                clusters.c.instance,
+                clusters.c.incarnation,
                 clusters.c.event_bridge,
                 clusters.c.media_bridge,
-            ).where(clusters.c.id == cluster, online())
+                clusters.c.portal,
+            ).where(clusters.c.id == cluster, clusters.c.state != "unregistered" if even_lost else online())
         )
     ).one_or_none()
     if row is None:
@@ -240,78 +383,24 @@ async def access(connection: AsyncConnection, cluster: str) -> ClusterAccess | N
         rest_url=row.rest_url,
         service_id=row.service_id,
         sealed_key=row.service_key,
-        instance=row.instance,
+        incarnation=row.incarnation,
+        portal=None if row.portal is None else msgspec.convert(row.portal, PortalAddress),
         has_fingerprints=_has_fingerprint(row.event_bridge) or _has_fingerprint(row.media_bridge),
     )
-
-
-async def show(connection: AsyncConnection, cluster: str) -> ClusterView:
-    """Return the cluster as operators see it; raises ClusterUnknownError if it never registered."""
-    found = await _views(connection, clusters.c.id == cluster)
-    if not found:
-        raise ClusterUnknownError(f"no cluster {cluster}")
-    return found[0]
-
-
-async def list_all(connection: AsyncConnection) -> list[ClusterView]:
-    """Return every cluster that ever registered, by id."""
-    return await _views(connection, None)
-
-
-async def _views(connection: AsyncConnection, condition: ColumnElement[bool] | None) -> list[ClusterView]:
-    modules = (
-        select(func.array_agg(aggregate_order_by(cluster_capacity.c.module, cluster_capacity.c.module)))
-        .where(cluster_capacity.c.cluster == clusters.c.id)
-        .scalar_subquery()
-    )
-    state = case((clusters.c.state == "unregistered", "unregistered"), (online(), "online"), else_="lost")
-    query = select(
-        clusters.c.id,
-        clusters.c.region,
-        clusters.c.driver,
-        clusters.c.rest_url,
-        clusters.c.epoch,
-        clusters.c.last_seen_at,
-        clusters.c.lease_expires_at,
-        clusters.c.event_bridge,
-        clusters.c.media_bridge,
-        clusters.c.load_participants,
-        clusters.c.load_streams,
-        clusters.c.load_cpu,
-        state.label("shown"),
-        modules.label("modules"),
-    ).order_by(clusters.c.id)
-    if condition is not None:
-        query = query.where(condition)
-    return [
-        ClusterView(
-            id=row.id,
-            region=row.region,
-            driver=row.driver,
-            state=cast("Literal['online', 'lost', 'unregistered']", row.shown),
-            rest_url=row.rest_url,
-            modules=row.modules or [],
-            load=Load(participants=row.load_participants, streams=row.load_streams, cpu=row.load_cpu),
-            epoch=row.epoch,
-            last_seen_at=row.last_seen_at,
-            lease_expires_at=row.lease_expires_at,
-            event_bridge=_bridge(row.event_bridge),
-            media_bridge=_bridge(row.media_bridge),
-        )
-        for row in (await connection.execute(query)).all()
-    ]
 
 
 # --- what a change means for the conferences --------------------------------------------------
 
 
-async def _lose(connection: AsyncConnection, cluster: str) -> None:
-    """Write off everything on a cluster that is out of reach; its rooms may or may not still exist."""
-    await connection.execute(
-        update(placements)
-        .where(placements.c.cluster == cluster)
-        .values(state="lost", token=None, attempts=0, retry_at=None, error=None)
-    )
+async def lose(connection: AsyncConnection, cluster: str, *, keep_tokens: bool = False) -> None:
+    """Write off everything on a cluster that is out of reach; its rooms may or may not still exist.
+
+    `keep_tokens`: the cluster tells a room's token once only, so the known one is worth trying later.
+    """
+    values: dict[str, Any] = {"state": "lost", "attempts": 0, "retry_at": None, "error": None}
+    if not keep_tokens:
+        values["token"] = None
+    await connection.execute(update(placements).where(placements.c.cluster == cluster).values(**values))
     await connection.execute(delete(participants).where(participants.c.cluster == cluster))
     await links.want(connection, cluster)
     await work.mark_cluster(connection, cluster)
@@ -327,8 +416,8 @@ async def _rooms_are_gone(connection: AsyncConnection, cluster: str) -> None:
     await connection.execute(delete(participants).where(participants.c.cluster == cluster))
 
 
-async def _rooms_are_back(connection: AsyncConnection, cluster: str) -> None:
-    """Take the rooms of a returned instance as they were; it reports tokens and participants again."""
+async def return_rooms(connection: AsyncConnection, cluster: str) -> None:
+    """Take the rooms of a start that is back as they were; it reports tokens and participants again."""
     await connection.execute(
         update(placements)
         .where(placements.c.cluster == cluster, placements.c.state == "lost")
@@ -336,12 +425,8 @@ async def _rooms_are_back(connection: AsyncConnection, cluster: str) -> None:
     )
 
 
-def _bridge_json(address: BridgeAddress | None) -> dict[str, Any] | None:
-    return None if address is None else cast("dict[str, Any]", msgspec.to_builtins(address))
-
-
-def _bridge(stored: Any) -> BridgeAddress | None:
-    return None if stored is None else msgspec.convert(stored, BridgeAddress)
+def _json(value: msgspec.Struct | None) -> dict[str, Any] | None:
+    return None if value is None else cast("dict[str, Any]", msgspec.to_builtins(value))
 
 
 def _has_fingerprint(stored: dict[str, Any] | None) -> bool:

@@ -52,7 +52,7 @@ _STEPS = (
             CONSTRAINT cluster_capacity_count_check CHECK (count >= 1),
         ADD capacity_limit integer
             CONSTRAINT cluster_capacity_limit_check CHECK (capacity_limit >= 0),
-        ADD confirmed_at timestamptz NOT NULL DEFAULT now()
+        ADD told_at timestamptz NOT NULL DEFAULT now()
     """,
     """
     CREATE TABLE early_rooms (

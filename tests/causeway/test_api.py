@@ -24,7 +24,14 @@ def test_no_names(name: str) -> None:
 def test_no_urls(url: str) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(
-            {"region": "r", "rest_url": url, "service_id": "s", "service_key": "k", "instance": "i"},
+            {
+                "region": "r",
+                "rest_url": url,
+                "service_id": "s",
+                "service_key": "k",
+                "instance": "i",
+                "incarnation": "i",
+            },
             ClusterRegistration,
         )
 

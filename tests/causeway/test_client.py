@@ -55,8 +55,22 @@ CLUSTER = ClusterView(
     event_bridge=BridgeAddress(host="192.0.2.1", port=7700, fingerprint="ab" * 32),
 )
 CONFERENCE = ConferenceView(
-    id="c-1", state="active", created_at=MOMENT, placements=[], links=[], participants=[]
+    id="c-1",
+    type="default",
+    template_version=1,
+    state="active",
+    created_at=MOMENT,
+    metadata={"room": "blue"},
+    locked=False,
+    participant_limit=-1,
+    empty_ttl=86_400,
+    empty_since=MOMENT,
+    expires_at=MOMENT,
+    placements=[],
+    links=[],
+    participants=[],
 )
+PAGE = ConferenceList(conferences=[], next="abc")
 JOINED = JoinAnswer(
     conference="c-1",
     cluster="eu-1",
@@ -68,7 +82,12 @@ JOINED = JoinAnswer(
     token="t",
 )
 REGISTRATION = ClusterRegistration(
-    region="eu", rest_url="http://192.0.2.1:3000", service_id="s", service_key="k", instance="i-1"
+    region="eu",
+    rest_url="http://192.0.2.1:3000",
+    service_id="s",
+    service_key="k",
+    instance="d-1",
+    incarnation="i-1",
 )
 
 
@@ -115,7 +134,8 @@ ROUTES: list[tuple[str, str, Any, Any, int | None, Any, Any]] = [
             "rest_url": "http://192.0.2.1:3000",
             "service_id": "s",
             "service_key": "k",
-            "instance": "i-1",
+            "instance": "d-1",
+            "incarnation": "i-1",
         },
         None,
         LEASE,
@@ -233,8 +253,8 @@ ROUTES: list[tuple[str, str, Any, Any, int | None, Any, Any]] = [
         lambda c: c.list_conferences(),
         None,
         None,
-        ConferenceList(conferences=["c-1"]),
-        ["c-1"],
+        PAGE,
+        PAGE,
     ),
     ("DELETE", "conferences/c-1", lambda c: c.delete_conference("c-1"), None, None, None, None),
     (

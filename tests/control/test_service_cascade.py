@@ -149,7 +149,7 @@ async def test_a_restarted_cluster_gets_its_room_again_and_has_nobody(database_u
         await us.enter("standup", "p2")
         await linked(service, "requested")
         eu.stub.rooms.clear()
-        await eu.register(instance="i2")
+        await eu.register(incarnation="i2")
         await eu.stub.wait_for(lambda: len(eu.stub.made("create_room")) == 2)
         shown = await until(
             lambda: service.conference("standup"), lambda seen: seen["placements"][0]["state"] == "ready"

@@ -11,7 +11,8 @@ REGISTRATION = {
     "rest_url": "http://127.0.0.1:9",
     "service_id": "s",
     "service_key": "k",
-    "instance": "i1",
+    "instance": "d1",
+    "incarnation": "i1",
 }
 
 
@@ -33,10 +34,10 @@ async def test_registering_again_with_a_living_lease_changes_nothing(database_ur
         assert "service_key" not in view
 
 
-async def test_a_new_instance_takes_over_and_the_old_one_is_told(database_url: str) -> None:
+async def test_a_new_start_takes_over_and_the_old_one_is_told(database_url: str) -> None:
     async with running(database_url, background=False) as service, service.cluster("eu-1", region="eu") as eu:
         await eu.register()
-        await eu.register(instance="i2")
+        await eu.register(incarnation="i2")
         assert eu.epoch == 2
         eu.epoch = 1
         for method, path, body in (
@@ -85,10 +86,10 @@ async def test_a_heartbeat_renews_the_lease_and_carries_load(database_url: str) 
     async with running(database_url, background=False) as service, service.cluster("eu-1", region="eu") as eu:
         await eu.register()
         before = await shown(service, "eu-1")
-        answer = await eu.beat(participants=7, streams=3, cpu=0.5)
+        answer = await eu.beat(participants=7, streams=3, cpu=0.5, modules={"portal": 0.25})
         assert (answer.status_code, answer.json()["epoch"]) == (200, 1)
         after = await shown(service, "eu-1")
-        assert after["load"] == {"participants": 7, "streams": 3, "cpu": 0.5}
+        assert after["load"] == {"participants": 7, "streams": 3, "cpu": 0.5, "modules": {"portal": 0.25}}
         assert after["lease_expires_at"] > before["lease_expires_at"]
         assert (
             await service.enrolment.post("/v1/clusters/eu-1/heartbeat", headers={"Causeway-Epoch": "1"})

@@ -1,0 +1,167 @@
+"""Probes: which clusters are to be asked for a sign of life, and what came of it.
+
+A cluster is claimed by moving its next probe; whoever claimed it and dies is replaced when that is due. All
+functions work inside the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Literal
+
+from sqlalchemy import func, select, update
+
+from control import lifecycle
+from control.registry import links, reports, work
+from control.registry.clusters import return_rooms
+from control.registry.tables import clusters, participants, placements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from control.drivers.base import RoomParticipant
+
+__all__ = ["Probe", "answered", "claim", "listed", "rooms", "silent"]
+
+_NOW: Final = func.clock_timestamp()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A cluster to be asked, and the registration that the answer counts for."""
+
+    cluster: str
+    epoch: int
+
+
+async def claim(connection: AsyncConnection, *, limit: int, hold: float) -> list[Probe]:
+    """Claim up to `limit` due probes; nobody else gets them for `hold` seconds."""
+    due = (
+        select(clusters.c.id)
+        .where(clusters.c.probe_due_at <= _NOW, clusters.c.state != "unregistered")
+        .order_by(clusters.c.probe_due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True, key_share=True)
+        .cte("due")
+    )
+    rows = await connection.execute(
+        update(clusters)
+        .where(clusters.c.id.in_(select(due.c.id)))
+        .values(probe_due_at=_NOW + timedelta(seconds=hold))
+        .returning(clusters.c.id, clusters.c.epoch)
+    )
+    return [Probe(cluster=row.id, epoch=row.epoch) for row in rows.all()]
+
+
+async def answered(
+    connection: AsyncConnection, probe: Probe, *, ttl: float, next_in: float
+) -> Literal["alive", "back", "outdated"]:
+    """Note that the cluster answered: its lease holds for `ttl` seconds.
+
+    `back`: it was lost, and now has the next epoch. `outdated`: it has registered anew or left meanwhile;
+    nothing is changed.
+    """
+    row = (
+        await connection.execute(
+            select(clusters.c.state, clusters.c.epoch)
+            .where(clusters.c.id == probe.cluster)
+            .with_for_update(key_share=True)
+        )
+    ).one()
+    if row.epoch != probe.epoch or row.state == "unregistered":
+        return "outdated"
+    values = {
+        "lease_expires_at": _NOW + timedelta(seconds=ttl),
+        "last_seen_at": _NOW,
+        "probe_due_at": _NOW + timedelta(seconds=next_in),
+        "probe_failures": 0,
+        "probe_error": None,
+    }
+    back = row.state == "lost"
+    if back:
+        values |= {
+            "state": lifecycle.NEXT["lost", "answer"],
+            "state_since": _NOW,
+            "state_reason": "it answers probes again",
+            "epoch": clusters.c.epoch + 1,
+        }
+    await connection.execute(update(clusters).where(clusters.c.id == probe.cluster).values(**values))
+    if back:
+        await return_rooms(connection, probe.cluster)
+        await links.want(connection, probe.cluster)
+        await work.mark_cluster(connection, probe.cluster)
+    return "back" if back else "alive"
+
+
+async def silent(
+    connection: AsyncConnection,
+    probe: Probe,
+    *,
+    error: str,
+    failures_to_lost: int,
+    next_in: float,
+    lost_next_in: float,
+) -> int | None:
+    """Note that the cluster did not answer as it should; return how often in a row, None if outdated.
+
+    When that is too often its lease ends at once.
+    """
+    row = (
+        await connection.execute(
+            select(clusters.c.state, clusters.c.epoch, clusters.c.probe_failures)
+            .where(clusters.c.id == probe.cluster)
+            .with_for_update(key_share=True)
+        )
+    ).one()
+    if row.epoch != probe.epoch or row.state == "unregistered":
+        return None
+    failures = int(row.probe_failures) + 1
+    lost = row.state == "lost" or failures >= failures_to_lost
+    values = {
+        "probe_failures": failures,
+        "probe_error": error,
+        "probe_due_at": _NOW + timedelta(seconds=lost_next_in if lost else next_in),
+    }
+    if lost:
+        values["lease_expires_at"] = func.least(clusters.c.lease_expires_at, _NOW)
+    await connection.execute(update(clusters).where(clusters.c.id == probe.cluster).values(**values))
+    return failures
+
+
+async def rooms(connection: AsyncConnection, cluster: str, *, limit: int) -> list[tuple[str, str, bool]]:
+    """Return (conference, room, whether it has a token) of up to `limit` rooms there, drawn by lot."""
+    found = await connection.execute(
+        select(placements.c.conference, placements.c.room, placements.c.token.is_not(None))
+        .where(placements.c.cluster == cluster, placements.c.state == "ready", placements.c.room.is_not(None))
+        .order_by(func.random())
+        .limit(limit)
+    )
+    return [(row[0], row[1] or "", row[2]) for row in found.tuples()]
+
+
+async def listed(
+    connection: AsyncConnection, conference: str, cluster: str, people: Iterable[RoomParticipant]
+) -> bool:
+    """Take over who is in the room; return whether that changed anything.
+
+    A cluster lists also those who are cascaded to it: whoever is known to be elsewhere is not here.
+    """
+    known = (
+        await connection.execute(
+            select(participants.c.id, participants.c.cluster).where(participants.c.conference == conference)
+        )
+    ).all()
+    here = {row.id for row in known if row.cluster == cluster}
+    elsewhere = {row.id for row in known if row.cluster != cluster}
+    there = {person.id: person for person in people if person.id not in elsewhere}
+    for person in sorted(there.keys() - here):
+        seen = there[person]
+        await reports.participant_joined(
+            connection, conference, cluster, person, user=seen.user, role=seen.role
+        )
+    for person in sorted(here - there.keys()):
+        await reports.participant_left(connection, conference, cluster, person)
+    return here != there.keys()
