@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from causeway.api.base import Answer, ClusterId, ConferenceId, Region, Request, Role, User
+from causeway.api.base import Answer, ClusterId, ConferenceId, Region, Request
 from causeway.api.templates import Limit, TemplateName, Ttl
 
 __all__ = [
@@ -18,8 +18,6 @@ __all__ = [
     "ConferenceQuery",
     "ConferenceSummary",
     "ConferenceView",
-    "JoinAnswer",
-    "JoinRequest",
     "LinkView",
     "Metadata",
     "ParticipantView",
@@ -159,28 +157,6 @@ class ConferenceList(Answer, frozen=True, kw_only=True):
     conferences: list[ConferenceSummary]
     next: str | None
     """`cursor` of the page after this one; None: this is the last one."""
-
-
-class JoinRequest(Request, frozen=True, kw_only=True):
-    """`POST /v1/conferences/{id}/join`: where shall this user go."""
-
-    user: User
-    role: Role = "presenter"
-    region: Region | None = None
-    """Where the user is; without it the least loaded cluster of all is taken."""
-
-
-class JoinAnswer(Answer, frozen=True, kw_only=True):
-    """Where to connect (`ip`, `port` of the cluster's portal) and the token to show there, once."""
-
-    conference: str
-    cluster: str
-    region: str
-    ip: str
-    port: int
-    secure: bool
-    room: str
-    token: str
 
 
 def _not_zero(participant_limit: object, empty_ttl: object) -> None:
