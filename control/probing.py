@@ -112,7 +112,10 @@ class Prober:
             _log.info("cluster.back", cluster=probe.cluster)
             self._bell.any.set()
         await self._on_alive(probe.cluster)
-        await self._list(probe.cluster, driver)
+        if driver.capabilities.reports:
+            await self._list(probe.cluster, driver)
+        else:
+            await self._survey(probe, driver)
 
     async def _silent(self, probe: Probe, error: str) -> None:
         failures = await self._store.write(
@@ -125,6 +128,26 @@ class Prober:
         )
         if failures is not None and failures <= self._settings.failures_to_lost:
             _log.warning("probe.failed", cluster=probe.cluster, failures=failures, error=error)
+
+    async def _survey(self, probe: Probe, driver: ClusterDriver) -> None:
+        """Find out how busy a cluster is that tells nothing by itself, and who is in its rooms."""
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                survey = await driver.survey()
+        except (DriverError, TimeoutError) as error:
+            _log.info("probe.not_surveyed", cluster=probe.cluster, error=_text(error))
+            return
+        if survey is None:
+            return
+        await self._store.write(probes.loaded, probe, survey)
+        changed = await self._store.read(
+            probes.differing, probe.cluster, survey, limit=self._settings.max_rooms
+        )
+        for conference, room in changed:
+            with suppress(ConferenceUnknownError):  # deleted meanwhile
+                people = survey.rooms.get(room, ())
+                if await self._store.write(probes.listed, conference, probe.cluster, people):
+                    self._bell.ring(conference)
 
     async def _list(self, cluster: str, driver: ClusterDriver) -> None:
         """Find out who is in the cluster's rooms; what cannot be had now is had with the next probe."""

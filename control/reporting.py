@@ -7,13 +7,14 @@ ConferenceUnknownError for a room that is no conference of ours.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
 from causeway.api import Lease
 from control.cascade.hands import ROOM_TOKEN
 from control.errors import DatabaseUnavailableError
+from control.drivers.kinds import capabilities
 from control.fleet import SERVICE_KEY
 from control.registry import clusters, links, reports
 from control.security.vault import SealError
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Reporting", "sweep_leases"]
 
 _log = structlog.get_logger(__name__)
-
-
-PROBED_DRIVERS: Final = frozenset({"openvidu"})
-"""Kinds of clusters that never send a heartbeat."""
 
 
 class Reporting:
@@ -60,7 +57,7 @@ class Reporting:
     async def register(self, cluster: str, request: ClusterRegistration, *, actor: str) -> Lease:
         """Take the cluster in and start its lease. Raises ClusterClaimedError."""
         sealed = self._vault.seal(request.service_key, SERVICE_KEY, cluster)
-        probed = request.probe or request.driver in PROBED_DRIVERS
+        probed = request.probe or not capabilities(request.driver).reports
         ttl = self._probe.lease if probed else self._ttl
         done = await self._store.write(
             clusters.register,

@@ -117,12 +117,20 @@ class ClusterRegistration(Request, frozen=True, kw_only=True):
     event_bridge: BridgeAddress | None = None
     media_bridge: BridgeAddress | None = None
     portal: PortalAddress | None = None
+    """Where clients connect; needed with driver `causeway`, others say it in their tokens."""
     limits: Limits | None = None
     labels: Labels | None = None
     cost: Cost | None = None
     ping_url: HttpUrl | None = None
     """Clients measure their distance to the cluster's region with it."""
     location: Location | None = None
+
+    def __post_init__(self) -> None:
+        """Check what the kind of cluster needs; raises ValueError."""
+        if self.driver == "causeway" and self.portal is None:
+            raise ValueError("portal: needed with driver causeway, as control signs the tokens for it")
+        if self.driver == "openvidu" and (self.event_bridge or self.media_bridge):
+            raise ValueError("event_bridge, media_bridge: an OpenVidu cluster has none")
 
 
 class ClusterPatch(Request, frozen=True, kw_only=True):

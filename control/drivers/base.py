@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 from causeway.errors import CausewayError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from causeway.api import BridgeAddress, RoomOptions
@@ -41,6 +42,7 @@ __all__ = [
     "RoomNotFoundError",
     "RoomParticipant",
     "RoomToken",
+    "Survey",
     "UnreachableError",
 ]
 
@@ -140,7 +142,7 @@ class Capabilities:
     """The driver may know of the machines behind the cluster."""
     reports: bool
     """Clusters of this kind tell of their rooms and participants, in whatever form. Where it is False,
-    control has to ask: `list_sessions` of control.drivers.openvidu."""
+    control has to ask: `survey`."""
     room_ids: str = r"(?!\.{1,2}\Z).+"
     """Regular expression of the conference ids that can be a room's id there; see `accepts`."""
 
@@ -179,6 +181,22 @@ class RoomParticipant:
     id: str
     user: str
     role: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """Everybody in every room of a cluster that tells nothing by itself, and how busy it is."""
+
+    rooms: Mapping[str, tuple[RoomParticipant, ...]]
+    """By the room's id. A room that is not here does not exist."""
+    streams: int
+    cpu: float
+    """0 to 1; 0 where it is not known."""
+
+    @property
+    def participants(self) -> int:
+        """How many there are in all rooms, also in those that are none of ours."""
+        return sum(len(people) for people in self.rooms.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,4 +274,8 @@ class ClusterDriver(Protocol):
 
     async def list_participants(self, room: str) -> tuple[RoomParticipant, ...]:
         """Return everybody in the room."""
+        ...
+
+    async def survey(self) -> Survey | None:
+        """Return what is in all rooms at once; None where `capabilities.reports`: the cluster tells it."""
         ...

@@ -18,7 +18,7 @@ from control.security.signing import Grant, NoSigningKeyError
 if TYPE_CHECKING:
     from causeway.api import PortalAddress, RoomOptions
     from causeway.api.tokens import JoinClaims
-    from control.drivers.base import Bridges, Capabilities, Health, RoomParticipant
+    from control.drivers.base import Bridges, Capabilities, Health, RoomParticipant, Survey
     from control.drivers.owt import OwtDriver
 
 __all__ = ["CausewayDriver", "Signs"]
@@ -116,6 +116,10 @@ class CausewayDriver:
             bridges=bridges,
             with_fingerprints=with_fingerprints,
         )
+
+    async def survey(self) -> Survey | None:
+        """See ClusterDriver."""
+        return None
 
     async def list_participants(self, room: str) -> tuple[RoomParticipant, ...]:
         """See ClusterDriver."""

@@ -25,6 +25,7 @@ from control.drivers.base import (
     RequestRefusedError,
     RoomNotFoundError,
     RoomParticipant,
+    Survey,
     UnreachableError,
 )
 from control.drivers.connections import ClusterConnections, refusal, segment
@@ -40,14 +41,15 @@ from control.drivers.openvidu_answers import (
     read_token,
 )
 from control.drivers.openvidu_rest import OpenViduRest, accepted
+from control.drivers.openvidu_rooms import session_options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from causeway.api import RoomOptions
     from control.drivers.base import Bridges, Capabilities, RoomToken
     from control.drivers.connections import Limits
-    from control.drivers.openvidu_answers import MediaNode, Recording, Session
+    from control.drivers.openvidu_answers import Connection, MediaNode, Recording, Session
     from control.drivers.openvidu_rest import Meanings
 
 __all__ = ["ROLES", "SERVICE_ID", "OpenViduConnections", "OpenViduDriver", "OutputMode"]
@@ -73,6 +75,8 @@ OutputMode = Literal["COMPOSED", "COMPOSED_QUICK_START", "INDIVIDUAL"]
 _PRO_ONLY: Final = frozenset(
     {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
 )
+_MAX_USER: Final = 256
+"""Longer ones are none of ours: whoever made such a connection did it past us."""
 _RECORDING_NAME: Final = re.compile(r"[A-Za-z0-9_~-]+")
 
 
@@ -177,17 +181,27 @@ class OpenViduDriver:
             return None
         return read_media_nodes(accepted(status, answer))
 
+    async def survey(self) -> Survey:
+        """See ClusterDriver: one call for everybody in every session, one for how busy the machines are."""
+        nodes = [node for node in await self.list_media_nodes() or () if node.status == "running"]
+        sessions = await self.list_sessions()
+        return Survey(
+            rooms={session.id: self._people(session.connections) for session in sessions},
+            streams=sum(session.streams for session in sessions),
+            cpu=min(1.0, sum(node.load for node in nodes) / len(nodes) / 100) if nodes else 0.0,
+        )
+
     # --- rooms --------------------------------------------------------------------------------
 
     async def create_room(
         self,
         conference: str,
-        options: RoomOptions,  # noqa: ARG002 - a session has none of them
+        options: RoomOptions,
         *,
         placement: int = 0,  # noqa: ARG002 - knows none
     ) -> str:
         """See ClusterDriver. Raises RequestRefusedError also for an id that no session can have."""
-        body = {"customSessionId": _session(conference), "mediaMode": "ROUTED", "recordingMode": "MANUAL"}
+        body = {"customSessionId": _session(conference), **session_options(options)}
         status, answer = await self._rest.send(
             "POST", "sessions", body=body, timeout=self._connections.session_timeout
         )
@@ -234,14 +248,17 @@ class OpenViduDriver:
     async def list_participants(self, room: str) -> tuple[RoomParticipant, ...]:
         """See ClusterDriver. IP cameras are listed too, without a user."""
         path = f"sessions/{_session(room)}/connection?pendingConnections=false"
+        return self._people(read_connections(await self._rest.call("GET", path, listing=True)))
+
+    def _people(self, connections: Iterable[Connection]) -> tuple[RoomParticipant, ...]:
         names = self._connections.names
         return tuple(
             RoomParticipant(
                 id=connection.id,
-                user=connection.server_data or "",
+                user=(connection.server_data or "").replace("\0", "")[:_MAX_USER],
                 role=names.get(connection.role or "", (connection.role or "").lower()),
             )
-            for connection in read_connections(await self._rest.call("GET", path, listing=True))
+            for connection in connections
             if connection.active
         )
 

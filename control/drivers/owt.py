@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from causeway.api import RoomOptions
-    from control.drivers.base import Bridges, Capabilities, RoomParticipant, RoomToken
+    from control.drivers.base import Bridges, Capabilities, RoomParticipant, RoomToken, Survey
     from control.drivers.connections import Limits
 
 __all__ = ["OwtConnections", "OwtDriver"]
@@ -175,6 +175,10 @@ class OwtDriver:
             timeout=self._connections.cascade_timeout,
         )
         read_ok(answer)
+
+    async def survey(self) -> Survey | None:
+        """See ClusterDriver."""
+        return None
 
     async def list_participants(self, room: str) -> tuple[RoomParticipant, ...]:
         """See ClusterDriver."""

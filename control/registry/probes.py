@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
-from sqlalchemy import func, select, update
+from sqlalchemy import and_, func, select, update
 
 from control import lifecycle
 from control.registry import links, reports, work
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from control.drivers.base import RoomParticipant
+    from control.drivers.base import RoomParticipant, Survey
 
-__all__ = ["Probe", "answered", "claim", "listed", "rooms", "silent"]
+__all__ = ["Probe", "answered", "claim", "differing", "listed", "loaded", "rooms", "silent"]
 
 _NOW: Final = func.clock_timestamp()
 
@@ -139,7 +139,41 @@ async def rooms(connection: AsyncConnection, cluster: str, *, limit: int) -> lis
         .order_by(func.random())
         .limit(limit)
     )
-    return [(row[0], row[1] or "", row[2]) for row in found.tuples()]
+    return [(row[0], row[1] or "", row[2]) for row in found]
+
+
+async def loaded(connection: AsyncConnection, probe: Probe, survey: Survey) -> None:
+    """Note how busy the cluster is, unless the probe is outdated."""
+    await connection.execute(
+        update(clusters)
+        .where(clusters.c.id == probe.cluster, clusters.c.epoch == probe.epoch)
+        .values(load_participants=survey.participants, load_streams=survey.streams, load_cpu=survey.cpu)
+    )
+
+
+async def differing(
+    connection: AsyncConnection, cluster: str, survey: Survey, *, limit: int
+) -> list[tuple[str, str]]:
+    """Return (conference, room) of up to `limit` rooms there that have not those in them who are known."""
+    known = func.array_agg(participants.c.id).filter(participants.c.id.is_not(None))
+    rows = await connection.execute(
+        select(placements.c.conference, placements.c.room, known)
+        .outerjoin(
+            participants,
+            and_(
+                participants.c.conference == placements.c.conference,
+                participants.c.cluster == placements.c.cluster,
+            ),
+        )
+        .where(placements.c.cluster == cluster, placements.c.state == "ready", placements.c.room.is_not(None))
+        .group_by(placements.c.conference, placements.c.room)
+    )
+    found: list[tuple[str, str]] = []
+    for conference, room, ids in rows.tuples():
+        there = {person.id for person in survey.rooms.get(room or "", ())}
+        if there != set(ids or ()) and len(found) < limit:
+            found.append((conference, room or ""))
+    return found
 
 
 async def listed(
