@@ -13,8 +13,8 @@ import structlog
 
 from causeway.api import Lease
 from control.cascade.hands import ROOM_TOKEN
-from control.errors import DatabaseUnavailableError
 from control.drivers.kinds import capabilities
+from control.errors import DatabaseUnavailableError
 from control.fleet import SERVICE_KEY
 from control.registry import clusters, links, reports
 from control.security.vault import SealError

@@ -25,7 +25,7 @@ from causeway.api import (
     PlacementView,
 )
 from control.cascade.view import ClusterFacts, LinkFacts, PlacementFacts, View
-from control.drivers.kinds import capabilities
+from control.drivers.kinds import KINDS
 from control.errors import (
     ConferenceEndingError,
     ConferenceExistsError,
@@ -300,7 +300,7 @@ async def load(connection: AsyncConnection, conference: str) -> Snapshot | None:
                 id=row.id,
                 online=row.live,
                 reports_links=row.reports_links,
-                can_cascade=capabilities(row.driver).cascade,
+                can_cascade=_can_cascade(row.driver),
             )
             for row in facts
         },
@@ -395,6 +395,11 @@ def _check_nesting(value: Any, levels: int) -> None:
         raise InvalidRequestError(f"metadata: nested more than {MAX_METADATA_DEPTH} deep")
     for inner in value.values() if isinstance(value, dict) else value:
         _check_nesting(inner, levels - 1)
+
+
+def _can_cascade(driver: str) -> bool:
+    kind = KINDS.get(driver)  # None: a newer release has registered it
+    return kind is not None and kind.cascade
 
 
 async def _placements(connection: AsyncConnection, conference: str) -> list[Any]:
