@@ -53,7 +53,7 @@ async def of(connection: AsyncConnection, cluster: str | None) -> dict[str, dict
     if cluster is not None:
         query = query.where(cluster_capacity.c.cluster == cluster)
     found: dict[str, dict[str, Capacity]] = {}
-    for row in (await connection.execute(query)).tuples():
+    for row in await connection.execute(query):
         found.setdefault(row[0], {})[row[1]] = Capacity(count=row[2], limit=row[3])
     return found
 
