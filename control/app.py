@@ -7,6 +7,7 @@ LISTEN connection, in one task group: when one of them dies the process ends wit
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
@@ -27,16 +28,21 @@ from control.http.compat.owt import OwtRoutes
 from control.http.conferences import ConferenceRoutes
 from control.http.gate import Gate
 from control.http.health import HealthRoutes
+from control.http.hints import Hints
+from control.http.joining import JoinRoutes
 from control.http.keys import KeyRoutes
 from control.http.openapi import DocumentRoutes
+from control.http.regions import RegionRoutes
 from control.http.registration import ClusterRoutes
 from control.http.routes import application
 from control.http.server import address_of, bind, make_server
 from control.http.signing_keys import SigningKeyRoutes
 from control.http.templates import TemplateRoutes
+from control.idempotency import KeptAnswers
 from control.joining import Joining
 from control.keyring import Keyring
 from control.owt_clusters import OwtClusters
+from control.placing import Placing
 from control.probing import Prober
 from control.registry import credentials, work
 from control.registry.database import connector, ensure_schema, is_current, open_database
@@ -94,7 +100,9 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
     authenticator = Authenticator(store)
     keyring = Keyring(store, vault, own.tokens)
     await keyring.prepare()
+    hints = Hints(own.placement)
     async with (
+        hints,
         OwtConnections(cascade_timeout=own.reconcile.cascade_timeout) as owt,
         OpenViduConnections() as openvidu,
     ):
@@ -102,7 +110,15 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
         reconciler = Reconciler(store, Hands(store, fleet, vault, own.reconcile), bell, own.reconcile)
 
         gate = Gate(authenticator, own.rate)
-        joining = Joining(store, fleet, bell, own.join)
+        placing = Placing(
+            store,
+            own.placement,
+            own.regions,
+            required_modules=frozenset(own.join.required_modules),
+            rng=random.SystemRandom(),
+        )
+        joining = Joining(store, fleet, bell, placing, own.join)
+        kept = KeptAnswers(store, vault, ttl=own.placement.answer_ttl, patience=2 * own.join.timeout)
         owt_clusters = OwtClusters(store, vault, bell, own.owt, own.probe)
         prober = Prober(store, fleet, bell, own.probe, on_alive=owt_clusters.attach)
         beats = Beats(store, ttl=own.lease.ttl, gather=own.lease.gather)
@@ -135,7 +151,9 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
                 store, Reporting(store, vault, bell, beats, lease=own.lease, probe=own.probe)
             ).entries(),
             *ClusterAdminRoutes(store, bell).entries(),
-            *ConferenceRoutes(store, joining, bell, own.conference).entries(),
+            *ConferenceRoutes(store, bell, own.conference).entries(),
+            *JoinRoutes(store, joining, kept, hints).entries(),
+            *RegionRoutes(placing, own.regions).entries(),
             *TemplateRoutes(store).entries(),
             *KeyRoutes(store).entries(),
             *SigningKeyRoutes(keyring).entries(),
@@ -149,6 +167,8 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
             new_keys=new_keys,
             background=(
                 reconciler.run,
+                placing.run,
+                kept.run,
                 beats.run,
                 prober.run,
                 upkeep,

@@ -1,8 +1,8 @@
-"""Sends a client to a cluster: region first, then load; the room is there before the client is told.
+"""Sends a client to a cluster: decided, a seat taken, the room there, a token fetched or signed.
 
-A join only marks what it wants (a placement) and waits for the reconciler to have the room made; the token is
-then fetched from the cluster. When a cluster fails, the next best one is tried, and a placement that nobody
-got into is taken back.
+A join only marks what it wants (a placement) and waits for the reconciler to have the room made; then the
+token is made. When a cluster fails, its seat is given back, the next one is tried, and a placement that
+nobody got into is taken back.
 """
 
 from __future__ import annotations
@@ -13,23 +13,27 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from causeway.api import JoinAnswer
+from causeway.api import DecisionView, JoinAnswer, RejectionView, ScoreView
 from control.drivers.base import DriverError, DriverTimeoutError, RoomNotFoundError
-from control.errors import ClusterFailedError, ClusterTimeoutError, NoClusterError, RefusedError
-from control.placement.policy import Candidate, choose
-from control.registry import placements
+from control.errors import ClusterFailedError, ClusterTimeoutError, RefusedError
+from control.placement import unpack
+from control.placing import Visit
+from control.registry import decisions, placements
 from control.security.vault import SealError
 
 if TYPE_CHECKING:
-    from causeway.api import JoinRequest
+    from datetime import datetime
+
     from control.bell import Bell
     from control.drivers.base import RoomToken
     from control.fleet import Fleet
-    from control.registry.placements import Choice
+    from control.placement import Decision
+    from control.placing import Placing, Where
+    from control.registry.roster import Choice
     from control.registry.store import Store
     from control.settings import JoinSettings
 
-__all__ = ["Joining"]
+__all__ = ["Joining", "Visit", "decision_view"]
 
 _log = structlog.get_logger(__name__)
 
@@ -41,81 +45,69 @@ _RETRY_AFTER: Final = 2
 class Joining:
     """The join service."""
 
-    def __init__(self, store: Store, fleet: Fleet, bell: Bell, settings: JoinSettings) -> None:
+    def __init__(
+        self, store: Store, fleet: Fleet, bell: Bell, placing: Placing, settings: JoinSettings
+    ) -> None:
         self._store = store
         self._fleet = fleet
         self._bell = bell
+        self._placing = placing
         self._settings = settings
-        self._modules = frozenset(settings.required_modules)
 
-    async def join(self, conference: str, request: JoinRequest) -> JoinAnswer:
+    async def join(self, visit: Visit) -> JoinAnswer:
         """Return where the client has to go.
 
-        Raises ConferenceUnknownError, ConferenceEndingError, NoClusterError, ClusterFailedError and
-        ClusterTimeoutError.
+        Raises what Placing.place raises, ClusterFailedError and ClusterTimeoutError.
         """
         failure: RefusedError | None = None
-        tried: set[str] = set()
         try:
             async with asyncio.timeout(self._settings.timeout):
-                while len(tried) < self._settings.max_clusters:
-                    choice = self._choose(
-                        await self._store.read(placements.choices, conference), request, tried
-                    )
-                    if choice is None:
-                        break
-                    tried.add(choice.cluster)
+                for _ in range(self._settings.max_clusters):
                     try:
-                        return await self._enter(conference, choice, request)
+                        where = await self._placing.place(visit)
+                    except RefusedError as error:
+                        raise failure or error from None
+                    try:
+                        return await self._enter(visit, where)
                     except (ClusterFailedError, ClusterTimeoutError) as error:
+                        cluster = where.choice.cluster
                         _log.warning(
                             "join.cluster_failed",
-                            conference=conference,
-                            cluster=choice.cluster,
+                            conference=visit.conference,
+                            cluster=cluster,
                             error=error.detail,
                         )
+                        await self._placing.release(where.seat)
+                        visit.tried.add(cluster)
                         failure = error
         except TimeoutError:
             raise ClusterTimeoutError(
                 f"no cluster was ready within {self._settings.timeout:g} s", retry_after=_RETRY_AFTER
             ) from None
-        raise failure or NoClusterError(
-            "no cluster is online that could take the client", retry_after=_RETRY_AFTER
-        )
+        assert failure is not None
+        raise failure
 
-    def _choose(self, choices: list[Choice], request: JoinRequest, tried: set[str]) -> Choice | None:
-        usable = {choice.cluster: choice for choice in choices if choice.cluster not in tried}
-        decision = choose(
-            [
-                Candidate(
-                    cluster=choice.cluster,
-                    region=choice.region,
-                    online=True,
-                    modules=choice.modules,
-                    participants=choice.participants,
-                    streams=choice.streams,
-                    cpu=choice.cpu,
-                )
-                for choice in usable.values()
-            ],
-            region=request.region,
-            already=frozenset(c.cluster for c in usable.values() if c.state in {"wanted", "ready"}),
-            required_modules=self._modules,
-        )
-        return None if decision.cluster is None else usable[decision.cluster]
+    async def explain(self, conference: str, *, limit: int) -> list[DecisionView]:
+        """Return the conference's newest decisions, newest first. Raises ConferenceUnknownError."""
+        stored = await self._store.read(decisions.of_conference, conference, limit=limit)
+        return [decision_view(unpack(body), at) for at, body in stored]
 
-    async def _enter(self, conference: str, choice: Choice, request: JoinRequest) -> JoinAnswer:
+    async def _enter(self, visit: Visit, where: Where) -> JoinAnswer:
         """Have a room on this cluster and a token for it; a room that turns out to be gone is made again."""
-        room = choice.room if choice.state == "ready" else None
+        conference, choice = visit.conference, where.choice
+        ready = None
+        if where.placed is not None and where.placed.room is not None:
+            ready = (where.placed.room, where.placed.epoch)
         for last in (False, True):
-            if room is None:
-                room = await self._room(conference, choice)
+            if ready is None:
+                ready = await self._room(conference, choice)
+            room, epoch = ready
             try:
-                token = await self._token(choice, room, request)
+                token = await self._token(visit, choice, room, epoch)
             except RoomNotFoundError:
                 await self._store.write(placements.room_missing, conference, choice.cluster, room=room)
                 self._bell.ring(conference)
-                room = None
+                ready = None
                 if last:
                     raise ClusterFailedError(
                         f"cluster {choice.cluster} loses the room", retry_after=_RETRY_AFTER
@@ -125,19 +117,21 @@ class Joining:
                 conference=conference,
                 cluster=choice.cluster,
                 region=choice.region,
+                placed=where.decision.placed,
                 ip=token.ip,
                 port=token.port,
                 secure=token.secure,
                 room=room,
                 token=token.text,
+                expires_at=token.expires_at,
+                decision=decision_view(where.decision, None) if visit.everybody else None,
             )
         raise AssertionError("unreachable")
 
-    async def _room(self, conference: str, choice: Choice) -> str:
-        """Want the conference on this cluster and wait until the room is there."""
+    async def _room(self, conference: str, choice: Choice) -> tuple[str, int]:
+        """Wait until the room that was wanted is there; return it, and the placement's epoch."""
         cluster = choice.cluster
         with self._bell.listening(conference) as changed:
-            await self._store.write(placements.ensure, conference, cluster)
             self._bell.ring(conference)
             try:
                 async with asyncio.timeout(self._settings.cluster_timeout):
@@ -145,7 +139,7 @@ class Joining:
                         changed.clear()
                         placed = await self._store.read(placements.placed, conference, cluster)
                         if placed is not None and placed.state == "ready" and placed.room is not None:
-                            return placed.room
+                            return placed.room, placed.epoch
                         if placed is None or placed.state == "lost" or placed.attempts > 0:
                             break
                         with suppress(TimeoutError):
@@ -163,12 +157,16 @@ class Joining:
         await self._store.write(placements.give_up, conference, cluster)
         self._bell.ring(conference)
 
-    async def _token(self, choice: Choice, room: str, request: JoinRequest) -> RoomToken:
-        """Ask the cluster for a token; RoomNotFoundError comes through."""
+    async def _token(self, visit: Visit, choice: Choice, room: str, epoch: int) -> RoomToken:
+        """Ask the cluster for a token, or sign one; RoomNotFoundError comes through."""
         try:
             async with asyncio.timeout(self._settings.cluster_timeout):
                 return await self._fleet.driver(choice.cluster, choice).create_token(
-                    room, user=request.user, role=request.role, region=request.region or choice.region
+                    room,
+                    user=visit.user,
+                    role=visit.role,
+                    region=visit.region or choice.region,
+                    placement=epoch,
                 )
         except RoomNotFoundError:
             raise
@@ -180,3 +178,22 @@ class Joining:
             raise ClusterFailedError(
                 f"cluster {choice.cluster} made no token ({error.code})", retry_after=_RETRY_AFTER
             ) from None
+
+
+def decision_view(decision: Decision, at: datetime | None) -> DecisionView:
+    """Return a decision as it is shown."""
+    return DecisionView(
+        cluster=decision.cluster,
+        placed=decision.placed,
+        policy=decision.policy,
+        home=decision.home,
+        considered=decision.considered,
+        scores=[ScoreView(cluster=s.cluster, total=s.total, points=s.points) for s in decision.scored],
+        rejections=[
+            RejectionView(filter=r.filter, reason=r.reason, count=r.count, clusters=list(r.clusters))
+            for r in decision.rejected
+        ],
+        suspect=decision.suspect,
+        user=decision.user,
+        at=at,
+    )

@@ -1,4 +1,4 @@
-"""Routes for applications: conferences, and joining them."""
+"""Routes for applications: conferences."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from causeway.api import (
     ConferencePatch,
     ConferenceQuery,
     ConferenceView,
-    JoinAnswer,
-    JoinRequest,
 )
 from control.http.edge import Body, if_match, json, no_content, part, query_of
 from control.http.entry import APPLICATIONS, IF_MATCH, Entry
@@ -26,22 +24,19 @@ if TYPE_CHECKING:
 
     from control.bell import Bell
     from control.conference_settings import ConferenceSettings
-    from control.joining import Joining
     from control.registry.store import Store
 
 __all__ = ["ConferenceRoutes"]
 
 _CREATE: Final = Body(ConferenceCreate, empty=ConferenceCreate())
 _PATCH: Final = Body(ConferencePatch)
-_JOIN: Final = Body(JoinRequest)
 
 
 class ConferenceRoutes:
     """Handlers under /v1/conferences."""
 
-    def __init__(self, store: Store, joining: Joining, bell: Bell, settings: ConferenceSettings) -> None:
+    def __init__(self, store: Store, bell: Bell, settings: ConferenceSettings) -> None:
         self._store = store
-        self._joining = joining
         self._bell = bell
         self._max_metadata_bytes = settings.max_metadata_bytes
 
@@ -109,24 +104,6 @@ class ConferenceRoutes:
                 summary="End a conference: 202 while its rooms are being removed, 204 once it is gone.",
                 answers={202: None, 204: None},
             ),
-            Entry(
-                "POST",
-                f"{conference}/join",
-                APPLICATIONS,
-                self.join,
-                scope="join",
-                tag="joining",
-                summary="Say where a user shall connect, and with which token.",
-                body=_JOIN,
-                answers={200: JoinAnswer},
-                problems=(
-                    "conference-unknown",
-                    "conference-ending",
-                    "cluster-failed",
-                    "no-cluster",
-                    "cluster-timeout",
-                ),
-            ),
         ]
 
     async def index(self, request: Request) -> Response:
@@ -167,14 +144,6 @@ class ConferenceRoutes:
             return no_content()
         self._bell.ring(conference)
         return Response(status_code=202)
-
-    async def join(self, request: Request) -> Response:
-        """POST /v1/conferences/{conference}/join."""
-        conference = _conference(request)
-        answer = await self._joining.join(conference, await _JOIN.read(request))
-        response = json(answer)
-        response.headers["Cache-Control"] = "no-store"  # it carries a token
-        return response
 
 
 def _conference(request: Request) -> str:

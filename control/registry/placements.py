@@ -6,25 +6,23 @@ expect to find; a write that finds another state does nothing and says so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import and_, delete, exists, func, select, update
+from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from control.errors import ConferenceEndingError, ConferenceUnknownError
 from control.registry import links, work
-from control.registry.clusters import online
-from control.registry.tables import cluster_capacity, clusters, conferences, participants, placements
+from control.registry.placement_epoch import epoch_of, made_at
+from control.registry.tables import clusters, conferences, participants, placements
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 __all__ = [
-    "Choice",
     "Placed",
-    "choices",
     "created",
     "ensure",
     "failed",
@@ -39,89 +37,13 @@ _NOW: Final = func.clock_timestamp()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """An online cluster, for a join: its facts, how to talk to it, and the conference's placement there."""
-
-    cluster: str
-    region: str
-    driver: str
-    rest_url: str
-    service_id: str
-    sealed_key: bytes = field(repr=False)
-    modules: frozenset[str]
-    participants: int
-    streams: int
-    cpu: float
-    state: str | None
-    """The placement's state, None without one."""
-    room: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
     """How far a placement has come."""
 
     state: str
     room: str | None
     attempts: int
-
-
-async def choices(connection: AsyncConnection, conference: str) -> list[Choice]:
-    """Return every online cluster for a join. Raises ConferenceUnknownError and ConferenceEndingError."""
-    modules = (
-        select(func.array_agg(cluster_capacity.c.module))
-        .where(cluster_capacity.c.cluster == clusters.c.id)
-        .scalar_subquery()
-    )
-    # One statement, because a join is the service's hot path. No row: no conference; a row without a cluster
-    # id: a conference and no cluster.
-    query = (
-        select(
-            conferences.c.state.label("conference_state"),
-            clusters.c.id,
-            clusters.c.region,
-            clusters.c.driver,
-            clusters.c.rest_url,
-            clusters.c.service_id,
-            clusters.c.service_key,
-            clusters.c.load_participants,
-            clusters.c.load_streams,
-            clusters.c.load_cpu,
-            modules.label("modules"),
-            placements.c.state,
-            placements.c.room,
-        )
-        .select_from(conferences)
-        .outerjoin(clusters, online())
-        .outerjoin(
-            placements,
-            and_(placements.c.conference == conferences.c.id, placements.c.cluster == clusters.c.id),
-        )
-        .where(conferences.c.id == conference)
-    )
-    rows = (await connection.execute(query)).all()
-    if not rows:
-        raise ConferenceUnknownError(f"no conference {conference}")
-    if rows[0].conference_state == "ending":
-        raise ConferenceEndingError(f"conference {conference} is being deleted")
-    return [
-        Choice(
-            cluster=row.id,
-            region=row.region,
-            driver=row.driver,
-            rest_url=row.rest_url,
-            service_id=row.service_id,
-            sealed_key=row.service_key,
-            modules=frozenset(row.modules or ()),
-            participants=row.load_participants,
-            streams=row.load_streams,
-            cpu=row.load_cpu,
-            state=row.state,
-            room=row.room,
-        )
-        for row in rows
-        if row.id is not None
-    ]
+    epoch: int
 
 
 async def ensure(
@@ -176,25 +98,31 @@ async def placed(connection: AsyncConnection, conference: str, cluster: str) -> 
     """Return how far the placement has come, None if there is none."""
     row = (
         await connection.execute(
-            select(placements.c.state, placements.c.room, placements.c.attempts).where(
-                placements.c.conference == conference, placements.c.cluster == cluster
-            )
+            select(
+                placements.c.state, placements.c.room, placements.c.attempts, placements.c.created_at
+            ).where(placements.c.conference == conference, placements.c.cluster == cluster)
         )
     ).one_or_none()
-    return None if row is None else Placed(state=row.state, room=row.room, attempts=row.attempts)
+    if row is None:
+        return None
+    return Placed(state=row.state, room=row.room, attempts=row.attempts, epoch=epoch_of(row.created_at))
 
 
 async def created(
-    connection: AsyncConnection, conference: str, cluster: str, *, instance: str, room: str
+    connection: AsyncConnection, conference: str, cluster: str, *, incarnation: str, epoch: int, room: str
 ) -> bool:
-    """Note that the room exists, unless it is no longer wanted or the cluster is another instance by now."""
-    same = exists().where(clusters.c.id == cluster, clusters.c.instance == instance)
+    """Note that the room exists, unless it is no longer wanted or the cluster has started anew since.
+
+    `epoch`: of the placement that the room was made for.
+    """
+    same = exists().where(clusters.c.id == cluster, clusters.c.incarnation == incarnation)
     done = await connection.execute(
         update(placements)
         .where(
             placements.c.conference == conference,
             placements.c.cluster == cluster,
             placements.c.state == "wanted",
+            placements.c.created_at == made_at(epoch),
             same,
         )
         .values(state="ready", room=room, attempts=0, retry_at=None, error=None)

@@ -6,17 +6,20 @@ whoever made it. All functions work inside the caller's transaction, after `clus
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Boolean, delete, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from control.registry import links, work
+from control.registry import links, reservations, work
 from control.registry import placements as _placements
 from control.registry.tables import participants, placements
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+_INSERTED: Final = literal_column("xmax = 0", Boolean)
+"""Of a row just inserted or updated: which of the two it was."""
 
 __all__ = ["participant_joined", "participant_left", "room_closed", "room_opened"]
 
@@ -69,12 +72,14 @@ async def participant_joined(
     row = insert(participants).values(
         conference=conference, cluster=cluster, id=participant, user_name=user, role=role
     )
-    await connection.execute(
+    new = await connection.scalars(
         row.on_conflict_do_update(
             index_elements=[participants.c.conference, participants.c.cluster, participants.c.id],
             set_={"user_name": user, "role": role},
-        )
+        ).returning(_INSERTED)
     )
+    if new.one():
+        await reservations.redeem(connection, conference, cluster, user)
     await work.mark(connection, conference)
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from base64 import b64decode
+from base64 import b64decode, b64encode
 
 from control.settings import JoinSettings, LeaseSettings
 from tests.control.owt_stub import Trouble
@@ -21,6 +21,9 @@ async def test_a_join_makes_the_room_and_returns_the_way_in(database_url: str) -
             "conference": "standup",
             "cluster": "eu-1",
             "region": "eu",
+            "placed": "region",
+            "expires_at": None,
+            "decision": None,
             "ip": "127.0.0.1",
             "port": 8004,
             "secure": False,
@@ -49,14 +52,14 @@ async def test_region_goes_before_load_and_load_decides_the_rest(database_url: s
             await cluster.register()
             await cluster.beat(cpu=cpu)
         for conference, region, expected in (
-            ("a", "eu", "eu-2"),
-            ("b", "us", "us-1"),
-            ("c", None, "us-1"),
-            ("d", "asia", "us-1"),
+            ("a", "eu", {"eu-2"}),
+            ("b", "us", {"us-1"}),
+            ("c", None, {"eu-2", "us-1"}),  # the better of two that are drawn: never the worst
+            ("d", "asia", {"eu-2", "us-1"}),
         ):
             await service.create(conference)
             answer = await service.join(conference, **({"region": region} if region else {}))
-            assert answer.json()["cluster"] == expected, (conference, answer.text)
+            assert answer.json()["cluster"] in expected, (conference, answer.text)
 
 
 async def test_twenty_concurrent_first_joins_make_one_room_per_cluster(database_url: str) -> None:
@@ -79,17 +82,17 @@ async def test_twenty_concurrent_first_joins_make_one_room_per_cluster(database_
 
 
 async def test_two_services_on_one_database_make_one_room(database_url: str) -> None:
+    master_key = b64encode(b"k" * 32).decode()
     async with (
-        running(database_url) as one,
-        running(database_url, master_key="") as two,
+        running(database_url, master_key=master_key) as one,
+        running(database_url, master_key=master_key) as two,
         one.cluster("eu-1", region="eu") as eu,
     ):
         await eu.register()
         await one.create("standup")
         answers = await asyncio.gather(*(s.join("standup") for s in (one, two) for _ in range(5)))
-        # The second one has another master key: it can place, but it cannot open the cluster's service key.
-        assert len(eu.stub.made("create_room")) <= 1
-        assert {a.status_code for a in answers[5:]} == {502}
+        assert len(eu.stub.made("create_room")) == 1
+        assert {a.status_code for a in answers} == {200}
 
 
 async def test_unknown_and_ending_conferences_cannot_be_joined(database_url: str) -> None:

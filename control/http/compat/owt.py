@@ -20,11 +20,12 @@ import msgspec
 from msgspec import Meta, Struct
 from starlette.responses import PlainTextResponse
 
-from causeway.api import BridgeAddress, ClusterId, ConferenceId, JoinRequest, Module, Region
+from causeway.api import BridgeAddress, ClusterId, ConferenceId, Module, Region
 from causeway.api.base import Host, HttpUrl, Port, Role, Secret, User
 from control.errors import InvalidRequestError, NotFoundError, UnauthenticatedError
 from control.http.edge import Body
 from control.http.entry import Entry
+from control.joining import Visit
 from control.owt_clusters import registration
 from control.registry import conferences
 
@@ -278,8 +279,8 @@ class OwtRoutes:
         await self._admit(request, "application", "join")
         told: CreateToken = await _TOKEN.read(request)
         await self._store.write(conferences.create, told.room)
-        wish = JoinRequest(user=told.user, role=told.role, region=_region(told.region))
-        answer = await self._joining.join(told.room, wish)
+        visit = Visit(conference=told.room, user=told.user, role=told.role, region=_region(told.region))
+        answer = await self._joining.join(visit)
         return PlainTextResponse(answer.token, headers={"Cache-Control": "no-store"})
 
     async def _admit(self, request: Request, kind: KeyKind, scope: Scope | None = None) -> str:

@@ -1,0 +1,407 @@
+"""Decides where clients go, many at a time, and takes their seats: what control.placement decides, made real.
+
+Joins that come at once are worked on together: one statement reads their conferences, one takes their seats.
+The clusters are remembered; their load is read anew every so often, and a change of any of them (counted in
+the registry's roster) is noticed with the next read. What could not be had (somebody else was faster) is
+decided again with what was learnt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+
+from control.drivers.base import NotSupportedError
+from control.drivers.kinds import capabilities
+from control.errors import (
+    ConferenceEndingError,
+    ConferenceLockedError,
+    ConferenceUnknownError,
+    NoClusterError,
+    OverloadedError,
+    RefusedError,
+    RoleNotAllowedError,
+)
+from control.placement import (
+    DEFAULT_POLICY,
+    Board,
+    Candidate,
+    Conference,
+    Place,
+    Wish,
+    decide,
+    load_rules,
+    make_policies,
+    pack,
+    sentence,
+)
+from control.registry import decisions, reservations, roster, templates
+from control.registry.reservations import Seat
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from random import Random
+
+    from causeway.api import Template
+    from control.placement import Decision, Policy, Rules
+    from control.placement_settings import PlacementSettings, RegionSettings
+    from control.registry.reservations import Taken
+    from control.registry.roster import Choice, Joined, Placed
+    from control.registry.store import Store
+
+__all__ = ["Placing", "Visit", "Where"]
+
+_log = structlog.get_logger(__name__)
+
+_TEMPLATES_KEPT: Final = 1024
+_RETRY_AFTER: Final = 2
+_ROUNDS: Final = 8
+"""Decisions made anew for one join because a seat was gone; then every cluster is as good as full."""
+_TRIMMED_AT_ONCE: Final = 500
+
+
+@dataclass(slots=True, kw_only=True)
+class Visit:
+    """A client that wants to join, as it comes to be known."""
+
+    conference: str
+    user: str
+    role: str
+    region: str | None = None
+    location: tuple[float, float] | None = None
+    latencies: tuple[tuple[str, float], ...] = ()
+    everybody: bool = False
+    """Look at all clusters, to explain."""
+    tried: set[str] = field(default_factory=set)
+    """Clusters that have failed for this client."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Where a client goes. Its seat is taken; its placement may still have to become ready."""
+
+    choice: Choice
+    decision: Decision
+    seat: Seat
+    placed: Placed | None
+    """The conference on that cluster, if its room is ready."""
+
+
+@dataclass(slots=True)
+class _Job:
+    visit: Visit
+    done: asyncio.Future[tuple[Where, bool]]
+    """Where, and whether the seat is taken already."""
+    rounds: int = 0
+
+
+class Placing:
+    """The placement service; `run` must be running beside it."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: PlacementSettings,
+        regions: Mapping[str, RegionSettings],
+        *,
+        required_modules: frozenset[str],
+        rng: Random,
+        rules: Rules | None = None,
+    ) -> None:
+        """Find the policies' rules. Raises ConfigError for a policy or plug-in that cannot be used."""
+        self._store = store
+        self._settings = settings
+        self._required = required_modules
+        self._rng = rng
+        self._policies = make_policies(settings.policies, load_rules() if rules is None else rules)
+        self._places = {
+            name: Place(
+                groups=frozenset(each.groups),
+                location=None if each.location is None else (each.location.lat, each.location.lon),
+            )
+            for name, each in regions.items()
+        }
+        self._board = Board((), self._places)
+        self._choices: dict[str, Choice] = {}
+        self._version = -1
+        self._read_at = float("-inf")
+        self._templates: OrderedDict[tuple[str, int], Template] = OrderedDict()
+        self._waiting: deque[_Job] = deque()
+        self._arrived = asyncio.Event()
+        self._touched: set[str] = set()
+        """Conferences with new decisions, to be trimmed."""
+
+    # --- for joins ----------------------------------------------------------------------------
+
+    async def place(self, visit: Visit) -> Where:
+        """Decide, and take the seat.
+
+        Raises ConferenceUnknownError, ConferenceEndingError, ConferenceLockedError, ConferenceFullError,
+        RoleNotAllowedError, NoClusterError with the reasons, OverloadedError.
+        """
+        refused: dict[str, str] = {}
+        tried = set(visit.tried)
+        for _ in range(_ROUNDS):
+            where, taken = await self._decided(visit)
+            if taken:
+                visit.tried = tried
+                return where
+            reason = await self._store.write(
+                reservations.enter,
+                where.seat,
+                ttl=self._settings.reservation_ttl,
+                solitary=frozenset(c.cluster for c in self._board.candidates.values() if not c.cascades),
+            )
+            if reason is None:
+                visit.tried = tried
+                self._touched.add(visit.conference)
+                return where
+            # What was remembered is no longer so: another one, with what is true now.
+            refused[where.choice.cluster] = reason
+            visit.tried = {*visit.tried, where.choice.cluster}
+            self._read_at = float("-inf")
+        raise NoClusterError(
+            "; ".join(f"{cluster}: {reason}" for cluster, reason in refused.items()), retry_after=_RETRY_AFTER
+        )
+
+    async def release(self, seat: Seat) -> None:
+        """Give a seat back that came to nothing."""
+        await self._store.write(reservations.release, seat)
+
+    async def clusters(self) -> list[Choice]:
+        """Return the clusters as they are known now."""
+        version, _ = await self._store.read(roster.conferences, [""])
+        await self._fresh(version)
+        return list(self._choices.values())
+
+    # --- in the background --------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Decide what comes in and give back what ran out, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._work())
+            group.create_task(self._sweep())
+
+    async def _work(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting:
+                batch = [
+                    self._waiting.popleft() for _ in range(min(len(self._waiting), self._settings.max_batch))
+                ]
+                batch = [job for job in batch if not job.done.done()]
+                try:
+                    await self._serve(batch)
+                except Exception as error:  # noqa: BLE001 - told to those who wait; the next batch may do better
+                    for job in batch:
+                        _fail(job, error)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.sweep_interval)
+            try:
+                while await self._store.write(reservations.sweep, limit=5000) == 5000:  # noqa: PLR2004 - as asked
+                    pass
+                while self._touched:
+                    some = [self._touched.pop() for _ in range(min(len(self._touched), _TRIMMED_AT_ONCE))]
+                    await self._store.write(decisions.trim, some, keep=self._settings.decisions_kept)
+            except RefusedError as error:
+                _log.warning("placing.sweep_failed", reason=error.detail)
+
+    # --- one batch ----------------------------------------------------------------------------
+
+    async def _decided(self, visit: Visit) -> tuple[Where, bool]:
+        if len(self._waiting) >= self._settings.max_waiting:
+            raise OverloadedError("too many joins are waiting", retry_after=1)
+        job = _Job(visit, asyncio.get_running_loop().create_future())
+        self._waiting.append(job)
+        self._arrived.set()
+        return await job.done
+
+    async def _serve(self, batch: list[_Job]) -> None:
+        names = list({job.visit.conference for job in batch})
+        version, joined = await self._store.read(roster.conferences, names)
+        await self._fresh(version)
+        for each in joined.values():
+            await self._learn_template(each)
+        seats: list[tuple[_Job, Where]] = []
+        for job in batch:
+            try:
+                where = self._choose(job.visit, joined.get(job.visit.conference))
+            except RefusedError as error:
+                _fail(job, error)
+                continue
+            if where.placed is not None and joined[job.visit.conference].participant_limit < 0:
+                seats.append((job, where))
+            elif not job.done.done():
+                job.done.set_result((where, False))
+        if seats:
+            await self._take(seats)
+
+    async def _take(self, seats: list[tuple[_Job, Where]]) -> None:
+        found = await self._store.at_once(
+            reservations.take, [where.seat for _, where in seats], ttl=self._settings.reservation_ttl
+        )
+        for job, where in seats:
+            cluster = where.choice.cluster
+            taken = found.get(cluster)
+            if taken is not None and where.seat.id in taken.ids:
+                self._touched.add(where.seat.conference)
+                if not job.done.done():
+                    job.done.set_result((where, True))
+            elif job.rounds >= _ROUNDS:
+                _fail(job, NoClusterError(f"{cluster} is full or away", retry_after=_RETRY_AFTER))
+            else:
+                job.rounds += 1
+                self._waiting.append(job)
+        for cluster in {where.choice.cluster for _, where in seats}:
+            self._learn(cluster, found.get(cluster))
+
+    def _learn(self, cluster: str, taken: Taken | None) -> None:
+        """Keep what was found while taking seats; it is newer than what was remembered."""
+        candidate = self._board.candidates.get(cluster)
+        if candidate is None:
+            return
+        if taken is None:
+            candidate.liveness = "gone"
+            return
+        candidate.participants = taken.participants
+        candidate.conferences = taken.conferences
+        candidate.max_participants = taken.max_participants
+        candidate.cpu, candidate.streams = taken.cpu, taken.streams
+
+    def _choose(self, visit: Visit, joined: Joined | None) -> Where:
+        """Decide for one client; the chosen cluster counts as one participant fuller from here on."""
+        if joined is None:
+            raise ConferenceUnknownError(f"no conference {visit.conference}")
+        if joined.state == "ending":
+            raise ConferenceEndingError(f"conference {visit.conference} is being deleted")
+        if joined.locked:
+            raise ConferenceLockedError(f"conference {visit.conference} is locked")
+        template = self._templates[joined.template, joined.template_version]
+        roles = [rules.role for rules in template.roles]
+        if visit.role not in roles:
+            there = ", ".join(roles)
+            raise RoleNotAllowedError(f"template {joined.template} has no role {visit.role}: {there}")
+        decision = decide(
+            self._board,
+            self._policy(template.policy),
+            self._wish(visit, template),
+            Conference(id=joined.id, clusters=frozenset(joined.placements)),
+            rng=self._rng,
+            tried=visit.tried,
+            everybody=visit.everybody,
+        )
+        cluster = decision.cluster
+        if cluster is None:
+            raise NoClusterError(sentence(decision), retry_after=_RETRY_AFTER)
+        self._board.candidates[cluster].participants += 1
+        decision = msgspec.structs.replace(decision, user=visit.user)
+        placed = joined.placements.get(cluster)
+        return Where(
+            choice=self._choices[cluster],
+            decision=decision,
+            seat=Seat(
+                conference=joined.id,
+                cluster=cluster,
+                user=visit.user,
+                id=reservations.new_id(),
+                decision=pack(decision),
+            ),
+            placed=placed if placed is not None and placed.state == "ready" else None,
+        )
+
+    def _policy(self, name: str) -> Policy:
+        found = self._policies.get(name)
+        if found is None:
+            _log.warning("placing.policy_unknown", policy=name)
+            return self._policies[DEFAULT_POLICY]
+        return found
+
+    def _wish(self, visit: Visit, template: Template) -> Wish:
+        return Wish(
+            region=visit.region,
+            location=visit.location,
+            latencies=visit.latencies,
+            modules=self._required.union(template.required_modules),
+            selector=tuple(sorted(template.selector.items())),
+            residency=frozenset(template.residency),
+        )
+
+    # --- what is remembered -------------------------------------------------------------------
+
+    async def _fresh(self, version: int) -> None:
+        """Read the clusters again if one of them changed, or their load is old."""
+        now = time.monotonic()
+        if version == self._version and now - self._read_at < self._settings.max_age:
+            return
+        before = self._version
+        self._version, choices = await self._store.read(roster.read)
+        self._read_at = now
+        self._choices = {choice.cluster: choice for choice in choices}
+        if self._version != before:
+            self._board = Board((_candidate(choice) for choice in choices), self._places)
+        else:  # only load and liveness are new; how the clusters stand for each wish is still true
+            for choice in choices:
+                _renew(self._board.candidates[choice.cluster], choice)
+
+    async def _learn_template(self, joined: Joined) -> None:
+        key = (joined.template, joined.template_version)
+        if key in self._templates:
+            self._templates.move_to_end(key)
+            return
+        used = await self._store.read(templates.of_conference, joined.id)
+        self._templates[used.name, used.version] = used.template
+        if len(self._templates) > _TEMPLATES_KEPT:
+            self._templates.popitem(last=False)
+
+
+def _candidate(choice: Choice) -> Candidate:
+    try:
+        can = capabilities(choice.driver)
+    except NotSupportedError:  # a newer release has registered it
+        cascades, room_ids = False, "(?!)"
+    else:
+        cascades, room_ids = can.cascade, can.room_ids
+    return Candidate(
+        cluster=choice.cluster,
+        region=choice.region,
+        driver=choice.driver,
+        cascades=cascades,
+        room_ids=room_ids,
+        modules=choice.modules,
+        labels=choice.labels,
+        location=choice.location,
+        cost=choice.cost,
+        max_participants=choice.max_participants,
+        max_conferences=choice.max_conferences,
+        draining=choice.draining,
+        blocked=choice.blocked,
+        liveness=choice.liveness,
+        participants=choice.participants,
+        conferences=choice.conferences,
+        streams=choice.streams,
+        cpu=choice.cpu,
+        bandwidth=choice.bandwidth,
+    )
+
+
+def _renew(candidate: Candidate, choice: Choice) -> None:
+    candidate.liveness = choice.liveness
+    candidate.participants = choice.participants
+    candidate.conferences = choice.conferences
+    candidate.streams = choice.streams
+    candidate.cpu = choice.cpu
+    candidate.bandwidth = choice.bandwidth
+
+
+def _fail(job: _Job, error: Exception) -> None:
+    if not job.done.done():
+        job.done.set_exception(error)
