@@ -10,25 +10,45 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import msgspec
 import pytest
+from msgspec import structs
 from starlette.applications import Starlette
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from causeway.api import (
+    AuditList,
+    BlockRequest,
     BridgeAddress,
+    Capacity,
     ClusterList,
+    ClusterPatch,
     ClusterRegistration,
     ClusterView,
     ConferenceList,
+    ConferencePatch,
     ConferenceView,
+    DecisionList,
+    DrainRequest,
     JoinAnswer,
+    JoinByIdRequest,
     JoinRequest,
+    KeyCreate,
+    KeyCreated,
+    KeyList,
+    KeyView,
     Lease,
+    Limits,
     Load,
     ParticipantReport,
     Problem,
+    RegionList,
+    RegionView,
     RoomReport,
+    Template,
+    TemplateList,
+    TemplateView,
 )
+from causeway.api.tokens import SigningKeyList, SigningKeyView
 from causeway.client import ControlClient
 from causeway.errors import ApiError, ConfigError, UnavailableError
 
@@ -46,10 +66,20 @@ CLUSTER = ClusterView(
     region="eu",
     driver="owt",
     state="online",
+    state_since=MOMENT,
+    state_reason="registered",
     rest_url="http://192.0.2.1:3000",
+    instance="d-1",
     modules=["portal"],
+    capacity={"portal": Capacity()},
     load=Load(participants=2),
+    limits=Limits(participants=500),
+    labels={"tier": "gold"},
+    cost=0.0,
+    ping_url=None,
+    location=None,
     epoch=7,
+    probed=False,
     last_seen_at=MOMENT,
     lease_expires_at=MOMENT,
     event_bridge=BridgeAddress(host="192.0.2.1", port=7700, fingerprint="ab" * 32),
@@ -75,12 +105,30 @@ JOINED = JoinAnswer(
     conference="c-1",
     cluster="eu-1",
     region="eu",
+    placed="region",
     ip="192.0.2.1",
     port=8080,
     secure=False,
     room="c-1",
     token="t",
 )
+TEMPLATE = TemplateView(
+    name="talk", version=2, created_at=MOMENT, retired_at=None, conferences=3, template=Template()
+)
+KEY_VIEW = KeyView(
+    id="0123456789ab",
+    kind="application",
+    name="shop",
+    scopes=["join"],
+    created_at=MOMENT,
+    created_by=None,
+    last_used_at=None,
+    revoked_at=None,
+)
+CREATED = KeyCreated(**structs.asdict(KEY_VIEW), key="cw_application_0123456789ab_x")
+AUDIT = AuditList(entries=[], next=None)
+REGION = RegionView(name="eu", groups=[], location=None, ping_urls=[], clusters=1)
+SIGNING = SigningKeyView(kid="k", state="active", created_at=MOMENT, active_from=MOMENT)
 REGISTRATION = ClusterRegistration(
     region="eu",
     rest_url="http://192.0.2.1:3000",
@@ -112,7 +160,7 @@ class Control:
         return Response(self.body, status_code=self.status, media_type=self.media_type)
 
     def client(self, **options: Any) -> ControlClient:
-        methods = ["GET", "PUT", "POST", "DELETE"]
+        methods = ["GET", "PUT", "POST", "PATCH", "DELETE"]
         app = Starlette(routes=[Route("/{path:path}", self.handle, methods=methods)])
         return ControlClient(
             "http://control.example/", KEY, transport=httpx2.ASGITransport(app=app), **options
@@ -266,6 +314,104 @@ ROUTES: list[tuple[str, str, Any, Any, int | None, Any, Any]] = [
         JOINED,
         JOINED,
     ),
+    (
+        "POST",
+        "join",
+        lambda c: c.join_by_id(JoinByIdRequest(id="c-1", type="talk")),
+        {"id": "c-1", "type": "talk"},
+        None,
+        JOINED,
+        JOINED,
+    ),
+    (
+        "PATCH",
+        "conferences/c-1",
+        lambda c: c.update_conference("c-1", ConferencePatch(locked=True, empty_ttl=None)),
+        {"locked": True, "empty_ttl": None},
+        None,
+        CONFERENCE,
+        CONFERENCE,
+    ),
+    (
+        "GET",
+        "conferences/c-1/decisions",
+        lambda c: c.list_decisions("c-1"),
+        None,
+        None,
+        DecisionList(decisions=[]),
+        [],
+    ),
+    ("GET", "regions", lambda c: c.list_regions(), None, None, RegionList(regions=[REGION]), [REGION]),
+    (
+        "PATCH",
+        "clusters/eu-1",
+        lambda c: c.update_cluster("eu-1", ClusterPatch(cost=2.0)),
+        {"cost": 2.0},
+        None,
+        CLUSTER,
+        CLUSTER,
+    ),
+    (
+        "POST",
+        "clusters/eu-1/drain",
+        lambda c: c.drain_cluster("eu-1", DrainRequest(reason="disk")),
+        {"reason": "disk"},
+        None,
+        CLUSTER,
+        CLUSTER,
+    ),
+    ("DELETE", "clusters/eu-1/drain", lambda c: c.undrain_cluster("eu-1"), None, None, None, None),
+    (
+        "PUT",
+        "clusters/eu-1/block",
+        lambda c: c.block_cluster("eu-1", BlockRequest()),
+        {},
+        None,
+        CLUSTER,
+        CLUSTER,
+    ),
+    ("DELETE", "clusters/eu-1/block", lambda c: c.unblock_cluster("eu-1"), None, None, None, None),
+    ("GET", "audit", lambda c: c.list_audit(), None, None, AUDIT, AUDIT),
+    (
+        "GET",
+        "templates",
+        lambda c: c.list_templates(),
+        None,
+        None,
+        TemplateList(templates=[TEMPLATE]),
+        [TEMPLATE],
+    ),
+    ("GET", "templates/talk", lambda c: c.get_template("talk"), None, None, TEMPLATE, (TEMPLATE, "")),
+    ("DELETE", "templates/talk", lambda c: c.delete_template("talk"), None, None, None, None),
+    (
+        "POST",
+        "keys",
+        lambda c: c.create_key(KeyCreate(kind="operator", name="me")),
+        {"kind": "operator", "name": "me"},
+        None,
+        CREATED,
+        CREATED,
+    ),
+    ("GET", "keys/0123456789ab", lambda c: c.get_key("0123456789ab"), None, None, KEY_VIEW, KEY_VIEW),
+    ("DELETE", "keys/0123456789ab", lambda c: c.revoke_key("0123456789ab"), None, None, None, None),
+    (
+        "GET",
+        "signing-keys",
+        lambda c: c.list_signing_keys(),
+        None,
+        None,
+        SigningKeyList(keys=[SIGNING]),
+        [SIGNING],
+    ),
+    (
+        "POST",
+        "signing-keys",
+        lambda c: c.rotate_signing_keys(),
+        None,
+        None,
+        SigningKeyList(keys=[SIGNING]),
+        [SIGNING],
+    ),
 ]
 
 
@@ -279,6 +425,43 @@ async def test_every_route(
     assert (control.method, control.path, control.sent) == (method, f"/v1/{path}", body)
     assert control.headers["authorization"] == f"Bearer {KEY}"
     assert control.headers.get("causeway-epoch") == (None if epoch is None else str(epoch))
+
+
+async def test_a_template_is_saved_over_the_version_that_was_read() -> None:
+    control = Control().answers(TEMPLATE)
+    async with control.client() as client:
+        assert await client.put_template("talk", TEMPLATE.template, if_match='"abc"') == TEMPLATE
+    assert (control.method, control.path) == ("PUT", "/v1/templates/talk")
+    assert control.headers["if-match"] == '"abc"'
+
+
+async def test_a_join_can_be_explained_and_repeated() -> None:
+    seen: list[httpx2.Request] = []
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        return httpx2.Response(200, content=msgspec.json.encode(JOINED))
+
+    async with ControlClient("https://x.example", KEY, transport=httpx2.MockTransport(handle)) as client:
+        await client.join("c-1", JoinRequest(user="a"), explain=True, idempotency_key="once")
+    [request] = seen
+    assert (request.url.path, request.url.query) == ("/v1/conferences/c-1/join", b"explain=true")
+    assert request.headers["idempotency-key"] == "once"
+
+
+async def test_lists_are_read_page_by_page() -> None:
+    pages = {None: ("0" * 12, "more"), "more": ("1" * 12, None)}
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        assert request.url.params["kind"] == "application"
+        assert request.url.params["revoked"] == "true"
+        key, following = pages[request.url.params.get("cursor")]
+        page = KeyList(keys=[structs.replace(KEY_VIEW, id=key)], next=following)
+        return httpx2.Response(200, content=msgspec.json.encode(page))
+
+    async with ControlClient("https://x.example", KEY, transport=httpx2.MockTransport(handle)) as client:
+        keys = [key.id async for key in client.each_key(kind="application", revoked=True)]
+    assert keys == ["0" * 12, "1" * 12]
 
 
 async def test_ids_stay_one_segment() -> None:
