@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from causeway.api import BridgeAddress
+from causeway.api import BridgeAddress, RoomOptions
 from control.drivers.base import (
     Bridges,
     BusyError,
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
     from control.drivers.base import ClusterDriver
+
+
+OPTIONS = RoomOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +96,7 @@ def driver_of(
 
 CALLS: dict[str, Callable[[ClusterDriver], Coroutine[Any, Any, Any]]] = {
     "health": lambda d: d.health(),
-    "create_room": lambda d: d.create_room("room-1"),
+    "create_room": lambda d: d.create_room("room-1", OPTIONS),
     "delete_room": lambda d: d.delete_room("room-1"),
     "token": lambda d: d.create_token("room-1", user="u", role="presenter", region="eu"),
     "participants": lambda d: d.list_participants("room-1"),
@@ -113,8 +116,8 @@ async def test_healthy(driver: ClusterDriver) -> None:
 
 
 async def test_creating_twice_is_the_same_room(driver: ClusterDriver, stub: OwtStub | OpenViduStub) -> None:
-    assert await driver.create_room("room-1") == "room-1"
-    assert await driver.create_room("room-1") == "room-1"
+    assert await driver.create_room("room-1", OPTIONS) == "room-1"
+    assert await driver.create_room("room-1", OPTIONS) == "room-1"
     assert list(stub.rooms) == ["room-1"]
 
 
@@ -122,7 +125,7 @@ async def test_creating_at_the_same_time_is_the_same_room(
     driver: ClusterDriver, stub: OwtStub | OpenViduStub
 ) -> None:
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(driver.create_room("room-1")) for _ in range(10)]
+        tasks = [group.create_task(driver.create_room("room-1", OPTIONS)) for _ in range(10)]
     assert {task.result() for task in tasks} == {"room-1"}
     assert list(stub.rooms) == ["room-1"]
 
@@ -131,16 +134,16 @@ async def test_room_whose_answer_was_lost_is_there_at_the_latest_when_asked_agai
     driver: ClusterDriver, stub: OwtStub | OpenViduStub
 ) -> None:
     stub.behave("create_room", Trouble(lose_answer=True))
-    outcome = (await asyncio.gather(driver.create_room("room-1"), return_exceptions=True))[0]
+    outcome = (await asyncio.gather(driver.create_room("room-1", OPTIONS), return_exceptions=True))[0]
     assert outcome == "room-1" or (isinstance(outcome, DriverError) and outcome.retryable)
-    assert await driver.create_room("room-1") == "room-1"
+    assert await driver.create_room("room-1", OPTIONS) == "room-1"
 
 
 async def test_deleting_what_is_not_there_is_done(
     driver: ClusterDriver, stub: OwtStub | OpenViduStub
 ) -> None:
     await driver.delete_room("room-1")
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     await driver.delete_room("room-1")
     assert not stub.rooms
     await driver.delete_room("room-1")
@@ -148,7 +151,7 @@ async def test_deleting_what_is_not_there_is_done(
 
 
 async def test_tokens_are_for_one_client_each(driver: ClusterDriver) -> None:
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(driver.create_token("room-1", user=f"u{n}", role="presenter", region="eu"))
@@ -168,12 +171,12 @@ async def test_room_that_is_not_there(driver: ClusterDriver, call: str) -> None:
 
 
 async def test_nobody_in_the_room(driver: ClusterDriver) -> None:
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     assert await driver.list_participants("room-1") == ()
 
 
 async def test_cascading_is_said_to_be_possible_or_refused(driver: ClusterDriver, stub: ClusterStub) -> None:
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     if driver.capabilities.cascade:
         await driver.get_bridges("room-1", target_cluster="us-1")
         return
@@ -198,7 +201,7 @@ async def test_cascading_is_said_to_be_possible_or_refused(driver: ClusterDriver
 @pytest.mark.parametrize("room", ["room-1", "a_B-9"])
 async def test_ids_that_every_cluster_takes(driver: ClusterDriver, room: str) -> None:
     assert driver.capabilities.accepts(room)
-    assert await driver.create_room(room) == room
+    assert await driver.create_room(room, OPTIONS) == room
 
 
 @pytest.mark.parametrize("room", ["", ".", ".."])
@@ -212,7 +215,7 @@ async def test_ids_that_no_cluster_takes(driver: ClusterDriver, stub: ClusterStu
 async def test_rest_url_with_path_and_slash(kind: Kind) -> None:
     async with kind.stub(path="/behind/a/proxy") as stub, kind.connections() as connections:
         driver = driver_of(connections, stub, rest_url=stub.url + "/")
-        assert await driver.create_room("room-1") == "room-1"
+        assert await driver.create_room("room-1", OPTIONS) == "room-1"
 
 
 def test_key_is_in_no_representation(kind: Kind) -> None:
@@ -308,7 +311,7 @@ async def test_cancelled_call_frees_its_connection(kind: Kind, stub: ClusterStub
             call = group.create_task(driver.list_participants("room-1"))
             await stub.wait_for(lambda: stub.in_flight == 1)
             call.cancel()
-        assert await driver.create_room("room-1") == "room-1"
+        assert await driver.create_room("room-1", OPTIONS) == "room-1"
 
 
 @every_call
@@ -350,4 +353,4 @@ async def test_closed_connections_are_unreachable(kind: Kind, stub: ClusterStub)
     async with kind.connections() as connections:
         driver = driver_of(connections, stub)
     with pytest.raises(UnreachableError, match="closed"):
-        await driver.create_room("room-1")
+        await driver.create_room("room-1", OPTIONS)

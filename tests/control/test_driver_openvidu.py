@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from causeway.api import RoomOptions
 from control.drivers.base import (
     BusyError,
     CredentialsRefusedError,
@@ -24,6 +25,9 @@ from tests.control.openvidu_stub import OpenViduStub, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
+
+
+OPTIONS = RoomOptions()
 
 
 @pytest.fixture
@@ -124,7 +128,7 @@ async def test_degraded_without_a_readable_body(openvidu: OpenViduConnections, p
 
 
 async def test_session_gets_the_conference_id(openvidu: OpenViduConnections, stub: OpenViduStub) -> None:
-    assert await driver_of(openvidu, stub).create_room("room-1") == "room-1"
+    assert await driver_of(openvidu, stub).create_room("room-1", OPTIONS) == "room-1"
     [call] = stub.made("create_room")
     assert call.body == {"customSessionId": "room-1", "mediaMode": "ROUTED", "recordingMode": "MANUAL"}
 
@@ -133,15 +137,15 @@ async def test_session_that_exists_needs_no_second_call(
     openvidu: OpenViduConnections, stub: OpenViduStub
 ) -> None:
     driver = driver_of(openvidu, stub)
-    await driver.create_room("room-1")
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
+    await driver.create_room("room-1", OPTIONS)
     assert [call.kind for call in stub.calls] == ["create_room", "create_room"]
 
 
 async def test_session_with_another_id_is_no_use(openvidu: OpenViduConnections, stub: OpenViduStub) -> None:
     stub.behave("create_room", Trouble(body=b'{"id": "ses_X", "createdAt": 1}'))
     with pytest.raises(MalformedAnswerError, match="another id"):
-        await driver_of(openvidu, stub).create_room("room-1")
+        await driver_of(openvidu, stub).create_room("room-1", OPTIONS)
 
 
 @pytest.mark.parametrize("room", ["a.b", "a~1", "a@b", "a:b", "a/b", "ä", "a b", "a\n", "../sessions"])
@@ -151,7 +155,7 @@ async def test_ids_that_no_session_can_have(
     driver = driver_of(openvidu, stub)
     assert not driver.capabilities.accepts(room)
     calls: list[Callable[[], Coroutine[Any, Any, Any]]] = [
-        lambda: driver.create_room(room),
+        lambda: driver.create_room(room, OPTIONS),
         lambda: driver.create_token(room, user="u", role="presenter", region="eu"),
         lambda: driver.list_participants(room),
         lambda: driver.start_recording(room),
@@ -168,7 +172,7 @@ async def test_no_master_behind_the_balancer_is_worth_another_try(
 ) -> None:
     stub.behave("create_room", Trouble(status=404))
     with pytest.raises(UnreachableError) as caught:
-        await driver_of(openvidu, stub).create_room("room-1")
+        await driver_of(openvidu, stub).create_room("room-1", OPTIONS)
     assert caught.value.retryable
 
 
@@ -176,7 +180,7 @@ async def test_session_that_is_just_closing_is_worth_another_try(
     openvidu: OpenViduConnections, stub: OpenViduStub
 ) -> None:
     driver = driver_of(openvidu, stub)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     stub.closing.add("room-1")
     with pytest.raises(BusyError, match="closed") as caught:
         await driver.delete_room("room-1")
@@ -190,7 +194,7 @@ async def test_closing_is_waited_for_longer_than_other_calls(stub: OpenViduStub)
     stub.behave("create_room", Trouble(hang=True))
     async with OpenViduConnections(call_timeout=0.05, session_timeout=60.0) as openvidu:
         async with asyncio.TaskGroup() as group:
-            call = group.create_task(driver_of(openvidu, stub).create_room("room-1"))
+            call = group.create_task(driver_of(openvidu, stub).create_room("room-1", OPTIONS))
             await stub.wait_for(lambda: stub.in_flight == 1)
             await asyncio.wait([call], timeout=0.3)
             assert not call.done()
@@ -200,8 +204,8 @@ async def test_closing_is_waited_for_longer_than_other_calls(stub: OpenViduStub)
 
 async def test_sessions_are_the_load(openvidu: OpenViduConnections, pro: OpenViduStub) -> None:
     driver = driver_of(openvidu, pro)
-    await driver.create_room("room-1")
-    await driver.create_room("room-2")
+    await driver.create_room("room-1", OPTIONS)
+    await driver.create_room("room-2", OPTIONS)
     await driver.create_token("room-1", user="late", role="viewer", region="eu")
     await join(driver, pro, "alice", streams=2)
     await join(driver, pro, "bob")
@@ -227,7 +231,7 @@ async def test_large_listing_passes_up_to_its_own_limit(stub: OpenViduStub) -> N
 async def test_token_is_the_whole_url(openvidu: OpenViduConnections, stub: OpenViduStub) -> None:
     stub.portal = "media.example"
     driver = driver_of(openvidu, stub)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     token = await driver.create_token("room-1", user="alice", role="presenter", region="eu-west")
     assert (token.ip, token.port, token.secure) == ("media.example", 443, True)
     assert token.text.startswith("wss://media.example?sessionId=room-1&token=tok_")
@@ -238,7 +242,7 @@ async def test_token_is_the_whole_url(openvidu: OpenViduConnections, stub: OpenV
 @pytest.mark.parametrize(("role", "theirs"), list(ROLES.items()))
 async def test_roles(openvidu: OpenViduConnections, stub: OpenViduStub, role: str, theirs: str) -> None:
     driver = driver_of(openvidu, stub)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     await driver.create_token("room-1", user="alice", role=role, region="eu")
     assert stub.made("token")[0].body["role"] == theirs
 
@@ -255,7 +259,7 @@ async def test_role_that_openvidu_has_not_is_not_guessed(
 async def test_roles_of_ones_own(stub: OpenViduStub) -> None:
     async with OpenViduConnections(roles={"teacher": "MODERATOR", "pupil": "PUBLISHER"}) as openvidu:
         driver = driver_of(openvidu, stub)
-        await driver.create_room("room-1")
+        await driver.create_room("room-1", OPTIONS)
         await driver.create_token("room-1", user="ann", role="teacher", region="eu")
         [connection] = stub.connections["room-1"]
         stub.join("room-1", connection)
@@ -268,7 +272,7 @@ async def test_participants_are_those_who_have_arrived(
     openvidu: OpenViduConnections, stub: OpenViduStub
 ) -> None:
     driver = driver_of(openvidu, stub)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     alice = await join(driver, stub, "alice")
     await driver.create_token("room-1", user="bob", role="viewer", region="eu")
     camera = await join(driver, stub, "")
@@ -312,7 +316,7 @@ async def test_media_nodes_of_a_community_server_are_unknown(
 
 async def test_recording_from_start_to_ready(openvidu: OpenViduConnections, stub: OpenViduStub) -> None:
     driver = driver_of(openvidu, stub)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     await join(driver, stub, "alice")
     started = await driver.start_recording("room-1", name="lesson", output_mode="INDIVIDUAL", has_audio=False)
     assert (started.id, started.session_id, started.status, started.running) == (
@@ -335,7 +339,7 @@ async def test_recording_from_start_to_ready(openvidu: OpenViduConnections, stub
 
 async def test_starting_again_is_the_one_that_runs(openvidu: OpenViduConnections, stub: OpenViduStub) -> None:
     driver = driver_of(openvidu, stub)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     await join(driver, stub, "alice")
     await driver.stop_recording((await driver.start_recording("room-1")).id)
     second = await driver.start_recording("room-1")
@@ -354,7 +358,7 @@ async def test_conflict_without_a_running_recording_is_a_refusal(
 
 async def test_stopping_again_is_done(openvidu: OpenViduConnections, pro: OpenViduStub) -> None:
     driver = driver_of(openvidu, pro)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     await join(driver, pro, "alice")
     recording = (await driver.start_recording("room-1")).id
     assert (await driver.stop_recording(recording)).status == "stopped"
@@ -366,7 +370,7 @@ async def test_conflict_in_stopping_what_runs_is_a_refusal(
     openvidu: OpenViduConnections, stub: OpenViduStub
 ) -> None:
     driver = driver_of(openvidu, stub)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     await join(driver, stub, "alice")
     await driver.start_recording("room-1")
     stub.behave("stop_recording", Trouble(status=409))
@@ -380,7 +384,7 @@ async def test_recording_of_an_empty_room_has_to_wait(
     driver = driver_of(openvidu, stub)
     with pytest.raises(RoomNotFoundError):
         await driver.start_recording("room-1")
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     with pytest.raises(BusyError, match="nobody"):
         await driver.start_recording("room-1")
 
@@ -389,7 +393,7 @@ async def test_recording_that_is_still_starting_has_to_wait(
     openvidu: OpenViduConnections, stub: OpenViduStub
 ) -> None:
     driver = driver_of(openvidu, stub)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     await join(driver, stub, "alice")
     await driver.start_recording("room-1")
     stub.set_recording("room-1", "starting")

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from causeway.api import BridgeAddress
+from causeway.api import BridgeAddress, RoomOptions
 from control.drivers.base import (
     Bridges,
     ClusterDriver,
@@ -30,12 +30,14 @@ from control.drivers.base import (
 )
 from control.drivers.mauth import authorization
 from control.drivers.owt import OwtConnections
+from control.drivers.owt_rooms import room_options
 from tests.control.owt_stub import OwtStub, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
+OPTIONS = RoomOptions()
 FINGERPRINT = "ab" * 32
 BRIDGES = Bridges(
     event=BridgeAddress(host="192.0.2.7", port=7000, fingerprint=FINGERPRINT),
@@ -83,7 +85,7 @@ every_call = pytest.mark.parametrize("kind", list(CALLS))
 
 async def test_concurrent_requests_pass_the_timestamp_check(owt: OwtConnections, stub: OwtStub) -> None:
     driver = driver_of(owt, stub)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     async with asyncio.TaskGroup() as group:
         for n in range(200):
             group.create_task(driver.create_token("room-1", user=f"u{n}", role="presenter", region="eu"))
@@ -94,14 +96,14 @@ async def test_concurrent_requests_pass_the_timestamp_check(owt: OwtConnections,
 
 async def test_overtaken_by_another_replica(owt: OwtConnections, stub: OwtStub) -> None:
     stub.saw_timestamp(int(time.time() * 1000) // 1000 * 1000 + 1000)
-    assert await driver_of(owt, stub).create_room("room-1") == "room-1"
+    assert await driver_of(owt, stub).create_room("room-1", OPTIONS) == "room-1"
     assert len(stub.made("create_room")) == 1
 
 
 async def test_wrong_key(owt: OwtConnections, stub: OwtStub) -> None:
     driver = owt.driver(rest_url=stub.url, service_id=stub.service_id, service_key="another secret")
     with pytest.raises(CredentialsRefusedError) as caught:
-        await driver.create_room("room-1")
+        await driver.create_room("room-1", OPTIONS)
     assert not caught.value.retryable
     assert stub.refused == 3
     assert "another secret" not in str(caught.value)
@@ -124,38 +126,38 @@ async def test_the_stub_refuses_replays_and_old_timestamps(stub: OwtStub) -> Non
 
 
 async def test_room_gets_the_conference_id(owt: OwtConnections, stub: OwtStub) -> None:
-    assert await driver_of(owt, stub).create_room("room-1") == "room-1"
+    assert await driver_of(owt, stub).create_room("room-1", OPTIONS) == "room-1"
     [call] = stub.made("create_room")
-    assert call.body == {"name": "room-1", "options": {"_id": "room-1"}}
+    assert call.body == {"name": "room-1", "options": {"_id": "room-1", **room_options(OPTIONS)}}
 
 
 async def test_room_that_exists_is_created(owt: OwtConnections, stub: OwtStub) -> None:
     driver = driver_of(owt, stub)
-    await driver.create_room("room-1")
-    assert await driver.create_room("room-1") == "room-1"
+    await driver.create_room("room-1", OPTIONS)
+    assert await driver.create_room("room-1", OPTIONS) == "room-1"
     assert len(stub.rooms) == 1
 
 
 async def test_room_whose_answer_was_lost_is_created(owt: OwtConnections, stub: OwtStub) -> None:
     stub.behave("create_room", Trouble(lose_answer=True))
-    assert await driver_of(owt, stub).create_room("room-1") == "room-1"
+    assert await driver_of(owt, stub).create_room("room-1", OPTIONS) == "room-1"
 
 
 async def test_room_that_cannot_be_created_says_why(owt: OwtConnections, stub: OwtStub) -> None:
     stub.behave("create_room", always=Trouble(status=400))
     with pytest.raises(RequestRefusedError, match="400"):
-        await driver_of(owt, stub).create_room("room-1")
+        await driver_of(owt, stub).create_room("room-1", OPTIONS)
 
 
 async def test_room_with_another_id_is_no_use(owt: OwtConnections, stub: OwtStub) -> None:
     stub.behave("create_room", Trouble(body=b'{"_id": "5f0c"}'))
     with pytest.raises(MalformedAnswerError, match="another id"):
-        await driver_of(owt, stub).create_room("room-1")
+        await driver_of(owt, stub).create_room("room-1", OPTIONS)
 
 
 async def test_delete_is_done_when_the_room_is_gone(owt: OwtConnections, stub: OwtStub) -> None:
     driver = driver_of(owt, stub)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     await driver.delete_room("room-1")
     assert not stub.rooms
     await driver.delete_room("room-1")
@@ -167,7 +169,7 @@ async def test_room_id_is_one_segment_whatever_it_holds(
     owt: OwtConnections, stub: OwtStub, room: str
 ) -> None:
     driver = driver_of(owt, stub)
-    await driver.create_room(room)
+    await driver.create_room(room, OPTIONS)
     await driver.create_token(room, user="u", role="presenter", region="eu")
     assert stub.made("token")[0].room == room
 
@@ -184,7 +186,7 @@ async def test_room_id_that_would_climb(owt: OwtConnections, stub: OwtStub, room
 
 async def test_token(owt: OwtConnections, stub: OwtStub) -> None:
     driver = driver_of(owt, stub)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     token = await driver.create_token("room-1", user="alice", role="presenter", region="eu-west")
     assert (token.ip, token.port, token.secure) == ("127.0.0.1", 8080, False)
     assert json.loads(b64decode(token.text))["tokenId"] == "token-1"
@@ -207,7 +209,7 @@ async def test_token_for_a_room_that_is_not_there(owt: OwtConnections, stub: Owt
 
 async def test_bridges_is_a_get_with_a_body(owt: OwtConnections, stub: OwtStub) -> None:
     driver = driver_of(owt, stub)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     bridges = await driver.get_bridges("room-1", target_cluster="us-1")
     assert bridges == Bridges(
         event=BridgeAddress(host="192.0.2.1", port=7700), media=BridgeAddress(host="192.0.2.2", port=7701)
@@ -218,7 +220,7 @@ async def test_bridges_is_a_get_with_a_body(owt: OwtConnections, stub: OwtStub) 
 async def test_bridges_with_fingerprints(owt: OwtConnections) -> None:
     async with OwtStub(fingerprints=True) as stub:
         driver = driver_of(owt, stub)
-        await driver.create_room("room-1")
+        await driver.create_room("room-1", OPTIONS)
         bridges = await driver.get_bridges("room-1", target_cluster="us-1")
     assert bridges.event.fingerprint == "e" * 64
     assert bridges.media is not None
@@ -227,7 +229,7 @@ async def test_bridges_with_fingerprints(owt: OwtConnections) -> None:
 
 async def test_bridges_without_media(owt: OwtConnections, stub: OwtStub) -> None:
     driver = driver_of(owt, stub)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     stub.bridges = {"eventbridgeip": "192.0.2.1", "eventbridgeport": 7700}
     assert (await driver.get_bridges("room-1", target_cluster="us-1")).media is None
 
@@ -247,7 +249,7 @@ async def test_bridges_without_media(owt: OwtConnections, stub: OwtStub) -> None
 )
 async def test_bridges_that_are_none(owt: OwtConnections, stub: OwtStub, wrong: dict[str, Any]) -> None:
     driver = driver_of(owt, stub)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     stub.bridges |= wrong
     with pytest.raises(MalformedAnswerError):
         await driver.get_bridges("room-1", target_cluster="us-1")
@@ -255,7 +257,7 @@ async def test_bridges_that_are_none(owt: OwtConnections, stub: OwtStub, wrong: 
 
 async def test_cascading_sends_exactly_the_standard_options(owt: OwtConnections, stub: OwtStub) -> None:
     driver = driver_of(owt, stub)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     await cascade(driver)
     assert stub.made("cascading")[0].body == {
         "options": {
@@ -273,7 +275,7 @@ async def test_cascading_sends_exactly_the_standard_options(owt: OwtConnections,
 
 async def test_cascading_without_media_bridge(owt: OwtConnections, stub: OwtStub) -> None:
     driver = driver_of(owt, stub)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     await cascade(driver, bridges=Bridges(event=BRIDGES.event, media=None))
     assert set(stub.made("cascading")[0].body["options"]).isdisjoint({"mediaIP", "mediaPort"})
 
@@ -281,7 +283,7 @@ async def test_cascading_without_media_bridge(owt: OwtConnections, stub: OwtStub
 async def test_cascading_with_fingerprints(owt: OwtConnections) -> None:
     async with OwtStub(fingerprints=True) as stub:
         driver = driver_of(owt, stub)
-        await driver.create_room("room-1")
+        await driver.create_room("room-1", OPTIONS)
         await cascade(driver, with_fingerprints=True)
         plain = Bridges(event=BridgeAddress(host="192.0.2.7", port=7000), media=None)
         await cascade(driver, with_fingerprints=True, bridges=plain)
@@ -294,7 +296,7 @@ async def test_plain_cluster_refuses_fingerprints_and_the_token_stays_secret(
     owt: OwtConnections, stub: OwtStub
 ) -> None:
     driver = driver_of(owt, stub)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     with pytest.raises(RequestRefusedError) as caught:
         await cascade(driver, with_fingerprints=True)
     assert "the room token" not in str(caught.value)
@@ -309,7 +311,7 @@ async def test_cascading_that_is_not_ok(owt: OwtConnections, stub: OwtStub) -> N
 
 async def test_participants(owt: OwtConnections, stub: OwtStub) -> None:
     driver = driver_of(owt, stub)
-    await driver.create_room("room-1")
+    await driver.create_room("room-1", OPTIONS)
     assert await driver.list_participants("room-1") == ()
     stub.participants["room-1"] = [{"id": "p1", "user": "alice", "role": "presenter", "permission": {}}]
     assert await driver.list_participants("room-1") == (
@@ -408,8 +410,8 @@ async def test_tls_is_verified_unless_told_otherwise(tmp_path: Path, owt: OwtCon
     server.load_cert_chain(pem)
     async with OwtStub(ssl_context=server) as stub:
         with pytest.raises(UnreachableError, match="Certificate"):
-            await driver_of(owt, stub).create_room("room-1")
+            await driver_of(owt, stub).create_room("room-1", OPTIONS)
         assert not stub.calls
         trusting = ssl.create_default_context(cafile=str(pem))
         async with OwtConnections(ssl_context=trusting) as knowing:
-            assert await driver_of(knowing, stub).create_room("room-1") == "room-1"
+            assert await driver_of(knowing, stub).create_room("room-1", OPTIONS) == "room-1"
