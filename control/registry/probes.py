@@ -169,7 +169,7 @@ async def differing(
         .group_by(placements.c.conference, placements.c.room)
     )
     found: list[tuple[str, str]] = []
-    for conference, room, ids in rows.tuples():
+    for conference, room, ids in rows:
         there = {person.id for person in survey.rooms.get(room or "", ())}
         if there != set(ids or ()) and len(found) < limit:
             found.append((conference, room or ""))
