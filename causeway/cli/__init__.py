@@ -39,6 +39,13 @@ COMMANDS: Final[dict[str, LazyCommand]] = {
     "control": LazyCommand("causeway.cli.control:command", "Run the central service."),
     "bridge": LazyCommand("causeway.cli.bridge:command", "Run the event and media bridge of one cluster."),
     "db": LazyCommand("causeway.cli.db:command", "Look after the database: upgrade its schema."),
+    "cluster": LazyCommand("causeway.cli.cluster:command", "List, show, drain and block clusters."),
+    "conference": LazyCommand(
+        "causeway.cli.conference:command", "List, show, create, lock, end and explain conferences."
+    ),
+    "template": LazyCommand("causeway.cli.template:command", "List, show, save and retire templates."),
+    "key": LazyCommand("causeway.cli.key:command", "Make, list and revoke access keys."),
+    "region": LazyCommand("causeway.cli.region:command", "List the regions."),
 }
 """In the order in which somebody new meets them."""
 

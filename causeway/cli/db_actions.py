@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 from msgspec import Struct, field, structs
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-__all__ = ["current", "upgrade"]
+__all__ = ["current", "on_database", "upgrade"]
+
+T = TypeVar("T")
 
 
 class _Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,7 +44,7 @@ def upgrade(config: Path | None, state: str | None) -> None:
         after = await migrate(database.url)
         click.echo(f"{after} (already the newest)" if before == after else f"{before or 'empty'} -> {after}")
 
-    _run(config, state, work)
+    on_database(config, state, work)
 
 
 def current(config: Path | None, state: str | None) -> None:
@@ -53,17 +55,18 @@ def current(config: Path | None, state: str | None) -> None:
         verdict = "the newest" if revision == newest else f"newest is {newest}; run: causeway db upgrade"
         click.echo(f"{revision or 'empty'} ({verdict})")
 
-    _run(config, state, work)
+    on_database(config, state, work)
 
 
-def _run(config: Path | None, state: str | None, work: Callable[[Database], Awaitable[None]]) -> None:
+def on_database(config: Path | None, state: str | None, work: Callable[[Database], Awaitable[T]]) -> T:
+    """Return what `work` makes of the database that settings and `--state` name."""
     settings = load_settings(_Settings, config)
     if state is not None:
         settings = structs.replace(settings, state=structs.replace(settings.state, directory=state))
     configure(settings.log, process="db")
 
-    async def main() -> None:
+    async def main() -> T:
         async with open_database(settings.database, settings.state) as database:
-            await work(database)
+            return await work(database)
 
-    asyncio.run(main())
+    return asyncio.run(main())

@@ -1,0 +1,74 @@
+"""How commands draw what they show: tables, and the facts of one thing. Knows no command.
+
+Texts come from other people (names of users, reasons, labels): what is not printable is shown as its escape,
+so that nobody writes control sequences into an operator's terminal.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["facts", "heading", "table"]
+
+_UNBOUNDED: Final = 10_000
+"""Columns of an output that is no terminal: nothing is cut off, so that it can be searched."""
+_NONE: Final = "–"
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows under headers; nothing but the headers where there are no rows."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for header in headers:
+        drawn.add_column(header, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(_text(cell) for cell in row))
+    _console().print(drawn)
+
+
+def facts(values: Mapping[str, Any]) -> None:
+    """Write names and values, one a line."""
+    drawn = Table(box=None, pad_edge=False, show_header=False)
+    drawn.add_column(style="bold", no_wrap=True)
+    drawn.add_column(overflow="fold")
+    for name, value in values.items():
+        drawn.add_row(name, _text(value))
+    _console().print(drawn)
+
+
+def heading(title: str) -> None:
+    """Write a title, with an empty line before it."""
+    _console().print()
+    _console().print(Text(title, style="bold"))
+
+
+def _text(value: Any) -> Text:
+    return Text(_words(value))
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        words = ", ".join(f"{_words(name)}={_words(each)}" for name, each in value.items())
+    elif isinstance(value, list | tuple):
+        words = ", ".join(_words(each) for each in value)
+    elif isinstance(value, bool):
+        words = "yes" if value else "no"
+    elif isinstance(value, datetime):
+        words = f"{value:%Y-%m-%d %H:%M:%S}"
+    elif isinstance(value, float):
+        words = f"{value:g}"
+    else:
+        words = "" if value is None else str(value)
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in words) or _NONE
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else _UNBOUNDED, highlight=False, emoji=False)
