@@ -150,7 +150,7 @@ class Room:
         """Add a local stream.
 
         Raises RoomError `not-joined`, `forbidden`, `bad-tracks` (none, or two of one kind),
-        `too-many-streams` or `id-taken`.
+        `bad-format` (a codec that the room does not take), `too-many-streams` or `id-taken`.
         """
         held = self._held(participant_id)
         rules = self.rules.role(self._participants[participant_id].role)
@@ -159,6 +159,8 @@ class Room:
             raise RoomError("bad-tracks", "a stream has one or two tracks, at most one of each kind")
         if not all(rules.publish.allows(kind) for kind in kinds):
             raise RoomError("forbidden", f"role {rules.role} may not publish this")
+        if not all(self.rules.accepts(track) for track in tracks):
+            raise RoomError("bad-format", "the room does not take this codec")
         if len(held) >= self.rules.max_streams_per_participant or 0 <= self.rules.input_limit <= len(
             self.local_streams
         ):

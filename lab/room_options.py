@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from lab.room_rules import DEFAULT_ROLES, RoleRules, RoomRules
 
+if TYPE_CHECKING:
+    from bridges.wire.objects import TrackKind
+
 __all__ = ["RoomOptions", "RoomRecord"]
 
 _Limit = Annotated[int, Meta(ge=-1, le=1_000_000)]
 
 
+class MediaIn(Struct, frozen=True, kw_only=True):
+    """Formats that may be published, as `{codec, …}` each."""
+
+    audio: Annotated[list[dict[str, Any]], Meta(max_length=64)] = []
+    video: Annotated[list[dict[str, Any]], Meta(max_length=64)] = []
+
+    def codecs(self) -> dict[TrackKind, frozenset[str]]:
+        """Return their codecs."""
+        return {
+            "audio": frozenset(str(each.get("codec")) for each in self.audio),
+            "video": frozenset(str(each.get("codec")) for each in self.video),
+        }
+
+
 class RoomOptions(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """`options` of `POST rooms` and `PUT rooms/{id}`.
 
-    Limits and roles are acted upon; what concerns mixing, transcoding and recording is kept and shown, as
-    this cluster forwards only.
+    Limits, roles and the codecs that may be published are acted upon; what concerns mixing, transcoding and
+    recording is kept and shown, as this cluster forwards only.
     """
 
     id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~@:-]*$(?!\n)", max_length=128)] | None = field(
@@ -30,7 +47,7 @@ class RoomOptions(Struct, frozen=True, kw_only=True, rename="camel", omit_defaul
     input_limit: _Limit = -1
     roles: Annotated[list[RoleRules], Meta(max_length=64)] | None = None
     views: Any = None
-    media_in: Any = None
+    media_in: MediaIn | None = None
     media_out: Any = None
     transcoding: Any = None
     notifying: Any = None
@@ -63,6 +80,7 @@ class RoomRecord(Struct, frozen=True, kw_only=True):
         return RoomRules(
             participant_limit=self.options.participant_limit,
             input_limit=self.options.input_limit,
+            codecs=self.options.media_in.codecs() if self.options.media_in else {},
             roles=tuple(self.options.roles) if self.options.roles else DEFAULT_ROLES,
             max_streams_per_participant=max_streams_per_participant,
         )

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
+from bridges.wire.objects import TrackKind
 from causeway.errors import CausewayError
 
 if TYPE_CHECKING:
-    from bridges.wire.objects import TrackKind
+    from bridges.wire.objects import Track
 
 __all__ = ["DEFAULT_ROLES", "Kinds", "RoleRules", "RoomError", "RoomRules"]
 
@@ -65,12 +66,19 @@ class RoomRules(Struct, frozen=True, kw_only=True):
     """Local participants at once."""
     input_limit: Annotated[int, Meta(ge=-1)] = -1
     """Local streams at once."""
+    codecs: dict[TrackKind, frozenset[str]] = field(default_factory=dict)
+    """What may be published, by kind of track; a kind that is not here: anything."""
     roles: tuple[RoleRules, ...] = DEFAULT_ROLES
     max_streams_per_participant: Annotated[int, Meta(ge=1)] = 16
     max_subscriptions_per_owner: Annotated[int, Meta(ge=1)] = 1_000
     """Subscriptions of one participant, or of one bridge, at once."""
     max_per_peer: Annotated[int, Meta(ge=1)] = 10_000
     """Participants, and likewise streams, that one other cluster may bring in."""
+
+    def accepts(self, track: Track) -> bool:
+        """Whether a track of this format may be published."""
+        codecs = self.codecs.get(track.type)
+        return codecs is None or (track.format or {}).get("codec") in codecs
 
     def role(self, name: str) -> RoleRules:
         """Return the rules of a role; raises RoomError for one that the room does not have."""
