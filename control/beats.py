@@ -1,7 +1,8 @@
 """Gathers heartbeats and writes them together: a thousand clusters cost twenty statements a second.
 
 Who beats is answered once the lease is renewed, not before. What the common statement did not renew (an old
-epoch, a lease that ran out, a row that somebody was working on) is looked at alone.
+epoch, a lease that ran out, a row that somebody was working on) is looked at in a second one; only beats for
+rows that are being worked on are then written alone.
 """
 
 from __future__ import annotations
@@ -66,23 +67,40 @@ class Beats:
                     await self._write(batch)
                 finally:
                     for _, done in batch.values():
-                        if not done.done():
-                            done.set_result(False)
+                        _answer(done, renewed=False)
         finally:
             self._running = False
             for _, done in self._waiting.values():
-                done.set_result(False)
+                _answer(done, renewed=False)
             self._waiting = {}
 
     async def _write(self, batch: dict[tuple[str, int], tuple[Beat, asyncio.Future[bool]]]) -> None:
+        fates: dict[str, tuple[int, bool]] = {}
         try:
             renewed = await self._store.read(beats.renew, [beat for beat, _ in batch.values()], ttl=self._ttl)
+            missed = [cluster for cluster, epoch in batch if (cluster, epoch) not in renewed]
+            if missed:
+                fates = await self._store.read(beats.fates, missed)
         except DatabaseUnavailableError as error:
             for _, done in batch.values():
-                if not done.done():
-                    done.set_exception(error)
-                    done.exception()  # seen: the one who beat may have gone
+                _refuse(done, error)
             return
-        for key, (_, done) in batch.items():
-            if not done.done():
-                done.set_result(key in renewed)
+        for (cluster, epoch), (_, done) in batch.items():
+            refused = clusters.refusal(cluster, epoch, fates.get(cluster))
+            if (cluster, epoch) in renewed:
+                _answer(done, renewed=True)
+            elif refused is not None:
+                _refuse(done, refused)
+            else:  # somebody is working on its row
+                _answer(done, renewed=False)
+
+
+def _answer(done: asyncio.Future[bool], *, renewed: bool) -> None:
+    if not done.done():
+        done.set_result(renewed)
+
+
+def _refuse(done: asyncio.Future[bool], error: Exception) -> None:
+    if not done.done():
+        done.set_exception(error)
+        done.exception()  # seen: whoever beat may have gone

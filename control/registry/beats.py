@@ -10,7 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import text
+from sqlalchemy import select, text
+
+from control.registry.clusters import online
+from control.registry.tables import clusters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
     from causeway.api import Load
 
-__all__ = ["Beat", "columns", "renew"]
+__all__ = ["Beat", "columns", "fates", "renew"]
 
 
 class Beat(NamedTuple):
@@ -82,6 +85,14 @@ async def renew(connection: AsyncConnection, beats: Sequence[Beat], *, ttl: floa
         },
     )
     return {(row.id, row.epoch) for row in rows.all()}
+
+
+async def fates(connection: AsyncConnection, clusters_: Sequence[str]) -> dict[str, tuple[int, bool]]:
+    """Return {cluster: (epoch, whether its lease holds)} of those that there are. One statement."""
+    rows = await connection.execute(
+        select(clusters.c.id, clusters.c.epoch, online().label("live")).where(clusters.c.id.in_(clusters_))
+    )
+    return {row.id: (row.epoch, row.live) for row in rows.all()}
 
 
 def columns(load: Load) -> dict[str, Any]:

@@ -41,6 +41,7 @@ __all__ = [
     "live_epoch",
     "lose",
     "online",
+    "refusal",
     "register",
     "require_lease",
     "return_rooms",
@@ -254,12 +255,20 @@ async def heartbeat(
 async def require_lease(connection: AsyncConnection, cluster: str, epoch: int) -> None:
     """Make sure that `epoch` is the cluster's and its lease holds, until this transaction ends."""
     row = await _lease(connection, cluster)
-    if row is None or (row.epoch == epoch and not row.live):
-        raise ClusterUnknownError(
+    refused = refusal(cluster, epoch, None if row is None else (row.epoch, row.live))
+    if refused is not None:
+        raise refused
+
+
+def refusal(
+    cluster: str, epoch: int, known: tuple[int, bool] | None
+) -> ClusterUnknownError | StaleEpochError | None:
+    """Return why a report with this epoch is refused, None if it is not; `known`: epoch, lease holds."""
+    if known is None or known == (epoch, False):
+        return ClusterUnknownError(
             f"cluster {cluster} holds no lease; register again and report everything anew"
         )
-    if row.epoch != epoch:
-        raise StaleEpochError(f"epoch {epoch} of cluster {cluster} is over")
+    return StaleEpochError(f"epoch {epoch} of cluster {cluster} is over") if known[0] != epoch else None
 
 
 async def live_epoch(connection: AsyncConnection, cluster: str) -> int | None:
