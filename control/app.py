@@ -46,6 +46,7 @@ from control.placing import Placing
 from control.probing import Prober
 from control.registry import credentials, work
 from control.registry.database import connector, ensure_schema, is_current, open_database
+from control.registry.lane import Lane
 from control.registry.notices import follow
 from control.registry.store import Store
 from control.reporting import Reporting, sweep_leases
@@ -112,6 +113,7 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
         gate = Gate(authenticator, own.rate)
         placing = Placing(
             store,
+            Lane(connector(database.url, settings.database)),
             own.placement,
             own.regions,
             required_modules=frozenset(own.join.required_modules),

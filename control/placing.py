@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from causeway.api import Template
     from control.placement import Decision, Policy, Rules
     from control.placement_settings import PlacementSettings, RegionSettings
+    from control.registry.lane import Lane
     from control.registry.reservations import Taken
     from control.registry.roster import Choice, Joined, Placed
     from control.registry.store import Store
@@ -107,6 +108,7 @@ class Placing:
     def __init__(
         self,
         store: Store,
+        lane: Lane,
         settings: PlacementSettings,
         regions: Mapping[str, RegionSettings],
         *,
@@ -116,6 +118,8 @@ class Placing:
     ) -> None:
         """Find the policies' rules. Raises ConfigError for a policy or plug-in that cannot be used."""
         self._store = store
+        self._lane = lane
+        """Used by the one task that works on batches."""
         self._settings = settings
         self._required = required_modules
         self._rng = rng
@@ -175,18 +179,20 @@ class Placing:
         await self._store.write(reservations.release, seat)
 
     async def clusters(self) -> list[Choice]:
-        """Return the clusters as they are known now."""
-        version, _ = await self._store.read(roster.conferences, [""])
-        await self._fresh(version)
-        return list(self._choices.values())
+        """Return the clusters as they are now."""
+        _, choices = await self._store.read(roster.read)
+        return choices
 
     # --- in the background --------------------------------------------------------------------
 
     async def run(self) -> None:
         """Decide what comes in and give back what ran out, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._work())
-            group.create_task(self._sweep())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._work())
+                group.create_task(self._sweep())
+        finally:
+            self._lane.close()
 
     async def _work(self) -> None:
         while True:
@@ -209,8 +215,9 @@ class Placing:
             try:
                 while await self._store.write(reservations.sweep, limit=5000) == 5000:  # noqa: PLR2004 - as asked
                     pass
-                while self._touched:
-                    some = [self._touched.pop() for _ in range(min(len(self._touched), _TRIMMED_AT_ONCE))]
+                touched, self._touched = sorted(self._touched), set()
+                for start in range(0, len(touched), _TRIMMED_AT_ONCE):
+                    some = touched[start : start + _TRIMMED_AT_ONCE]
                     await self._store.write(decisions.trim, some, keep=self._settings.decisions_kept)
             except RefusedError as error:
                 _log.warning("placing.sweep_failed", reason=error.detail)
@@ -227,7 +234,7 @@ class Placing:
 
     async def _serve(self, batch: list[_Job]) -> None:
         names = list({job.visit.conference for job in batch})
-        version, joined = await self._store.read(roster.conferences, names)
+        version, joined = await roster.conferences(self._lane, names)
         await self._fresh(version)
         for each in joined.values():
             await self._learn_template(each)
@@ -246,8 +253,8 @@ class Placing:
             await self._take(seats)
 
     async def _take(self, seats: list[tuple[_Job, Where]]) -> None:
-        found = await self._store.at_once(
-            reservations.take, [where.seat for _, where in seats], ttl=self._settings.reservation_ttl
+        found = await reservations.take(
+            self._lane, [where.seat for _, where in seats], ttl=self._settings.reservation_ttl
         )
         for job, where in seats:
             cluster = where.choice.cluster

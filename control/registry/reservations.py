@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from control.registry.lane import Lane
+
 __all__ = ["Seat", "Taken", "enter", "new_id", "redeem", "release", "sweep", "take"]
 
 _NOW: Final = func.clock_timestamp()
@@ -70,12 +72,10 @@ def new_id() -> int:
 
 # One statement, its own transaction. The rows of `locked` are read after their locks were waited for, so that
 # what others have just taken counts.
-_TAKE: Final = text(
-    """
+_TAKE: Final = """
     WITH wanted AS (
         SELECT *, row_number() OVER (PARTITION BY cluster ORDER BY n) AS nth
-        FROM unnest(CAST(:conferences AS text[]), CAST(:clusters AS text[]), CAST(:users AS text[]),
-            CAST(:ids AS bigint[]), CAST(:decisions AS bytea[]))
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[])
             WITH ORDINALITY AS w (conference, cluster, user_name, id, decision, n)
     ), locked AS MATERIALIZED (
         SELECT cluster, participants, reserved, conferences FROM seats
@@ -92,42 +92,39 @@ _TAKE: Final = text(
         WHERE r.most IS NULL OR r.taken + w.nth <= r.most
     ), made AS (
         INSERT INTO reservations (conference, cluster, user_name, id, expires_at)
-        SELECT conference, cluster, user_name, id, clock_timestamp() + make_interval(secs => :ttl) FROM fits
+        SELECT conference, cluster, user_name, id, clock_timestamp() + make_interval(secs => $6) FROM fits
     ), told AS (
         INSERT INTO decisions (conference, body) SELECT conference, decision FROM fits ORDER BY n
     )
     SELECT r.*, ARRAY(SELECT f.id FROM fits f WHERE f.cluster = r.cluster) AS ids FROM room r
-    """
-)
+"""
 
 
-async def take(connection: AsyncConnection, wanted: Sequence[Seat], *, ttl: float) -> dict[str, Taken]:
+async def take(lane: Lane, wanted: Sequence[Seat], *, ttl: float) -> dict[str, Taken]:
     """Take as many of the seats as there is room for, in their order, each for `ttl` seconds.
 
     Returns what was found, by cluster; a cluster that is missing holds no lease.
     """
-    rows = await connection.execute(
+    rows = await lane.fetch(
         _TAKE,
-        {
-            "conferences": [seat.conference for seat in wanted],
-            "clusters": [seat.cluster for seat in wanted],
-            "users": [seat.user for seat in wanted],
-            "ids": [seat.id for seat in wanted],
-            "decisions": [seat.decision for seat in wanted],
-            "ttl": ttl,
-        },
+        [seat.conference for seat in wanted],
+        [seat.cluster for seat in wanted],
+        [seat.user for seat in wanted],
+        [seat.id for seat in wanted],
+        [seat.decision for seat in wanted],
+        ttl,
     )
     return {
-        row.cluster: Taken(
-            cluster=row.cluster,
-            ids=frozenset(row.ids),
-            participants=row.taken + len(row.ids),
-            conferences=row.conferences,
-            max_participants=row.most,
-            cpu=row.load_cpu,
-            streams=row.load_streams,
+        row["cluster"]: Taken(
+            cluster=row["cluster"],
+            ids=frozenset(row["ids"]),
+            participants=row["taken"] + len(row["ids"]),
+            conferences=row["conferences"],
+            max_participants=row["most"],
+            cpu=row["load_cpu"],
+            streams=row["load_streams"],
         )
-        for row in rows.all()
+        for row in rows
     }
 
 

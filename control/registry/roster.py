@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 
 from causeway.api import PortalAddress
 from control.lifecycle import Facts as LifeFacts
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from control.placement.facts import Liveness
+    from control.registry.lane import Lane
 
 __all__ = ["Choice", "Joined", "Placed", "conferences", "read"]
 
@@ -108,39 +109,37 @@ async def read(connection: AsyncConnection) -> tuple[int, list[Choice]]:
     return rows[0].version, [_choice(row) for row in rows if row.id is not None]
 
 
-_CONFERENCES: Final = text(
-    """
+_CONFERENCES: Final = """
     SELECT (SELECT version FROM roster) AS version, c.id, c.state, c.locked, c.participant_limit, c.template,
         c.template_version, p.cluster, p.state AS placed, p.room, p.created_at
-    FROM unnest(CAST(:ids AS text[])) AS asked (id)
+    FROM unnest($1::text[]) AS asked (id)
     LEFT JOIN conferences c ON c.id = asked.id
     LEFT JOIN placements p ON p.conference = c.id AND p.state <> 'lost'
-    """
-)
+"""
 
 
-async def conferences(connection: AsyncConnection, ids: Sequence[str]) -> tuple[int, dict[str, Joined]]:
+async def conferences(lane: Lane, ids: Sequence[str]) -> tuple[int, dict[str, Joined]]:
     """Return the roster's version, and those of the conferences that there are."""
     found: dict[str, Joined] = {}
     version = 0
-    for row in (await connection.execute(_CONFERENCES, {"ids": ids})).all():
-        version = row.version
-        if row.id is None:
+    for row in await lane.fetch(_CONFERENCES, ids):
+        version = row["version"]
+        if row["id"] is None:
             continue
-        joined = found.get(row.id)
+        joined = found.get(row["id"])
         if joined is None:
-            joined = found[row.id] = Joined(
-                id=row.id,
-                state=row.state,
-                locked=row.locked,
-                participant_limit=row.participant_limit,
-                template=row.template,
-                template_version=row.template_version,
+            joined = found[row["id"]] = Joined(
+                id=row["id"],
+                state=row["state"],
+                locked=row["locked"],
+                participant_limit=row["participant_limit"],
+                template=row["template"],
+                template_version=row["template_version"],
                 placements={},
             )
-        if row.cluster is not None:
-            joined.placements[row.cluster] = Placed(
-                state=row.placed, room=row.room, epoch=epoch_of(row.created_at)
+        if row["cluster"] is not None:
+            joined.placements[row["cluster"]] = Placed(
+                state=row["placed"], room=row["room"], epoch=epoch_of(row["created_at"])
             )
     return version, found
 

@@ -1,8 +1,7 @@
-"""The engine, and the four ways in which the registry's functions are run on it.
+"""The engine, and the three ways in which the registry's functions are run on it.
 
     await store.write(clusters.heartbeat, "eu-1", epoch=3, …)     one transaction, committed
-    await store.read(roster.conferences, ["standup"])             one statement, no transaction
-    await store.at_once(reservations.take, …)                     one statement that writes
+    await store.read(roster.read)                                 one statement, no transaction
     await store.snapshot(conferences.show, "standup")             several reads of one moment
 
 A write that loses a deadlock or a serialisation race is run again: registry functions have no effect outside
@@ -71,22 +70,6 @@ class Store:
         with _translated():
             async with self._autocommit.connect() as connection:
                 return await function(connection, *args, **kwargs)
-
-    async def at_once(
-        self,
-        function: Callable[Concatenate[AsyncConnection, P], Awaitable[T]],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """Run a function of one statement that writes: a transaction of its own, in one round trip."""
-        with _translated():
-            for _ in range(_TRIES - 1):
-                try:
-                    return await self.read(function, *args, **kwargs)
-                except DBAPIError as error:
-                    if _state(error) not in _RACES:
-                        raise
-            return await self.read(function, *args, **kwargs)
 
     async def snapshot(
         self,

@@ -52,6 +52,7 @@ class Authenticator:
         self._capacity = capacity
         self._clock = clock
         self._known: OrderedDict[str, tuple[float, StoredKey]] = OrderedDict()
+        self._asking: dict[str, asyncio.Lock] = {}
         self._forgotten = 0
         """Counts what was forgotten: an answer of the database that is older than that is not remembered."""
         self._used: set[str] = set()
@@ -103,6 +104,18 @@ class Authenticator:
         known = self._known.get(key)
         if known is not None and known[0] > now:
             return known[1]
+        # Of many requests with the same key one asks; the others wait for what it hears.
+        asking = self._asking.setdefault(key, asyncio.Lock())
+        async with asking:
+            known = self._known.get(key)
+            if known is not None and known[0] > now:
+                return known[1]
+            try:
+                return await self._ask(key, now)
+            finally:
+                self._asking.pop(key, None)
+
+    async def _ask(self, key: str, now: float) -> StoredKey | None:
         forgotten = self._forgotten
         stored = await self._store.read(credentials.find, key)
         self._known.pop(key, None)

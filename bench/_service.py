@@ -1,0 +1,90 @@
+"""The central service in a process of its own, with a route that answers a constant beside the real ones.
+
+Started as `python -m bench._service FOLDER KEYS`; prints one line of JSON when it serves, ends with its
+standard input. The constant goes through the same server, limits and router, and does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import structlog
+import uvloop
+from starlette.responses import Response
+
+from control.app import build
+from control.http.entry import Entry
+from control.http.routes import application
+from control.http.server import address_of, bind, make_server
+from control.registry.database import DatabaseSettings, StateSettings, ensure_schema, open_database
+from control.settings import (
+    BucketSettings,
+    ControlSettings,
+    KeySettings,
+    LeaseSettings,
+    RateSettings,
+    Settings,
+)
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+CONSTANT: Final = "/constant"
+_PLENTY: Final = BucketSettings(rate=1_000_000, burst=1_000_000)
+
+
+class _Nobody:
+    """Takes the gate's place: the constant needs no key."""
+
+    async def admit(self, request: Request, entry: Entry) -> Any:
+        raise AssertionError(request, entry)
+
+
+async def _constant(request: Request) -> Response:
+    await request.body()
+    return Response(b'{"ip":"127.0.0.1","port":8080,"room":"r"}', media_type="application/json")
+
+
+def _with_constant(app: ASGIApp, settings: ControlSettings) -> ASGIApp:
+    constant = application([Entry("POST", CONSTANT, None, _constant)], _Nobody(), settings.http)
+
+    async def both(scope: Scope, receive: Receive, send: Send) -> None:
+        await (constant if scope.get("path") == CONSTANT else app)(scope, receive, send)
+
+    return both
+
+
+async def _serve(folder: Path, keys: dict[str, str]) -> None:
+    own = ControlSettings(
+        keys=KeySettings(**keys),
+        lease=LeaseSettings(ttl=3600),
+        rate=RateSettings(enrolment=_PLENTY, application=_PLENTY, operator=_PLENTY),
+    )
+    settings = Settings(control=own, state=StateSettings(directory=str(folder)))
+    loop = asyncio.get_running_loop()
+    with closing(bind("127.0.0.1", 0)) as listener:
+        async with open_database(DatabaseSettings(), settings.state) as database:
+            await ensure_schema(database)
+            async with build(settings, database) as control, asyncio.TaskGroup() as group:
+                background = group.create_task(control.run())
+                server = make_server(_with_constant(control.app, own), own.http, stop_timeout=1)
+                serving = group.create_task(server.serve(sockets=[listener]))
+                await server.wait_started()
+                ready = {"port": address_of(listener)[1], "database": database.url}
+                sys.stdout.buffer.write(msgspec.json.encode(ready) + b"\n")
+                sys.stdout.flush()
+                await loop.run_in_executor(None, sys.stdin.read)
+                server.should_exit = True
+                await serving
+                background.cancel()
+
+
+if __name__ == "__main__":
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    uvloop.run(_serve(Path(sys.argv[1]), msgspec.json.decode(sys.argv[2])))
