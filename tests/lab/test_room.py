@@ -134,10 +134,9 @@ def test_limits_and_roles_are_kept() -> None:
 def test_only_the_rooms_codecs_may_be_published() -> None:
     room = make_room(codecs={"video": frozenset({"vp9", "h264"})})
     room.join("p", user="ann", role="presenter")
-    with pytest.raises(RoomError) as refused:
+    with refused("bad-format"):
         room.publish("p", "s", [AUDIO, VIDEO])
-    assert refused.value.reason == "bad-format"
-    with pytest.raises(RoomError):
+    with refused("bad-format"):
         room.publish("p", "s", [Track(id="v", type="video")])
     assert room.publish("p", "s", [AUDIO, Track(id="v", type="video", format={"codec": "h264"})])
 
