@@ -16,12 +16,14 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from causeway.api.tokens import JwkSet, SigningKeyList, SigningKeyView
-from control.errors import DatabaseUnavailableError
-from control.registry import signing_keys
-from control.security.signing import KeyRing, SigningKey, new_private_key, public_text
+from control.errors import DatabaseUnavailableError, RateLimitedError
+from control.registry import audit, signing_keys
+from control.security.signing import LONGEST_TOKEN, KeyRing, SigningKey, new_private_key, public_text
 from control.security.vault import SealError
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
     from causeway.api.tokens import JoinClaims
     from control.registry.store import Store
     from control.security.signing import Grant
@@ -35,6 +37,8 @@ _log = structlog.get_logger(__name__)
 PRIVATE_KEY: Final = "signing_keys.private"
 """Where private keys are sealed for, followed by the key's id."""
 _KID_BYTES: Final = 9
+_MOST_KEYS: Final = 32
+"""Published at once; causeway.join_token.read_keys takes twice as many."""
 
 
 class Keyring:
@@ -82,15 +86,31 @@ class Keyring:
             _log.info("signing_key.made", kid=kid)
         await self.refresh()
 
-    async def rotate(self) -> SigningKeyList:
-        """Make and publish a new key, which signs after the lead; forget those that are over."""
+    async def rotate(self, *, actor: str) -> SigningKeyList:
+        """Make and publish a new key, which signs after the lead; forget those that are over.
+
+        Raises RateLimitedError while as many are published as clusters are sure to take.
+        """
+        await self.refresh()
+        now = _now()
+        published = self._ring.published(now)
+        if len(published) >= _MOST_KEYS:
+            raise RateLimitedError(
+                f"{len(published)} keys are published already; the oldest goes when its tokens have run out",
+                retry_after=int(LONGEST_TOKEN.total_seconds()),
+            )
         kid, public, sealed = self._draw()
-        lead = self._settings.lead
-        await self._store.write(signing_keys.add, kid, public=public, sealed=sealed, lead=lead)
+
+        async def write(connection: AsyncConnection) -> None:
+            await signing_keys.remove(connection, self._ring.over(now))
+            await signing_keys.add(connection, kid, public=public, sealed=sealed, lead=self._settings.lead)
+            await audit.note(
+                connection, actor=actor, subject="signing-keys", action="rotated", after={"kid": kid}
+            )
+
+        await self._store.write(write)
         _log.info("signing_key.made", kid=kid)
         await self.refresh()
-        if over := self._ring.over(_now()):
-            await self._store.write(signing_keys.remove, over)
         return self.shown()
 
     async def refresh(self) -> None:

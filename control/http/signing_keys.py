@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from causeway.api.tokens import JWKS_PATH, JwkSet, SigningKeyList
-from control.http.edge import json
+from control.http.edge import actor_of, json
 from control.http.entry import OPERATORS, Entry
 
 if TYPE_CHECKING:
@@ -65,6 +65,6 @@ class SigningKeyRoutes:
         """GET /v1/signing-keys."""
         return json(self._keyring.shown())
 
-    async def rotate(self, _request: Request) -> Response:
+    async def rotate(self, request: Request) -> Response:
         """POST /v1/signing-keys."""
-        return json(await self._keyring.rotate(), status=201)
+        return json(await self._keyring.rotate(actor=actor_of(request)), status=201)

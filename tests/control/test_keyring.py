@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from causeway.api.tokens import JWKS_PATH, JwkSet, SigningKeyList
 from causeway.join_token import kid_of, read_keys, verify
+from control.errors import RateLimitedError
 from control.keyring import Keyring
 from control.registry.store import Store
 from control.registry.tables import signing_keys
@@ -55,7 +56,7 @@ async def test_a_new_key_signs_when_every_replica_has_it(engine: AsyncEngine) ->
     await here.prepare()
     await there.prepare()
     old = kid_of(here.sign(GRANT)[0])
-    shown = await here.rotate()
+    shown = await here.rotate(actor="operator:1")
     new = next(key.kid for key in shown.keys if key.state == "next")
     assert {key.kid: key.state for key in shown.keys} == {old: "active", new: "next"}
     assert kid_of(here.sign(GRANT)[0]) == old
@@ -77,7 +78,7 @@ async def test_what_is_over_is_forgotten_with_the_next_rotation(engine: AsyncEng
     ring = keyring(engine)
     await ring.prepare()
     old = kid_of(ring.sign(GRANT)[0])
-    await ring.rotate()
+    await ring.rotate(actor="operator:1")
     long_ago = func.now() - func.make_interval(0, 0, 0, 0, 5)
     async with engine.begin() as connection:
         await connection.execute(update(signing_keys).values(active_from=long_ago))
@@ -86,9 +87,20 @@ async def test_what_is_over_is_forgotten_with_the_next_rotation(engine: AsyncEng
             .where(signing_keys.c.kid == old)
             .values(active_from=func.now() - func.make_interval(0, 0, 0, 1))
         )
-    await ring.rotate()
+    await ring.rotate(actor="operator:1")
     assert await count(engine) == 2
     assert old not in {key.kid for key in ring.jwks().keys}
+
+
+async def test_no_more_keys_are_made_than_clusters_take(engine: AsyncEngine) -> None:
+    ring = keyring(engine)
+    await ring.prepare()
+    for _ in range(31):
+        await ring.rotate(actor="operator:1")
+    with pytest.raises(RateLimitedError):
+        await ring.rotate(actor="operator:1")
+    assert await count(engine) == 32
+    assert len(read_keys(msgspec.json.encode(ring.jwks()))) == 32
 
 
 async def test_keys_are_sealed_and_open_with_the_master_key_only(engine: AsyncEngine) -> None:
@@ -158,3 +170,8 @@ async def test_operators_rotate(database_url: str) -> None:
         after = msgspec.json.decode(answer.content, type=SigningKeyList)
         assert [key.state for key in after.keys] == ["next", "active"]
         assert len((await service.nobody.get(JWKS_PATH)).json()["keys"]) == 2
+        audit = (await service.operator.get("/v1/audit?subject=signing-keys")).json()["entries"]
+        assert [(entry["action"], entry["after"]) for entry in audit] == [
+            ("rotated", {"kid": after.keys[0].kid})
+        ]
+        assert audit[0]["actor"].startswith("operator:")
