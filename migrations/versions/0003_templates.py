@@ -82,12 +82,14 @@ _STATEMENTS = (
         RETURN NULL;
     END $$
     """,
+    # Triggers run in the order of their names: these come before what counts seats in a cluster, as whoever
+    # reports a participant has locked the conference before that, too.
     """
-    CREATE TRIGGER participants_came AFTER INSERT ON participants
+    CREATE TRIGGER conferences_participants_came AFTER INSERT ON participants
         REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION participants_came()
     """,
     """
-    CREATE TRIGGER participants_left AFTER DELETE ON participants
+    CREATE TRIGGER conferences_participants_left AFTER DELETE ON participants
         REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION participants_left()
     """,
     "CREATE INDEX conferences_created_idx ON conferences (created_at, id)",

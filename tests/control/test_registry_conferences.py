@@ -378,3 +378,20 @@ async def test_it_ends_exactly_when_it_was_empty_for_its_time(
         assert await expired(store) == (["c"] if due else [])
         if due:
             return
+
+
+async def test_joining_and_leaving_do_not_wait_for_each_other_in_a_ring(engine: AsyncEngine) -> None:
+    store = Store(engine)
+    await store.write(conferences.create, "c")
+    await placed(store, "c", "eu-1")
+
+    async def come_and_go(name: str) -> None:
+        for _ in range(15):
+            # Not by the store, which would try again.
+            async with engine.begin() as connection:
+                await reports.participant_joined(connection, "c", "eu-1", name, user="u", role="presenter")
+            async with engine.begin() as connection:
+                await reports.participant_left(connection, "c", "eu-1", name)
+
+    await asyncio.gather(*(come_and_go(f"p{n}") for n in range(5)))
+    assert (await store.snapshot(conferences.show, "c")).empty_since is not None
