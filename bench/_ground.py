@@ -68,8 +68,7 @@ class Ground:
 @asynccontextmanager
 async def ground() -> AsyncIterator[Ground]:
     """Start service and stub; stop both and delete their files."""
-    folder = Path(tempfile.mkdtemp(prefix="causeway-bench-"))
-    folder.chmod(0o711)
+    folder = _folder()
     keys = {kind: new_key(kind) for kind in ("enrolment", "application", "operator")}  # type: ignore[arg-type]  # literals
     try:
         async with (
@@ -87,6 +86,12 @@ async def ground() -> AsyncIterator[Ground]:
             )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="causeway-bench-"))
+    folder.chmod(0o711)  # Postgres may run as another user
+    return folder
 
 
 @asynccontextmanager

@@ -3,8 +3,8 @@
 All in one run, on loopback, with real processes: the service, its own durable Postgres, and a stub that plays
 a cluster's management API. Measured at 1, 8, 32 and 128 connections:
 
-1. the same server answering a constant (its limit), and the same machine's Postgres committing one row a time;
-2. joins into conferences on clusters whose tokens the service signs: decision and seat are committed, durably;
+1. the same server answering a constant (its limit), and the same Postgres committing a row at a time;
+2. joins into conferences on clusters whose tokens the service signs; the seat is committed durably;
 3. joins into conferences on clusters that are asked for each token, beside the bare HTTP client against them.
 """
 
@@ -40,7 +40,9 @@ async def main(*, seconds: float, conferences: int, connections: tuple[int, ...]
             await _prepare(on, driver, conferences)
         for number in connections:
             constant = request_bytes("/constant", {"user": "u"}, on.headers)
-            limit = await drive(on.port, lambda: constant, connections=number, seconds=seconds)
+            limit = await drive(
+                on.port, itertools.repeat(constant).__next__, connections=number, seconds=seconds
+            )
             signed = await _joins(on, "causeway", conferences, number, seconds)
             asked = await _joins(on, "owt", conferences, number, seconds)
             client = await _client_alone(on, number, seconds)
@@ -55,10 +57,11 @@ async def main(*, seconds: float, conferences: int, connections: tuple[int, ...]
             figures[f"signed_{number}_of_constant"] = signed.rate / limit.rate
             figures[f"asked_{number}_of_client"] = asked.rate / client
             print(
-                f"{number:4} connections: constant {limit.rate:7.0f}/s   signed {signed.rate:7.0f}/s "
-                f"({signed.rate / limit.rate:.0%}), p50 {signed.at(0.5) * 1e3:.1f} p99 {signed.at(0.99) * 1e3:.1f} ms"
-                f"   asked {asked.rate:7.0f}/s ({asked.rate / client:.0%} of {client:.0f})"
-                f"   postgres {commits:7.0f}/s",
+                f"{number:4} connections: constant {limit.rate:6.0f}/s"
+                f"   signed {signed.rate:6.0f}/s ({signed.rate / limit.rate:.0%}),"
+                f" p50 {signed.at(0.5) * 1e3:.1f} p99 {signed.at(0.99) * 1e3:.1f} ms"
+                f"   asked {asked.rate:6.0f}/s ({asked.rate / client:.0%} of {client:.0f}/s)"
+                f"   postgres {commits:6.0f}/s",
                 flush=True,
             )
     report("join", figures)
@@ -87,7 +90,7 @@ async def _joins(on: Ground, driver: str, conferences: int, connections: int, se
 
 
 async def _client_alone(on: Ground, connections: int, seconds: float) -> float:
-    """Return how many tokens a second the HTTP client of the service gets from the stub when it does no more."""
+    """Return how many tokens a second the service's HTTP client gets from the stub, doing no more."""
     url = f"http://127.0.0.1:{on.stub_port}/v1/rooms/r/tokens"
     body = msgspec.json.encode(
         {"preference": {"isp": "isp", "region": "owt"}, "user": "u", "role": "presenter"}

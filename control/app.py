@@ -113,7 +113,7 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
         gate = Gate(authenticator, own.rate)
         placing = Placing(
             store,
-            Lane(connector(database.url, settings.database)),
+            [Lane(connector(database.url, settings.database)) for _ in range(own.placement.lanes)],
             own.placement,
             own.regions,
             required_modules=frozenset(own.join.required_modules),
@@ -148,13 +148,13 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
 
         documents = DocumentRoutes()
         entries = [
+            *JoinRoutes(store, joining, kept, hints).entries(),  # first: they are asked for most often
             *HealthRoutes(ready).entries(),
             *ClusterRoutes(
                 store, Reporting(store, vault, bell, beats, lease=own.lease, probe=own.probe)
             ).entries(),
             *ClusterAdminRoutes(store, bell).entries(),
             *ConferenceRoutes(store, bell, own.conference).entries(),
-            *JoinRoutes(store, joining, kept, hints).entries(),
             *RegionRoutes(placing, own.regions).entries(),
             *TemplateRoutes(store).entries(),
             *KeyRoutes(store).entries(),

@@ -39,8 +39,10 @@ class PlacementSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Newest decisions kept with each conference. Default 20."""
     max_age: Annotated[float, Meta(gt=0, le=60)] = 1.0
     """Seconds for which the clusters' load is remembered; changes of clusters count at once. Default 1."""
-    max_batch: Annotated[int, Meta(ge=1, le=4096)] = 256
-    """Joins decided together when many come at once. Default 256."""
+    lanes: Annotated[int, Meta(ge=1, le=16)] = 2
+    """Database connections kept for joins, beside `database.pool_size`. Default 2."""
+    max_batch: Annotated[int, Meta(ge=1, le=4096)] = 64
+    """Joins decided together when many come at once. Default 64."""
     max_waiting: Annotated[int, Meta(ge=1, le=100_000)] = 4096
     """Joins waiting for a decision; further ones are answered 503. Default 4,096."""
     answer_ttl: Annotated[float, Meta(ge=60, le=604_800)] = 86_400.0

@@ -45,7 +45,7 @@ from control.registry import decisions, reservations, roster, templates
 from control.registry.reservations import Seat
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from random import Random
 
     from causeway.api import Template
@@ -108,7 +108,7 @@ class Placing:
     def __init__(
         self,
         store: Store,
-        lane: Lane,
+        lanes: Sequence[Lane],
         settings: PlacementSettings,
         regions: Mapping[str, RegionSettings],
         *,
@@ -118,8 +118,8 @@ class Placing:
     ) -> None:
         """Find the policies' rules. Raises ConfigError for a policy or plug-in that cannot be used."""
         self._store = store
-        self._lane = lane
-        """Used by the one task that works on batches."""
+        self._lanes = lanes
+        """Each is used by one task that works on batches: while one waits for the database, another decides."""
         self._settings = settings
         self._required = required_modules
         self._rng = rng
@@ -189,12 +189,14 @@ class Placing:
         """Decide what comes in and give back what ran out, until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._work())
+                for lane in self._lanes:
+                    group.create_task(self._work(lane))
                 group.create_task(self._sweep())
         finally:
-            self._lane.close()
+            for lane in self._lanes:
+                lane.close()
 
-    async def _work(self) -> None:
+    async def _work(self, lane: Lane) -> None:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
@@ -203,8 +205,10 @@ class Placing:
                     self._waiting.popleft() for _ in range(min(len(self._waiting), self._settings.max_batch))
                 ]
                 batch = [job for job in batch if not job.done.done()]
+                if not batch:
+                    continue
                 try:
-                    await self._serve(batch)
+                    await self._serve(lane, batch)
                 except Exception as error:  # noqa: BLE001 - told to those who wait; the next batch may do better
                     for job in batch:
                         _fail(job, error)
@@ -232,9 +236,9 @@ class Placing:
         self._arrived.set()
         return await job.done
 
-    async def _serve(self, batch: list[_Job]) -> None:
+    async def _serve(self, lane: Lane, batch: list[_Job]) -> None:
         names = list({job.visit.conference for job in batch})
-        version, joined = await roster.conferences(self._lane, names)
+        version, joined = await roster.conferences(lane, names)
         await self._fresh(version)
         for each in joined.values():
             await self._learn_template(each)
@@ -250,11 +254,11 @@ class Placing:
             elif not job.done.done():
                 job.done.set_result((where, False))
         if seats:
-            await self._take(seats)
+            await self._take(lane, seats)
 
-    async def _take(self, seats: list[tuple[_Job, Where]]) -> None:
+    async def _take(self, lane: Lane, seats: list[tuple[_Job, Where]]) -> None:
         found = await reservations.take(
-            self._lane, [where.seat for _, where in seats], ttl=self._settings.reservation_ttl
+            lane, [where.seat for _, where in seats], ttl=self._settings.reservation_ttl
         )
         for job, where in seats:
             cluster = where.choice.cluster
