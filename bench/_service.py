@@ -21,13 +21,12 @@ from control.app import build
 from control.http.entry import Entry
 from control.http.routes import application
 from control.http.server import address_of, bind, make_server
+from control.rate_settings import ApplicationRate, EnrolmentRate, OperatorRate, RateSettings
 from control.registry.database import DatabaseSettings, StateSettings, ensure_schema, open_database
 from control.settings import (
-    BucketSettings,
     ControlSettings,
     KeySettings,
     LeaseSettings,
-    RateSettings,
     Settings,
 )
 
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 CONSTANT: Final = "/constant"
-_PLENTY: Final = BucketSettings(rate=1_000_000, burst=1_000_000)
+_PLENTY: Final[dict[str, int]] = {"rate": 1_000_000, "burst": 1_000_000}
 
 
 class _Nobody:
@@ -64,7 +63,11 @@ async def _serve(folder: Path, keys: dict[str, str]) -> None:
     own = ControlSettings(
         keys=KeySettings(**keys),
         lease=LeaseSettings(ttl=3600),
-        rate=RateSettings(enrolment=_PLENTY, application=_PLENTY, operator=_PLENTY),
+        rate=RateSettings(
+            enrolment=EnrolmentRate(**_PLENTY),
+            application=ApplicationRate(**_PLENTY),
+            operator=OperatorRate(**_PLENTY),
+        ),
     )
     settings = Settings(control=own, state=StateSettings(directory=str(folder)))
     loop = asyncio.get_running_loop()

@@ -57,3 +57,4 @@ class PlacementSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """MaxMind database file (GeoLite2-City or alike) that tells where an address is; needs the extra `geo`.
     Default: none."""
     policies: dict[str, PolicySettings] = field(default_factory=dict)
+    """Placement policies by name, each a table: `[control.placement.policies.<name>]`. Default: none."""

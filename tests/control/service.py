@@ -19,14 +19,13 @@ from sqlalchemy import func, update
 from causeway.api import EPOCH_HEADER
 from causeway.keys import KINDS, KeyKind, new_key
 from control.app import Control, build
+from control.rate_settings import FailureRate, RateSettings
 from control.registry.database import Database, StateSettings, create_engine
 from control.registry.tables import clusters
 from control.settings import (
-    BucketSettings,
     ControlSettings,
     KeySettings,
     LeaseSettings,
-    RateSettings,
     ReconcileSettings,
     Settings,
 )
@@ -150,7 +149,7 @@ async def running(database_url: str, *, background: bool = True, **control: Any)
     control.setdefault("reconcile", QUICK)
     control.setdefault("lease", LeaseSettings(ttl=30.0, sweep_interval=0.05))
     control.setdefault("keys", KeySettings(**keys))
-    control.setdefault("rate", RateSettings(failures=BucketSettings(rate=1000, burst=1000)))
+    control.setdefault("rate", RateSettings(failures=FailureRate(rate=1000, burst=1000)))
     engine = create_engine(database_url)
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(control=ControlSettings(**control), state=StateSettings(directory=folder))

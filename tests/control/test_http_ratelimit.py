@@ -8,7 +8,7 @@ from starlette.requests import Request
 from causeway.keys import new_key
 from control.http.gate import remote_of
 from control.http.ratelimit import Buckets, Limit
-from control.settings import BucketSettings, RateSettings
+from control.rate_settings import ApplicationRate, FailureRate, RateSettings
 from tests.control.service import running
 from tests.control.test_http_edge import problem_of
 
@@ -67,7 +67,7 @@ def test_an_ipv6_network_counts_as_one(client: tuple[str, int] | None, expected:
 
 
 async def test_a_key_that_is_used_too_often_has_to_wait(database_url: str) -> None:
-    rate = RateSettings(application=BucketSettings(rate=0.1, burst=2))
+    rate = RateSettings(application=ApplicationRate(rate=0.1, burst=2))
     async with running(database_url, background=False, rate=rate) as service:
         for _ in range(2):
             assert (await service.application.get("/v1/conferences")).status_code == 200
@@ -79,7 +79,7 @@ async def test_a_key_that_is_used_too_often_has_to_wait(database_url: str) -> No
 
 
 async def test_who_tries_keys_is_stopped_and_good_keys_go_on(database_url: str) -> None:
-    rate = RateSettings(failures=BucketSettings(rate=0.1, burst=3))
+    rate = RateSettings(failures=FailureRate(rate=0.1, burst=3))
     async with running(database_url, background=False, rate=rate) as service:
         assert (await service.application.get("/v1/conferences")).status_code == 200
         for _ in range(3):
