@@ -5,7 +5,7 @@ CausewayError
     ├── ClusterUnknownError, ClusterClaimedError, ConferenceUnknownError
     ├── StaleEpochError, ConferenceEndingError, PreconditionFailedError
     ├── InvalidRequestError, MalformedJsonError, EpochMissingError, BodyTooLargeError, UnsupportedMediaError
-    ├── UnauthenticatedError, ForbiddenError, NotFoundError
+    ├── UnauthenticatedError, ForbiddenError, RateLimitedError, NotFoundError, KeyUnknownError
     ├── ConferenceLockedError, ConferenceFullError, RoleNotAllowedError
     ├── IdempotencyMismatchError, IdempotencyBusyError
     ├── NoClusterError, ClusterFailedError, ClusterTimeoutError

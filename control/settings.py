@@ -10,12 +10,11 @@ from causeway.telemetry import LogSettings
 from control.cluster_settings import LeaseSettings, OwtSettings, ProbeSettings, UpkeepSettings
 from control.conference_settings import ConferenceSettings
 from control.placement_settings import PlacementSettings, RegionSettings
-from control.rate_settings import BucketSettings, RateSettings
+from control.rate_settings import RateSettings
 from control.registry.database import DatabaseSettings, StateSettings
 from control.token_settings import TokenSettings
 
 __all__ = [
-    "BucketSettings",
     "ControlSettings",
     "HttpSettings",
     "JoinSettings",

@@ -269,7 +269,10 @@ class ClusterList(Answer, frozen=True, kw_only=True):
 
 
 class AuditEntry(Answer, frozen=True, kw_only=True):
-    """Who changed what. `actor` is `<kind of key>:<id of key>`, or `control`; `subject` is `cluster:<id>`."""
+    """Who changed what. `actor` is `<kind of key>:<id of key>`, or `control`, or `local`.
+
+    `subject` is `cluster:<id>` or `key:<id>`.
+    """
 
     id: int
     at: datetime

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from causeway.keys import KeyKind, Scope
     from control.http.entry import Entry
-    from control.settings import BucketSettings, RateSettings
+    from control.rate_settings import BucketSettings, RateSettings
 
 __all__ = ["Authenticates", "Caller", "Gate", "remote_of"]
 

@@ -120,8 +120,9 @@ class KeyRoutes:
     async def revoke(self, request: Request) -> Response:
         """DELETE /v1/keys/{key}; the same for one that is revoked already."""
         key = part(request, "key")
-        if await self._store.write(credentials.revoke, key):
-            _log.info("key.revoked", key=key, by=caller_of(request).id)
+        by = caller_of(request).id
+        if await self._store.write(credentials.revoke, key, by=by):
+            _log.info("key.revoked", key=key, by=by)
         return no_content()
 
 

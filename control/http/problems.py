@@ -64,8 +64,8 @@ PROBLEMS: Final[dict[str, Kind]] = {
     "cluster-claimed": Kind(
         409,
         "Another deployment holds this cluster id",
-        "Give each deployment an id of its own. If the holder is gone for good, unregister it or wait until its "
-        "lease has run out.",
+        "Give each deployment an id of its own. If the holder is gone for good, unregister it or wait until "
+        "its lease has run out.",
     ),
     "stale-epoch": Kind(
         409,

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from causeway.api import KeyList, KeyView
 from causeway.keys import SCOPES
 from control.errors import KeyUnknownError
+from control.registry import audit
 from control.registry.paging import Place
 from control.registry.tables import credentials
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from causeway.keys import KeyKind, Scope
 
 __all__ = [
+    "LOCAL",
     "REVOKED",
     "StoredKey",
     "create",
@@ -39,6 +41,9 @@ __all__ = [
 
 REVOKED: Final = "causeway_key"
 """NOTIFY channel; the payload is the id of a key that was revoked."""
+
+LOCAL: Final = "local"
+"""The actor of what is done on the database itself, by `causeway key create --local`."""
 
 _VIEW: Final = [
     credentials.c[name]
@@ -116,7 +121,10 @@ async def create(
         scopes=null() if scopes is None else sorted(set(scopes)),
         created_by=by,
     )
-    return _view((await connection.execute(row.returning(*_VIEW))).one())
+    view = _view((await connection.execute(row.returning(*_VIEW))).one())
+    after = {"kind": kind, "name": name, "scopes": view.scopes}
+    await audit.note(connection, actor=_actor(by), subject=f"key:{key}", action="created", after=after)
+    return view
 
 
 async def show(connection: AsyncConnection, key: str) -> KeyView:
@@ -145,8 +153,11 @@ async def list_some(
     return KeyList(keys=page, next=Place(page[-1].created_at, page[-1].id).cursor() if more else None)
 
 
-async def revoke(connection: AsyncConnection, key: str) -> bool:
-    """Revoke the key everywhere; return whether it was valid until now. Raises KeyUnknownError."""
+async def revoke(connection: AsyncConnection, key: str, *, by: str) -> bool:
+    """Revoke the key everywhere; return whether it was valid until now. Raises KeyUnknownError.
+
+    `by`: id of the operator key that asks for it.
+    """
     revoked = await connection.scalars(
         update(credentials)
         .where(credentials.c.id == key, credentials.c.revoked_at.is_(None))
@@ -156,6 +167,7 @@ async def revoke(connection: AsyncConnection, key: str) -> bool:
     if revoked.one_or_none() is None:
         await show(connection, key)
         return False
+    await audit.note(connection, actor=_actor(by), subject=f"key:{key}", action="revoked")
     await connection.execute(select(func.pg_notify(REVOKED, key)))
     return True
 
@@ -168,6 +180,11 @@ async def used(connection: AsyncConnection, keys: Iterable[str]) -> None:
     await connection.execute(
         update(credentials).where(credentials.c.id == locked.c.id).values(last_used_at=func.now())
     )
+
+
+def _actor(key: str | None) -> str:
+    """Return the actor for the audit; whoever has the database needs no key."""
+    return LOCAL if key is None else f"operator:{key}"
 
 
 def _view(row: Any) -> KeyView:

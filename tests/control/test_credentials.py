@@ -35,6 +35,22 @@ async def test_the_first_start_makes_one_of_each_kind_once(engine: AsyncEngine) 
         assert (await authenticator.authenticate(f"Bearer {text}")).kind == kind
 
 
+async def test_uses_are_noted_together_and_not_one_by_one(engine: AsyncEngine) -> None:
+    store = Store(engine)
+    texts = await prepare_keys(store, KeySettings())
+    authenticator = Authenticator(store)
+    for _ in range(3):
+        await authenticator.authenticate(f"Bearer {texts[0]}")
+    used = select(credentials.c.id).where(credentials.c.last_used_at.is_not(None))
+    async with engine.connect() as connection:
+        assert (await connection.scalars(used)).all() == []
+    await authenticator.note_use_now()
+    key = parse_key(texts[0])
+    assert key is not None
+    async with engine.connect() as connection:
+        assert (await connection.scalars(used)).all() == [key.id]
+
+
 async def test_configured_keys_are_ensured_and_nothing_is_made(engine: AsyncEngine) -> None:
     settings = KeySettings(operator=new_key("operator"))
     for _ in range(2):

@@ -48,6 +48,12 @@ async def test_a_key_is_shown_once_works_and_is_revoked(database_url: str) -> No
         for _ in range(2):
             assert (await service.operator.delete(f"/v1/keys/{key.id}")).status_code == 204
         assert (await service.operator.get(f"/v1/keys/{key.id}")).json()["revoked_at"] is not None
+        audit = (await service.operator.get("/v1/audit", params={"subject": f"key:{key.id}"})).json()
+        assert [(each["actor"], each["action"]) for each in audit["entries"]] == [
+            (f"operator:{operator.id}", "revoked"),
+            (f"operator:{operator.id}", "created"),
+        ]
+        assert key.secret not in str(audit)
         await refused(service, text)
 
 
