@@ -119,7 +119,7 @@ class Placing:
         """Find the policies' rules. Raises ConfigError for a policy or plug-in that cannot be used."""
         self._store = store
         self._lanes = lanes
-        """Each is used by one task that works on batches: while one waits for the database, another decides."""
+        """Each is used by one task that works on batches: one waits for the database, another decides."""
         self._settings = settings
         self._required = required_modules
         self._rng = rng
