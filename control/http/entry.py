@@ -27,7 +27,6 @@ __all__ = [
     "CLUSTERS",
     "EPOCH",
     "EPOCH_OPTIONAL",
-    "EVERY_KEY",
     "IDEMPOTENCY_KEY",
     "IF_MATCH",
     "OPERATORS",
@@ -39,7 +38,6 @@ __all__ = [
 CLUSTERS: Final[frozenset[KeyKind]] = frozenset({"enrolment", "operator"})
 APPLICATIONS: Final[frozenset[KeyKind]] = frozenset({"application", "operator"})
 OPERATORS: Final[frozenset[KeyKind]] = frozenset({"operator"})
-EVERY_KEY: Final[frozenset[KeyKind]] = frozenset({"enrolment", "application", "operator"})
 
 ParticipantId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~@:+=-]+$(?!\n)", max_length=128)]
 """Drawn by the cluster; wider than our own names."""

@@ -360,6 +360,15 @@ ROUTES: list[tuple[str, str, Any, Any, int | None, Any, Any]] = [
         CLUSTER,
         CLUSTER,
     ),
+    (
+        "GET",
+        "clusters/eu-1",
+        lambda c: c.get_cluster_tagged("eu-1"),
+        None,
+        None,
+        CLUSTER,
+        (CLUSTER, ""),
+    ),
     ("DELETE", "clusters/eu-1/drain", lambda c: c.undrain_cluster("eu-1"), None, None, None, None),
     (
         "PUT",
