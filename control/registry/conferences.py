@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import msgspec
 from msgspec import UNSET
 from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -34,6 +33,7 @@ from control.errors import (
 )
 from control.registry import templates, work
 from control.registry.clusters import online
+from control.registry.metadata import check_metadata, check_nesting, merged
 from control.registry.placement_epoch import epoch_of
 from control.registry.tables import clusters, conferences, links, participants, placements, reservations
 
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from control.registry.templates import InUse
 
 __all__ = [
-    "MAX_METADATA_DEPTH",
-    "MAX_METADATA_KEYS",
     "Snapshot",
     "change",
     "changeable",
@@ -59,12 +57,9 @@ __all__ = [
     "forget",
     "head_columns",
     "load",
-    "merged",
     "show",
 ]
 
-MAX_METADATA_KEYS: Final = 64
-MAX_METADATA_DEPTH: Final = 16
 _ANYTHING: Final = ConferenceCreate()
 
 
@@ -92,7 +87,7 @@ async def create(
         return False
     chosen = await templates.current(connection, wish.type or DEFAULT_TEMPLATE)
     settings = _own(wish.participant_limit, wish.empty_ttl, chosen)
-    _check_metadata(wish.metadata or {}, max_metadata_bytes)
+    check_metadata(wish.metadata or {}, max_metadata_bytes)
     made = await connection.execute(
         insert(conferences)
         .values(
@@ -141,9 +136,9 @@ async def change(
     if patch.locked is not UNSET:
         values["locked"] = patch.locked
     if patch.metadata is not UNSET:
-        _check_nesting(patch.metadata, MAX_METADATA_DEPTH)
+        check_nesting(patch.metadata)
         values["metadata"] = {} if patch.metadata is None else merged(head.metadata, patch.metadata)
-        _check_metadata(values["metadata"], max_metadata_bytes)
+        check_metadata(values["metadata"], max_metadata_bytes)
     await connection.execute(update(conferences).where(conferences.c.id == conference).values(**values))
     return await show(connection, conference)
 
@@ -173,19 +168,7 @@ async def expire(connection: AsyncConnection, *, limit: int) -> list[str]:
     One with a client on its way (a reservation) stays. One that is just being joined, or ended by another
     replica, is passed over: it is locked.
     """
-    # now() rather than clock_timestamp(), which an index cannot be searched for.
-    someone = exists().where(participants.c.conference == conferences.c.id)
-    expected = exists().where(
-        reservations.c.conference == conferences.c.id, reservations.c.expires_at > func.now()
-    )
-    due = (
-        select(conferences.c.id)
-        .where(conferences.c.state == "active", conferences.c.expires_at <= func.now(), ~someone, ~expected)
-        .order_by(conferences.c.expires_at)
-        .limit(limit)
-        .with_for_update(key_share=True, skip_locked=True, of=conferences)
-        .cte("due")
-    )
+    due = _due(limit).cte("due")
     ended = await connection.scalars(
         update(conferences)
         .where(conferences.c.id.in_(select(due.c.id)))
@@ -308,6 +291,21 @@ async def load(connection: AsyncConnection, conference: str) -> Snapshot | None:
     return Snapshot(view=view, now=head.now)
 
 
+def _due(limit: int) -> Select[str]:
+    # now() rather than clock_timestamp(), which an index cannot be searched for.
+    someone = exists().where(participants.c.conference == conferences.c.id)
+    expected = exists().where(
+        reservations.c.conference == conferences.c.id, reservations.c.expires_at > func.now()
+    )
+    return (
+        select(conferences.c.id)
+        .where(conferences.c.state == "active", conferences.c.expires_at <= func.now(), ~someone, ~expected)
+        .order_by(conferences.c.expires_at)
+        .limit(limit)
+        .with_for_update(key_share=True, skip_locked=True, of=conferences)
+    )
+
+
 def changeable(head: ConferenceHead) -> object:
     """Return what the conference's ETag is made of: what a PATCH can change, and which conference it is."""
     return (
@@ -319,19 +317,6 @@ def changeable(head: ConferenceHead) -> object:
         head.participant_limit,
         head.empty_ttl,
     )
-
-
-def merged(target: Any, patch: Any) -> Any:
-    """Return the target as a JSON merge patch (RFC 7396) changes it."""
-    if not isinstance(patch, dict):
-        return patch
-    kept = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            kept.pop(key, None)
-        else:
-            kept[key] = merged(kept.get(key), value)
-    return kept
 
 
 def _heads() -> Select[Any]:
@@ -378,23 +363,6 @@ def _own(participant_limit: int | None, empty_ttl: int | None, used: InUse) -> d
         raise InvalidRequestError(f"participant_limit: template {used.name} allows at most {most}")
     ttl = used.template.empty_ttl if empty_ttl is None else empty_ttl
     return {"participant_limit": limit, "empty_ttl": ttl}
-
-
-def _check_metadata(metadata: dict[str, Any], max_bytes: int) -> None:
-    if len(metadata) > MAX_METADATA_KEYS:
-        raise InvalidRequestError(f"metadata: at most {MAX_METADATA_KEYS} keys")
-    _check_nesting(metadata, MAX_METADATA_DEPTH)
-    if len(msgspec.json.encode(metadata)) > max_bytes:
-        raise InvalidRequestError(f"metadata: at most {max_bytes} bytes as JSON")
-
-
-def _check_nesting(value: Any, levels: int) -> None:
-    if not isinstance(value, dict | list):
-        return
-    if levels == 0:
-        raise InvalidRequestError(f"metadata: nested more than {MAX_METADATA_DEPTH} deep")
-    for inner in value.values() if isinstance(value, dict) else value:
-        _check_nesting(inner, levels - 1)
 
 
 def _can_cascade(driver: str) -> bool:

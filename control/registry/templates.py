@@ -199,7 +199,9 @@ async def _unknown(
 ) -> str:
     if version is not None and (await connection.execute(_newest(name))).one_or_none() is not None:
         return f"template {name} has no version {version}"
-    names = [view.name for view in await list_newest(connection)]
+    newest = select(templates.c.name, templates.c.retired_at).ext(distinct_on(templates.c.name))
+    rows = await connection.execute(newest.order_by(templates.c.name, templates.c.version.desc()))
+    names = [row.name for row in rows.all() if row.retired_at is None]
     listed = ", ".join(names[:_NAMES_LISTED]) + (", …" if len(names) > _NAMES_LISTED else "")
     said = f"template {name} is retired" if retired else f"no template {name}"
     return f"{said}; there are: {listed}"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
-from sqlalchemy import delete, func, insert, update
+from sqlalchemy import delete, func, insert, text, update
 
 from causeway.api import NEVER, UNLIMITED, ClusterRegistration, ConferenceCreate, ConferencePatch, Template
 from control.errors import (
@@ -20,6 +20,7 @@ from control.errors import (
     InvalidRequestError,
 )
 from control.registry import clusters, conferences, placements, reports, templates
+from control.registry.metadata import merged
 from control.registry.store import Store
 from control.registry.tables import conferences as table
 from control.registry.tables import dirty_conferences, participants, reservations
@@ -190,8 +191,8 @@ def without_null(value: Any) -> Any:
 @example([1, 2], {"a": "b", "c": None})
 @example({}, {"a": {"bb": {"ccc": None}}})
 def test_merging_is_that_of_rfc_7396(target: Any, patch: Any) -> None:
-    result = conferences.merged(target, patch)
-    assert conferences.merged(result, patch) == result
+    result = merged(target, patch)
+    assert merged(result, patch) == result
     if not isinstance(patch, dict):
         assert result == patch
         return
@@ -203,7 +204,7 @@ def test_merging_is_that_of_rfc_7396(target: Any, patch: Any) -> None:
         if value is None:
             assert key not in result
         else:
-            assert result[key] == conferences.merged(before.get(key), value)
+            assert result[key] == merged(before.get(key), value)
             if not isinstance(before.get(key), dict):
                 assert result[key] == without_null(value)
 
@@ -395,3 +396,18 @@ async def test_joining_and_leaving_do_not_wait_for_each_other_in_a_ring(engine: 
 
     await asyncio.gather(*(come_and_go(f"p{n}") for n in range(5)))
     assert (await store.snapshot(conferences.show, "c")).empty_since is not None
+
+
+async def test_the_sweeper_does_not_read_all_conferences(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO conferences (id, empty_ttl) SELECT 'c' || n, 600 FROM generate_series(1, 5000) n"
+            )
+        )
+        await connection.execute(text("ANALYZE conferences"))
+        query = conferences._due(100).compile(engine.sync_engine, compile_kwargs={"literal_binds": True})
+        plan = "\n".join((await connection.scalars(text(f"EXPLAIN {query}"))).all())
+    assert "conferences_expiry_idx" in plan
+    assert "Index Cond: (expires_at <=" in plan
+    assert "Seq Scan on conferences" not in plan
