@@ -65,6 +65,8 @@ _RETRY_AFTER: Final = 2
 _ROUNDS: Final = 8
 """Decisions made anew for one join because a seat was gone; then every cluster is as good as full."""
 _TRIMMED_AT_ONCE: Final = 500
+_JUST_NOW: Final = 0.05
+"""Seconds for which what was read is good enough to turn somebody away."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -244,8 +246,14 @@ class Placing:
             await self._learn_template(each)
         seats: list[tuple[_Job, Where]] = []
         for job in batch:
+            known = joined.get(job.visit.conference)
             try:
-                where = self._choose(job.visit, joined.get(job.visit.conference))
+                try:
+                    where = self._choose(job.visit, known)
+                except NoClusterError:
+                    if not await self._outdated():
+                        raise
+                    where = self._choose(job.visit, known)
             except RefusedError as error:
                 _fail(job, error)
                 continue
@@ -362,6 +370,14 @@ class Placing:
         else:  # only load and liveness are new; how the clusters stand for each wish is still true
             for choice in choices:
                 _renew(self._board.candidates[choice.cluster], choice)
+
+    async def _outdated(self) -> bool:
+        """Before somebody is turned away: read the clusters again, unless that was just done."""
+        if time.monotonic() - self._read_at < _JUST_NOW:
+            return False
+        self._read_at = float("-inf")
+        await self._fresh(self._version)
+        return True
 
     async def _learn_template(self, joined: Joined) -> None:
         key = (joined.template, joined.template_version)
