@@ -50,6 +50,7 @@ def place(portal: PortalStub, *, token: str = TOKEN, region: str = "eu-west") ->
         conference="c-1",
         cluster=f"cluster-{region}",
         region=region,
+        placed="region",
         ip="127.0.0.1",
         port=portal.port,
         secure=False,
