@@ -42,8 +42,15 @@ class Pretending(Hands):
         return await self._behave(view, action)
 
     async def room_is_there(self, view: View, cluster: str) -> bool:
+        placed = await self._store.read(placements.placed, view.conference, cluster)
+        assert placed is not None
         return await self._store.write(
-            placements.created, view.conference, cluster, instance="i1", room=view.conference
+            placements.created,
+            view.conference,
+            cluster,
+            incarnation="i1",
+            epoch=placed.epoch,
+            room=view.conference,
         )
 
 
@@ -63,7 +70,12 @@ async def reconciling(
 
 async def placed(store: Store, *conferences_: str, cluster: str = "eu-1") -> None:
     request = ClusterRegistration(
-        region="eu", rest_url="http://127.0.0.1:9", service_id="s", service_key="k", instance="i1"
+        region="eu",
+        rest_url="http://127.0.0.1:9",
+        service_id="s",
+        service_key="k",
+        instance="d1",
+        incarnation="i1",
     )
     await store.write(clusters.register, cluster, request, sealed_key=b"k", ttl=60)
     for name in conferences_:
