@@ -69,7 +69,7 @@ class Ground:
 async def ground() -> AsyncIterator[Ground]:
     """Start service and stub; stop both and delete their files."""
     folder = _folder()
-    keys = {kind: new_key(kind) for kind in ("enrolment", "application", "operator")}  # type: ignore[arg-type]  # literals
+    keys = {kind: new_key(kind) for kind in ("enrolment", "application", "operator")}
     try:
         async with (
             _child("bench._service", str(folder), msgspec.json.encode(keys).decode()) as said,

@@ -10,7 +10,7 @@ import asyncio
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
@@ -19,10 +19,13 @@ from starlette.responses import Response
 
 from control.app import build
 from control.http.entry import Entry
+from control.http.gate import Gate
 from control.http.routes import application
 from control.http.server import address_of, bind, make_server
 from control.rate_settings import ApplicationRate, EnrolmentRate, OperatorRate, RateSettings
 from control.registry.database import DatabaseSettings, StateSettings, ensure_schema, open_database
+from control.registry.store import Store
+from control.security.credentials import Authenticator
 from control.settings import (
     ControlSettings,
     KeySettings,
@@ -38,20 +41,13 @@ CONSTANT: Final = "/constant"
 _PLENTY: Final[dict[str, int]] = {"rate": 1_000_000, "burst": 1_000_000}
 
 
-class _Nobody:
-    """Takes the gate's place: the constant needs no key."""
-
-    async def admit(self, request: Request, entry: Entry) -> Any:
-        raise AssertionError(request, entry)
-
-
 async def _constant(request: Request) -> Response:
     await request.body()
     return Response(b'{"ip":"127.0.0.1","port":8080,"room":"r"}', media_type="application/json")
 
 
-def _with_constant(app: ASGIApp, settings: ControlSettings) -> ASGIApp:
-    constant = application([Entry("POST", CONSTANT, None, _constant)], _Nobody(), settings.http)
+def _with_constant(app: ASGIApp, gate: Gate, settings: ControlSettings) -> ASGIApp:
+    constant = application([Entry("POST", CONSTANT, None, _constant)], gate, settings.http)
 
     async def both(scope: Scope, receive: Receive, send: Send) -> None:
         await (constant if scope.get("path") == CONSTANT else app)(scope, receive, send)
@@ -76,7 +72,8 @@ async def _serve(folder: Path, keys: dict[str, str]) -> None:
             await ensure_schema(database)
             async with build(settings, database) as control, asyncio.TaskGroup() as group:
                 background = group.create_task(control.run())
-                server = make_server(_with_constant(control.app, own), own.http, stop_timeout=1)
+                gate = Gate(Authenticator(Store(database.engine)), own.rate)
+                server = make_server(_with_constant(control.app, gate, own), own.http, stop_timeout=1)
                 serving = group.create_task(server.serve(sockets=[listener]))
                 await server.wait_started()
                 ready = {"port": address_of(listener)[1], "database": database.url}
