@@ -10,12 +10,15 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from rich.console import RenderableType
 
 __all__ = ["facts", "heading", "table"]
 
@@ -31,7 +34,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         drawn.add_column(header, overflow="fold")
     for row in rows:
         drawn.add_row(*(_text(cell) for cell in row))
-    _console().print(drawn)
+    _print(drawn)
 
 
 def facts(values: Mapping[str, Any]) -> None:
@@ -41,13 +44,12 @@ def facts(values: Mapping[str, Any]) -> None:
     drawn.add_column(overflow="fold")
     for name, value in values.items():
         drawn.add_row(name, _text(value))
-    _console().print(drawn)
+    _print(drawn)
 
 
 def heading(title: str) -> None:
     """Write a title, with an empty line before it."""
-    _console().print()
-    _console().print(Text(title, style="bold"))
+    _print(Text(f"\n{title}", style="bold"))
 
 
 def _text(value: Any) -> Text:
@@ -70,5 +72,10 @@ def _words(value: Any) -> str:
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in words) or _NONE
 
 
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else _UNBOUNDED, highlight=False, emoji=False)
+def _print(drawn: RenderableType) -> None:
+    width = None if sys.stdout.isatty() else _UNBOUNDED
+    console = Console(width=width, highlight=False, emoji=False)
+    with console.capture() as captured:
+        console.print(drawn)
+    # Cells are filled up with spaces to the widest one of their column, also in the last column.
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
