@@ -118,9 +118,9 @@ _SEATS = (
 # counted when the transaction commits, so that registrations do not wait for each other. What every heartbeat
 # changes does not count.
 _REMEMBERED = (
-    "region, driver, rest_url, service_id, service_key, incarnation, portal, epoch, state, limit_participants, "
-    "limit_conferences, limit_bandwidth_in, limit_bandwidth_out, labels, cost, ping_url, latitude, "
-    "longitude, drain_since, blocked_at"
+    "region, driver, rest_url, service_id, service_key, incarnation, portal, epoch, state, "
+    "limit_participants, limit_conferences, limit_bandwidth_in, limit_bandwidth_out, labels, cost, "
+    "ping_url, latitude, longitude, drain_since, blocked_at"
 )
 _ROSTER = (
     """
