@@ -96,10 +96,9 @@ def test_too_many_departures_make_a_fresh_start_necessary() -> None:
     drain(queue)
     for one in people[:3]:
         queue.remove(one)
-    assert queue.overflowed
-    assert len(queue) == 2
+    assert (queue.overflowed, len(queue)) == (True, 2)
     queue.start_afresh()
-    assert not queue.overflowed
+    assert (queue.overflowed, len(queue)) == (False, 3)
     assert drain(queue) == [("room", True), ("participant", True), ("participant", True)]
 
 
