@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bridges.media.codes import CloseCode
+from bridges.codes import CloseCode
 from bridges.media.settings import MediaSettings
 from bridges.quic import Certificate, Connection, QuicSettings, dial, listen
 from bridges.wire.errors import FramingError, MessageError, SequenceError, WireError
