@@ -182,7 +182,7 @@ class RpcSocket:
             try:
                 text = await self._websocket.receive_text()
             except (WebSocketDisconnect, RuntimeError, KeyError):
-                # RuntimeError: a send has just found out. KeyError: a binary message, which means nothing here.
+                # RuntimeError: a send has just found out. KeyError: a binary message, which means nothing.
                 return
             try:
                 message = rpc.decode(text.encode())
