@@ -25,6 +25,7 @@ from control.http.registration import ClusterRoutes
 from control.http.routes import application, table
 from control.http.server import address_of, bind, make_server
 from control.joining import Joining
+from control.registry import clusters
 from control.registry.database import connector, ensure_schema, is_current, open_database
 from control.registry.notices import follow
 from control.registry.store import Store
@@ -129,6 +130,7 @@ async def serve(
 async def _prepared(settings: Settings, database: Database) -> AsyncIterator[Control]:
     await ensure_schema(database)
     async with build(settings, database) as control:
+        await Store(database.engine).write(clusters.grace, ttl=settings.control.lease.ttl)
         yield control
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "ClusterAccess",
     "access",
     "add_capacity",
+    "grace",
     "heartbeat",
     "list_all",
     "online",
@@ -196,6 +197,19 @@ async def sweep(connection: AsyncConnection) -> str | None:
         await connection.execute(update(clusters).where(clusters.c.id == cluster).values(state="lost"))
         await _lose(connection, cluster)
     return cluster
+
+
+async def grace(connection: AsyncConnection, *, ttl: float) -> None:
+    """Let every lease that nobody has written off hold for `ttl` seconds from now, at least.
+
+    For the start of the service: leases that ran out while nobody could renew them say nothing.
+    """
+    until = _NOW + timedelta(seconds=ttl)
+    await connection.execute(
+        update(clusters)
+        .where(clusters.c.state == "online", clusters.c.lease_expires_at < until)
+        .values(lease_expires_at=until)
+    )
 
 
 async def add_capacity(connection: AsyncConnection, cluster: str, module: str) -> None:
