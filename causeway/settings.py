@@ -11,6 +11,7 @@ go on likewise: `CAUSEWAY_CONTROL__LEASE__TTL=15`. A list is written as JSON: `C
 
 from __future__ import annotations
 
+import re
 import tomllib
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -48,8 +49,16 @@ def load(spec: type[T], *, file: Path | None, environment: Mapping[str, str]) ->
         # Not strict, because the environment only has text: "10" is a number where a number is wanted.
         return msgspec.convert(merged, spec, strict=False)
     except msgspec.ValidationError as error:
-        origin = f"{file}: " if file is not None else ""
-        raise ConfigError(f"{origin}{error}") from None
+        raise ConfigError(f"{_origin(str(error), file, environment)}{error}") from None
+
+
+def _origin(message: str, file: Path | None, environment: Mapping[str, str]) -> str:
+    """Return who said what `message` complains about: the variable, where there is one, or else the file."""
+    place = re.search(r"at `\$\.([\w.]+)", message)
+    variable = ENVIRONMENT_PREFIX + place[1].replace(".", "__").upper() if place else ""
+    if variable in environment:
+        return f"{variable}: "
+    return f"{file}: " if file is not None else ""
 
 
 def _read(file: Path) -> dict[str, Any]:

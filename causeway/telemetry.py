@@ -51,7 +51,7 @@ def configure(settings: LogSettings, *, process: str) -> None:
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # a cached logger would outlive a change of the configuration
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -64,7 +64,16 @@ def configure(settings: LogSettings, *, process: str) -> None:
     root.handlers = [handler]
     root.setLevel(settings.level.upper())
     # Libraries that log every request or packet: their word counts only when something is wrong.
-    for noisy in ("aiohttp.access", "httpx2", "httpcore2", "quic", "uvicorn.access", "websockets", "libav"):
+    for noisy in (
+        "aiohttp.access",
+        "alembic",
+        "httpx2",
+        "httpcore2",
+        "quic",
+        "uvicorn.access",
+        "websockets",
+        "libav",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(process=process)
 

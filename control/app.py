@@ -44,7 +44,7 @@ from control.keyring import Keyring
 from control.owt_clusters import OwtClusters
 from control.placing import Placing
 from control.probing import Prober
-from control.registry import credentials, work
+from control.registry import clusters, credentials, work
 from control.registry.database import connector, ensure_schema, is_current, open_database
 from control.registry.lane import Lane
 from control.registry.notices import follow
@@ -210,6 +210,7 @@ async def serve(
 async def _prepared(settings: Settings, database: Database) -> AsyncIterator[Control]:
     await ensure_schema(database)
     async with build(settings, database) as control:
+        await Store(database.engine).write(clusters.grace, ttl=settings.control.lease.ttl)
         yield control
 
 

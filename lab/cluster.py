@@ -218,6 +218,8 @@ async def running_cluster(settings: LabSettings) -> AsyncIterator[Cluster]:
             _log.info("cluster.stopping", cluster=settings.cluster)
             for task in background:
                 task.cancel()
+            # Only then: what still reports needs the lease that the registrar gives back.
+            await asyncio.wait(background)
             if cluster.registrar is not None:
                 await cluster.registrar.stop()
             server.should_exit = True

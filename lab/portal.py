@@ -176,8 +176,9 @@ class _Client:
         while True:
             try:
                 text = await self._websocket.receive_text()
-            except (WebSocketDisconnect, KeyError):
-                return  # gone, or a binary message, which means nothing here
+            except (WebSocketDisconnect, RuntimeError, KeyError):
+                # RuntimeError: a send has just found out. KeyError: a binary message, which means nothing.
+                return
             if len(text) > self._portal.settings.max_message_bytes:
                 self.end(TOO_BIG, "the message is too large")
                 return

@@ -181,8 +181,9 @@ class RpcSocket:
         while True:
             try:
                 text = await self._websocket.receive_text()
-            except (WebSocketDisconnect, KeyError):
-                return  # gone, or a binary message: neither is RPC any more
+            except (WebSocketDisconnect, RuntimeError, KeyError):
+                # RuntimeError: a send has just found out. KeyError: a binary message, which means nothing.
+                return
             try:
                 message = rpc.decode(text.encode())
             except WireError as error:

@@ -1,4 +1,4 @@
-"""A task group for those who end their own tasks."""
+"""A task group whose body's own errors come out as they are."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ __all__ = ["Tasks"]
 
 
 class Tasks(asyncio.TaskGroup):
-    """As asyncio.TaskGroup, but an error of the body comes out as it is, not wrapped in a group.
+    """As asyncio.TaskGroup, but an error of the body ends the tasks and is then raised unwrapped.
 
-    The owner has its tasks end before leaving: they are waited for, not cancelled, when the body failed.
+    The errors of tasks come as a group, as ever.
     """
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for the tasks. Raises the group of what they raised."""
-        if kind is not None and not issubclass(kind, asyncio.CancelledError):
-            kind = error = trace = None
-        await super().__aexit__(kind, error, trace)
+        """Wait for the tasks; cancel them before, when the body failed."""
+        if kind is None or issubclass(kind, asyncio.CancelledError):
+            await super().__aexit__(kind, error, trace)
+            return
+        try:
+            # To the group this looks like a cancelled body: it ends the tasks, and wraps nothing.
+            await super().__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)
+        except asyncio.CancelledError:
+            return  # and so the body's error goes on

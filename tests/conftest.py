@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import shutil
 import tempfile
 import uuid
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 import pytest_asyncio
+import structlog
 
 from control.registry.database import create_engine, migrate
 from control.registry.embedded import EmbeddedPostgres
@@ -73,6 +75,21 @@ class PostgresForTests:
             self.run(migrate(self.server.url_of(_TEMPLATE)))
             self._has_template = True
         return _TEMPLATE
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Undo what a command under test did to logging, which is the whole process's."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    # Not by assignment: pytest's own handlers come and go between setup and teardown.
+    for handler in set(root.handlers) - set(handlers):
+        if type(handler) is logging.StreamHandler:
+            root.removeHandler(handler)
+    root.setLevel(level)
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
 
 
 @pytest.fixture(scope="session")

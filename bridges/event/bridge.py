@@ -8,18 +8,18 @@ stream per conference. Composition and decisions; the parts are in this package'
 from __future__ import annotations
 
 import asyncio
-import hmac
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
 
-from bridges.event.codes import CloseCode
+from bridges.codes import CloseCode
 from bridges.event.delivery import Delivery
 from bridges.event.figures import Figures
 from bridges.event.links import Dialler, Link
 from bridges.event.session import EventSession, Role
 from bridges.event.streams import PeerConnection
+from bridges.node.admission import admitting_node
 from bridges.node.cascading import parse_cascading
 from bridges.node.port import NodeUnreachableError, RpcError
 from bridges.quic import listen
@@ -176,8 +176,7 @@ class EventBridge:
 
     async def _check(self, stream: EventStream, room: str, token: str) -> None:
         try:
-            node = await self._node.find_conference_node(room)
-            expected = await self._node.call(node, "getRoomToken", [])
+            node = await admitting_node(self._node, room, token)
         except RpcError:
             self._refuse(stream, room, "there is no such room")
         except NodeUnreachableError as error:
@@ -186,10 +185,10 @@ class EventBridge:
         else:
             if stream.ended:
                 return
-            if _same(token, expected):
-                stream.accept(room, node)
-            else:
+            if node is None:
                 self._refuse(stream, room, "wrong token")
+            else:
+                stream.accept(room, node)
         finally:
             self._checks -= 1
 
@@ -308,12 +307,3 @@ class EventBridge:
             work.close()
             raise RpcError("the bridge is not running")
         return self._tasks.create_task(work)
-
-
-def _same(token: str, expected: Any) -> bool:
-    """Compare in constant time; what is no text, or no token at all, fits nothing."""
-    return (
-        isinstance(expected, str)
-        and bool(expected)
-        and hmac.compare_digest(token.encode(), expected.encode())
-    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from bridges.event.codes import CloseCode
+from bridges.codes import CloseCode
 from bridges.event.table import Announce, Deliver, SessionTable, Withdraw
 from bridges.node.port import NodeUnreachableError, RpcError
 from causeway.backoff import Backoff

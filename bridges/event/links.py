@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
-from bridges.event.codes import CloseCode
+from bridges.codes import CloseCode
 from bridges.event.session import EventSession
 from bridges.event.streams import EventStream, PeerConnection, StreamOwner
 from bridges.node.port import NodeUnreachableError, RpcError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from bridges.event.codes import CloseCode
+from bridges.codes import CloseCode
 from bridges.event.session import (
     EventReceived,
     EventSession,

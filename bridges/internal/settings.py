@@ -27,7 +27,7 @@ class InternalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Connections that a listener serves at once; more are closed at once."""
     max_frame_bytes: Annotated[int, Meta(ge=1 << 10, le=64 << 20)] = 4 << 20
     """Bytes of the largest frame that is taken, its header included."""
-    max_backlog_bytes: Annotated[int, Meta(ge=1 << 10, le=64 << 20)] = 512 << 10
+    max_backlog_bytes: Annotated[int, Meta(ge=1 << 10, le=64 << 20)] = 1 << 20
     """Bytes that may wait in one connection before frames are dropped."""
     max_delay: _Seconds = 1.0
     """Seconds of media that may wait in one connection before frames are dropped."""

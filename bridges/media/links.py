@@ -7,13 +7,13 @@ when to dial again; what tracks travel on them is not its business.
 from __future__ import annotations
 
 import asyncio
-import hmac
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
-from bridges.media.codes import CloseCode
+from bridges.codes import CloseCode
 from bridges.media.connection import MediaConnection
+from bridges.node.admission import admitting_node
 from bridges.node.port import NodeUnreachableError, RpcError
 from bridges.quic import ConnectionClosedError, DialError, dial
 from bridges.wire.messages import ClusterHello
@@ -210,17 +210,16 @@ class Links:
 
     async def _check(self, connection: MediaConnection, hello: ClusterHello) -> None:
         try:
-            node_id = await self._node.find_conference_node(hello.room)
-            expected = await self._node.call(node_id, "getRoomToken", [])
+            node_id = await admitting_node(self._node, hello.room, hello.token)
         except RpcError:
             self._refuse(connection, "there is no such room")
         except NodeUnreachableError as error:
             connection.close(f"the token cannot be checked: {error.code}", CloseCode.NODE_LOST)
         else:
-            if _same(hello.token, expected):
-                connection.accept()
-            else:
+            if node_id is None:
                 self._refuse(connection, "wrong token")
+            else:
+                connection.accept()
 
     def _refuse(self, connection: MediaConnection, reason: str) -> None:
         if not connection.closed:
@@ -296,10 +295,3 @@ class Links:
                 await link.hurry.wait()
         except TimeoutError:
             return
-
-
-def _same(token: str, expected: Any) -> bool:
-    """Compare in constant time; what is no text, or no token at all, fits nothing."""
-    if not isinstance(expected, str) or not expected:
-        return False
-    return hmac.compare_digest(token.encode(), expected.encode())

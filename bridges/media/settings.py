@@ -29,7 +29,7 @@ class MediaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Seconds that a connection must have lasted for the next delay to start small again."""
     key_frame_interval: _Seconds = 0.5
     """Seconds between two key-frame requests to a peer for one track."""
-    max_backlog_bytes: Annotated[int, Meta(ge=1 << 10, le=64 << 20)] = 512 << 10
+    max_backlog_bytes: Annotated[int, Meta(ge=1 << 10, le=64 << 20)] = 2 << 20
     """Bytes of one track that may be sent to a peer and not yet acknowledged before frames are dropped."""
     max_delay: _Seconds = 1.0
     """Seconds of media of one track that may be under way to a peer before frames are dropped."""

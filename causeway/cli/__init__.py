@@ -130,5 +130,5 @@ def _with_hint(error: click.ClickException) -> str:
     """Return the error's sentence and, for a wrong call, which help to read."""
     sentence = error.format_message()
     if isinstance(error, click.UsageError) and error.ctx is not None:
-        return f"{sentence} Try: {error.ctx.command_path} --help"
+        return f"{sentence.removesuffix('.')}. Try: {error.ctx.command_path} --help"
     return sentence

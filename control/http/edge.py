@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_args, get_
 
 import msgspec
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from causeway.api import EPOCH_HEADER
@@ -95,6 +96,8 @@ class Edge:
         except RefusedError as error:  # raised outside of the router
             if not started:
                 await refusal(error)(scope, receive, send)
+        except ClientDisconnect:
+            _log.info("request.abandoned", method=scope["method"], path=scope["path"][:200])
         except Exception:
             instance = f"urn:causeway:error:{secrets.token_hex(8)}"
             _log.exception(

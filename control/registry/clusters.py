@@ -37,6 +37,7 @@ __all__ = [
     "Registered",
     "access",
     "facts_of",
+    "grace",
     "heartbeat",
     "live_epoch",
     "lose",
@@ -342,6 +343,19 @@ async def sweep(connection: AsyncConnection) -> str | None:
     )
     await lose(connection, row.id, keep_tokens=row.probe_due_at is not None)
     return str(row.id)
+
+
+async def grace(connection: AsyncConnection, *, ttl: float) -> None:
+    """Let every lease that nobody has written off hold for `ttl` seconds from now, at least.
+
+    For the start of the service: leases that ran out while nobody could renew them say nothing.
+    """
+    until = _NOW + timedelta(seconds=ttl)
+    await connection.execute(
+        update(clusters)
+        .where(clusters.c.state == "online", clusters.c.lease_expires_at < until)
+        .values(lease_expires_at=until)
+    )
 
 
 def facts_of(row: Any) -> lifecycle.Facts:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from bridges.codes import CloseCode
 from bridges.event.bridge import EventBridge
-from bridges.event.codes import CloseCode
 from bridges.event.settings import EventSettings
 from bridges.node.websocket import NodeSettings, WebSocketNode
 from bridges.quic import Certificate, Connection, QuicSettings, dial

@@ -105,6 +105,12 @@ def test_wrong_environment_is_one_clear_line(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_the_variable_is_named_that_has_the_wrong_value(tmp_path: Path) -> None:
+    file = write(tmp_path, "[control]\nport = 1\n")
+    with pytest.raises(ConfigError, match=r"^CAUSEWAY_CONTROL__LEASE__TTL: Expected `float`, got `str`"):
+        load(Settings, file=file, environment={"CAUSEWAY_CONTROL__LEASE__TTL": "soon"})
+
+
 def test_environment_that_goes_through_a_value_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path, "[control]\nport = 1\n")
     with pytest.raises(ConfigError, match="CAUSEWAY_CONTROL__PORT__DEEP"):

@@ -28,6 +28,7 @@ from tests.control.service import running
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
+    from starlette.types import Message
 
 DOCS = Path(__file__).parents[2] / "docs" / "errors.md"
 
@@ -75,6 +76,24 @@ async def test_what_nobody_caught_leaks_nothing_but_an_id(capsys: pytest.Capture
     assert "secret detail" not in answer.text
     assert "Traceback" not in answer.text
     assert problem.instance in capsys.readouterr().out
+
+
+async def test_a_client_that_hangs_up_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    async def reading(request: Request) -> Response:
+        await request.body()
+        return Response()
+
+    async def hung_up() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def nowhere(message: Message) -> None:
+        raise AssertionError(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""}
+    await app_of(reading)(scope, hung_up, nowhere)
+    logged = capsys.readouterr().out
+    assert "request.abandoned" in logged
+    assert "Traceback" not in logged
 
 
 async def test_an_answer_that_has_begun_is_broken_off() -> None:

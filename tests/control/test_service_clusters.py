@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from control.registry import clusters
+from control.registry.store import Store
 from control.settings import LeaseSettings
 from tests.control.service import Service, running, until
 
@@ -140,3 +142,20 @@ async def test_the_list_is_ordered(database_url: str) -> None:
         assert [each["id"] for each in answer.json()["clusters"]] == ["eu-1", "us-1"]
         unknown = await service.operator.get("/v1/clusters/nope")
         assert (unknown.status_code, unknown.json()["type"]) == (404, "cluster-unknown")
+
+
+async def test_leases_that_ran_out_while_nobody_served_get_another_chance(database_url: str) -> None:
+    async with running(database_url, background=False) as service, service.cluster("eu-1", region="eu") as eu:
+        await eu.register()
+        await service.expire("eu-1")
+        await Store(service.engine).write(clusters.grace, ttl=30.0)
+        assert (await shown(service, "eu-1"))["state"] == "online"
+        assert (await eu.beat()).status_code == 200
+
+
+async def test_what_was_written_off_gets_no_other_chance(database_url: str) -> None:
+    async with running(database_url) as service, service.cluster("eu-1", region="eu") as eu:
+        await eu.register()
+        assert (await service.enrolment.delete("/v1/clusters/eu-1")).status_code == 204
+        await Store(service.engine).write(clusters.grace, ttl=30.0)
+        assert (await shown(service, "eu-1"))["state"] == "unregistered"

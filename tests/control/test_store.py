@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 
+async def names(connection: AsyncConnection) -> list[str]:
+    return list((await connection.scalars(text("SELECT id FROM conferences"))).all())
+
+
 async def test_a_database_that_is_not_there_is_said_so() -> None:
     engine = create_engine("postgresql://nobody:secret@127.0.0.1:1/nothing")
     store = Store(engine)
     for way in (store.read, store.write, store.snapshot):
         with pytest.raises(DatabaseUnavailableError) as caught:
-            await way(conferences.list_active)
+            await way(names)
         assert "secret" not in str(caught.value)
         assert caught.value.retry_after == 1
     await engine.dispose()
@@ -34,7 +38,7 @@ async def test_a_connection_that_is_cut_during_the_work_is_said_so(engine: Async
     store = Store(engine)
     with pytest.raises(DatabaseUnavailableError):
         await store.write(suicide)
-    assert await store.read(conferences.list_active) == []
+    assert await store.read(names) == []
 
 
 async def test_a_failed_write_leaves_nothing(engine: AsyncEngine) -> None:
@@ -45,7 +49,7 @@ async def test_a_failed_write_leaves_nothing(engine: AsyncEngine) -> None:
     store = Store(engine)
     with pytest.raises(RuntimeError, match="half way"):
         await store.write(half)
-    assert await store.read(conferences.list_active) == []
+    assert await store.read(names) == []
 
 
 async def test_the_loser_of_a_deadlock_is_run_again(engine: AsyncEngine) -> None:

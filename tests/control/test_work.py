@@ -88,7 +88,7 @@ async def test_notices_arrive_and_a_cut_connection_is_replaced(
     heard: asyncio.Queue[str] = asyncio.Queue(100)
     ready = asyncio.Event()
     connect = connector(database_url, DatabaseSettings())
-    task = asyncio.create_task(follow(connect, on_notice=heard.put_nowait, on_gap=ready.set))
+    task = asyncio.create_task(follow(connect, {work.CHANNEL: heard.put_nowait}, on_gap=ready.set))
     try:
         for _ in range(2):
             async with asyncio.timeout(10):

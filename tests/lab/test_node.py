@@ -199,7 +199,7 @@ async def test_too_many_orders_for_a_bridge_drop_it() -> None:
         node = await fake.node()
         await fake.call(node, "onCascadingConnected", fake.worker, "session", "4")
         for number in range(6):
-            cluster.rooms.act("room", lambda room, n=number: room.set_attributes(alice.id, stream, {"n": n}))
+            await alice.portal._call("update", {"stream": stream, "attributes": {"n": number}}, dict)
         await asyncio.wait_for(fake.closed.wait(), 5)
 
 

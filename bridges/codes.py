@@ -1,4 +1,7 @@
-"""What a stream of the event bridge is reset with. Below 0x110 are the wire's own (bridges.wire.errors)."""
+"""What a stream or connection between bridges is closed with; docs/wire.md lists the numbers.
+
+Below 0x110 are the wire's own (bridges.wire.errors).
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ __all__ = ["CloseCode"]
 
 
 class CloseCode(IntEnum):
-    """Why we gave a stream up; the peer's log shows the number."""
+    """Why we gave it up; the peer's log shows the number."""
 
+    DONE = 0x0
+    """Nobody wants the track any more."""
     TOKEN_REFUSED = 0x110
     """The token is not the room's, or there is no such room here."""
     SUPERSEDED = 0x111
-    """A newer stream of the same cluster and room took its place."""
+    """A newer stream or connection of the same cluster and room took its place."""
     TOO_SLOW = 0x112
     """Events wait beyond the limit; a new stream begins with the whole state."""
     NODE_LOST = 0x113
@@ -21,6 +26,6 @@ class CloseCode(IntEnum):
     NOT_WANTED = 0x114
     """The room is gone here, or the link was called off."""
     TIMED_OUT = 0x115
-    """The stream did not open in time."""
+    """Nothing was said in time."""
     BUSY = 0x116
-    """Too many links, or too many tokens are being checked; come again."""
+    """Too much at once, or the token is not checked yet; come again."""
