@@ -4,9 +4,10 @@
     python bench/heartbeats.py --clusters 1000 --seconds 60
 
 Control is the real `causeway control` with its embedded Postgres, with default settings but for the number of
-connections and the length of leases. Each cluster is registered, and beats over a keep-alive connection (up
-to 1,000 of them, shared beyond that); load comes from a process of its own. Cores are CPU seconds from /proc
-by wall-clock seconds, Postgres with all its children. Afterwards every cluster must still be online.
+connections, idle times and the length of leases. Each cluster is registered, and beats over a keep-alive
+connection (up to 1,000 of them, shared beyond that); load comes from a process of its own. Cores are CPU
+seconds from /proc by wall-clock seconds, Postgres with all its children. Afterwards every cluster must still
+be online.
 """
 
 from __future__ import annotations
@@ -161,6 +162,8 @@ async def control(state: Path) -> AsyncIterator[tuple[int, int, dict[str, str]]]
     """Run `causeway control`; yield its process id, its port and its keys."""
     environment = os.environ | {
         "CAUSEWAY_CONTROL__HTTP__MAX_CONNECTIONS": "8192",
+        "CAUSEWAY_CONTROL__HTTP__KEEP_ALIVE": "300",
+        "CAUSEWAY_CONTROL__HTTP__HEAD_TIMEOUT": "300",
         "CAUSEWAY_CONTROL__LEASE__TTL": "300",  # so that those registered first do not expire meanwhile
     }
     process = await asyncio.create_subprocess_exec(
