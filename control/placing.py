@@ -65,8 +65,6 @@ _RETRY_AFTER: Final = 2
 _ROUNDS: Final = 8
 """Decisions made anew for one join because a seat was gone; then every cluster is as good as full."""
 _TRIMMED_AT_ONCE: Final = 500
-_JUST_NOW: Final = 0.05
-"""Seconds for which what was read is good enough to turn somebody away."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,6 +99,7 @@ class _Job:
     visit: Visit
     done: asyncio.Future[tuple[Where, bool]]
     """Where, and whether the seat is taken already."""
+    since: float = field(default_factory=time.monotonic)
     rounds: int = 0
 
 
@@ -251,7 +250,7 @@ class Placing:
                 try:
                     where = self._choose(job.visit, known)
                 except NoClusterError:
-                    if not await self._outdated():
+                    if not await self._outdated(job.since):
                         raise
                     where = self._choose(job.visit, known)
             except RefusedError as error:
@@ -371,9 +370,9 @@ class Placing:
             for choice in choices:
                 _renew(self._board.candidates[choice.cluster], choice)
 
-    async def _outdated(self) -> bool:
-        """Before somebody is turned away: read the clusters again, unless that was just done."""
-        if time.monotonic() - self._read_at < _JUST_NOW:
+    async def _outdated(self, since: float) -> bool:
+        """Before somebody is turned away: read the clusters again, unless that was done since they came."""
+        if self._read_at >= since:
             return False
         self._read_at = float("-inf")
         await self._fresh(self._version)

@@ -13,6 +13,7 @@ import asyncio
 from collections import Counter
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import structlog
@@ -173,12 +174,14 @@ class _Work:
             if any(self._calls[c] >= self._settings.max_per_cluster for c in _called(action)):
                 self._put_off.add(subject)
                 continue
-            task = group.create_task(self._act(snapshot.view, action, changed))
+            # Counted here, not when the task begins to run: others look at the count before that.
+            self._calls.update(_called(action))
+            task = group.create_task(self._act(snapshot.view, action))
             self._under_way[subject] = (action, task)
+            task.add_done_callback(partial(self._act_ended, action, changed))
 
-    async def _act(self, view: View, action: Action, changed: asyncio.Event) -> None:
-        subject, called = _subject(action), _called(action)
-        self._calls.update(called)
+    async def _act(self, view: View, action: Action) -> None:
+        subject = _subject(action)
         try:
             if not await self._hands.do(view, action):
                 self._put_off.add(subject)
@@ -187,14 +190,16 @@ class _Work:
         except Exception:  # noqa: BLE001 - a defect in one action must not stop the others; logged
             self._put_off.add(subject)
             _log.exception("action.failed", conference=view.conference, action=type(action).__name__)
-        finally:
-            self._calls.subtract(called)
-            for cluster in called:
-                if self._calls[cluster] <= 0:
-                    del self._calls[cluster]
-            del self._under_way[subject]
-            self._ended = True
-            changed.set()
+
+    def _act_ended(self, action: Action, changed: asyncio.Event, _task: asyncio.Task[None]) -> None:
+        """Take note that an action is over, however it ended, even if it never began to run."""
+        for cluster in _called(action):
+            self._calls[cluster] -= 1
+            if self._calls[cluster] <= 0:
+                del self._calls[cluster]
+        del self._under_way[_subject(action)]
+        self._ended = True
+        changed.set()
 
     def _cancel_pointless(self, view: View) -> None:
         """Stop waiting for clusters that went offline, and for cascades of a conference that ends."""

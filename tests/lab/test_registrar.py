@@ -149,6 +149,8 @@ class Control:
     async def serve(self, request: web.Request) -> web.Response:
         body = await request.read()
         path = request.path.removeprefix("/v1/clusters/c1")
+        if request.path == "/.well-known/jwks.json":
+            return web.json_response({"keys": []})
         assert request.headers["Authorization"] == f"Bearer {KEY}"
         for (method, start), (status, type_) in self.refuse.items():
             if request.method == method and path.startswith(start):
@@ -203,14 +205,17 @@ def reporting(control: Control, **changes: Any) -> Any:
 
 async def test_a_cluster_registers_beats_and_leaves() -> None:
     async with listening(Control()) as control:
-        async with reporting(control) as cluster:
+        async with reporting(control, instance="deployment-1") as cluster:
             [registration] = await control.was_told("PUT", "")
             assert registration == {
                 "region": "eu-west",
                 "rest_url": cluster.url,
                 "service_id": "service",
                 "service_key": "key of the service",
-                "instance": cluster.registrar.instance,
+                "instance": "deployment-1",
+                "incarnation": cluster.registrar.incarnation,
+                "driver": "causeway",
+                "portal": {"host": "127.0.0.1", "port": int(cluster.url.rpartition(":")[2]), "secure": False},
             }
             for module in ("conference", "portal", "webrtc"):
                 await control.was_told("PUT", f"/capacity/{module}")
@@ -256,7 +261,7 @@ async def test_bridges_are_registered_with_their_addresses_and_again_with_new_on
             await fake.call("owt-cluster", "join", "eventbridge", next(names), {})
             again = (await control.was_told("PUT", "", 3))[2]
             assert again["event_bridge"]["port"] == 7001
-            assert again["instance"] == cluster.registrar.instance
+            assert again["incarnation"] == cluster.registrar.incarnation
 
 
 async def test_a_bridge_that_does_not_say_where_it_is_is_asked_again() -> None:
@@ -321,7 +326,7 @@ async def test_too_many_waiting_reports_end_in_a_fresh_start() -> None:
         pass
     settings = RegistrarSettings(retry_base=0.02, retry_cap=0.1, max_pending=1)
     async with reporting(control, registrar=settings) as cluster:
-        instance = cluster.registrar.instance
+        incarnation = cluster.registrar.incarnation
         async with member(cluster) as alice:
             for _ in range(3):
                 async with member(cluster):
@@ -329,7 +334,9 @@ async def test_too_many_waiting_reports_end_in_a_fresh_start() -> None:
             await until(lambda: len(cluster.rooms.running[0].room.participants) == 1)
             async with listening(control):
                 await control.was_told("PUT", f"/rooms/room/participants/{alice.id}")
-                assert control.find("PUT", "")[-1]["instance"] == cluster.registrar.instance != instance
+                assert (
+                    control.find("PUT", "")[-1]["incarnation"] == cluster.registrar.incarnation != incarnation
+                )
 
 
 async def test_a_control_that_does_not_answer_holds_nobody_up_at_the_end() -> None:
