@@ -28,7 +28,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _machine import report
+from bench._machine import report
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
