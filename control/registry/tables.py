@@ -41,6 +41,7 @@ __all__ = [
     "credentials",
     "decisions",
     "dirty_conferences",
+    "displaced",
     "early_rooms",
     "kept_answers",
     "links",
@@ -279,6 +280,10 @@ class _Placements(TypedColumns):
     retry_at: Named[datetime | None] = Column(_TIME)
     error: Named[str | None] = Column(Text)
     created_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.now())
+    empty_since: Named[datetime | None] = Column(
+        _TIME, nullable=True, server_default=text("clock_timestamp()")
+    )
+    """Since when nobody is there; kept by triggers on `participants`. Who is on the way does not count."""
 
 
 placements: Final = Table(
@@ -303,6 +308,14 @@ class _Links(TypedColumns):
     error: Named[str | None] = Column(Text)
     order_id: Named[Any] = Column(UUID(as_uuid=True), nullable=True)
     """An order to the dialing cluster is under way; a change of the link in the meantime takes it away."""
+    via: Named[str] = Column(Text, nullable=False, server_default=text("'driver'"))
+    """Who is told to dial: the cluster, by its driver, or an agent, by its desired state."""
+    bridges: Named[Any] = Column(JSONB(none_as_null=True), nullable=True)
+    """Where the listener's bridges are: {event: {host, port, fingerprint?}, media: {…}?}."""
+    bridges_at: Named[datetime | None] = Column(_TIME)
+    """When that was asked; used for one order only, as bridges restart."""
+    orders: Named[int] = Column(Integer, nullable=False, server_default=text("0"))
+    """Counts what the dialer was told: by a larger number an agent knows that it has to dial anew."""
 
 
 links: Final = Table(
@@ -323,6 +336,7 @@ links: Final = Table(
     ),
     CheckConstraint("state IN ('wanted', 'requested', 'up', 'down')", name="state"),
     CheckConstraint("dialer <> listener", name="ends"),
+    CheckConstraint("via IN ('driver', 'agent')", name="via"),
     Index("links_dialer_idx", "dialer"),
     Index("links_listener_idx", "listener"),
 )
@@ -348,6 +362,31 @@ participants: Final = Table(
         name="participants_placement_fkey",
     ),
     Index("participants_cluster_idx", "cluster"),
+)
+
+
+class _Displaced(TypedColumns):
+    """Clients of a cluster that was lost with them, or started anew, who have not been told where to go."""
+
+    conference: Named[str] = Column(Text, primary_key=True)
+    cluster: Named[str] = Column(Text, primary_key=True)
+    participant: Named[str] = Column(Text, primary_key=True)
+    user_name: Named[str] = Column(Text, nullable=False)
+    role: Named[str] = Column(Text, nullable=False)
+    since: Named[datetime] = Column(_TIME, nullable=False, server_default=func.clock_timestamp())
+
+
+displaced: Final = Table(
+    "displaced",
+    metadata,
+    _Displaced,
+    ForeignKeyConstraint(
+        ["conference", "cluster"],
+        ["placements.conference", "placements.cluster"],
+        ondelete="CASCADE",
+        name="displaced_placement_fkey",
+    ),
+    Index("displaced_cluster_idx", "cluster"),
 )
 
 
