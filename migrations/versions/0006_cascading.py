@@ -42,8 +42,8 @@ _DISPLACED = (
 )
 
 # People come and go in many ways, and none may be forgotten. The triggers that note when a conference became
-# empty come before these, by their names, and lock it: so of two who leave at once the later one sees that the
-# other is gone.
+# empty come before these, by their names, and lock it: so of two who leave at once the later one sees that
+# the other is gone.
 _DESERTED = (
     "ALTER TABLE placements ADD COLUMN empty_since timestamptz DEFAULT now()",
     # now() above gives the rows that are there one value without rewriting them.
