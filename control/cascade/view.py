@@ -6,30 +6,49 @@ Nothing here knows the registry, the drivers, a clock or asyncio. All times are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from control.cascade.topology import TopologyWish
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from control.placement.facts import Point
+
 __all__ = [
     "Action",
+    "AgentFacts",
+    "AgentKind",
+    "AssignAgent",
     "ClusterFacts",
     "CreateRoom",
+    "FetchBridges",
     "ForgetConference",
     "ForgetLink",
+    "ForgetPlacement",
     "LinkFacts",
     "LinkState",
+    "MoveClients",
     "PlacementFacts",
     "PlacementState",
     "RemoveRoom",
     "StartCascade",
+    "StopCascade",
+    "UnassignAgent",
+    "Via",
     "View",
 ]
 
 PlacementState: TypeAlias = Literal["wanted", "ready", "lost"]
 LinkState: TypeAlias = Literal["wanted", "requested", "up", "down"]
+AgentKind: TypeAlias = Literal["event", "media", "recorder"]
+Via: TypeAlias = Literal["driver", "agent"]
+
+_NO_ROUND_TRIPS: Final[Mapping[tuple[str, str], float]] = MappingProxyType({})
 
 
 # --- facts ------------------------------------------------------------------------------------
@@ -45,6 +64,32 @@ class ClusterFacts:
     """Whether it ever tells how its links are; a plain OWT cluster does not."""
     can_cascade: bool = True
     """Whether clusters of this kind can be joined with others at all."""
+    knows_participants: bool = True
+    """Whether it is known who is there. Where it is not, nobody's presence can be told from nobody's word:
+    a room with a token counts as inhabited, and is never given up for being empty."""
+    gone: bool = False
+    """It has unregistered: what it had of the conference does not come back."""
+    region: str = ""
+    location: Point | None = None
+    breaker_open: bool = False
+    """It failed so often that it is left alone for a while: nothing that calls it is due."""
+    breaker_until: datetime | None = None
+    """While the breaker is open: from when on it may be tried again, if that is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentFacts:
+    """An agent of a cluster that serves the conference."""
+
+    id: str
+    cluster: str
+    kinds: frozenset[AgentKind]
+    live: bool
+    """Its lease holds."""
+    room: int
+    """Conferences that it can still take, besides those it has."""
+    draining: bool = False
+    """It is to be relieved of what it has, as soon as another one can take that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +110,12 @@ class PlacementFacts:
     """The cluster reported a room token: the room is initialised there, bridges can be admitted."""
     participants: int
     """Clients that have really joined there."""
+    empty_since: datetime | None = None
+    """Since when nobody is there and nobody on the way: no participant, no reservation. None: somebody is."""
+    displaced: int = 0
+    """Clients that the cluster's end took their seats from, and who have not been told another one yet."""
+    agents: tuple[tuple[AgentKind, str], ...] = ()
+    """(kind, agent's id) of those assigned, one a kind."""
     attempts: int = 0
     retry_at: datetime | None = None
 
@@ -73,13 +124,17 @@ class PlacementFacts:
 class LinkFacts:
     """A cascade between two clusters of the conference. `since`: when it came into its state.
 
-    `wanted`: to be asked for; `requested`: the dialing cluster took the order; `up`, `down`: reported.
+    `wanted`: to be asked for; `requested`: the dialing side took the order; `up`, `down`: reported.
     """
 
     dialer: str
     listener: str
     state: LinkState
     since: datetime
+    via: Via = "driver"
+    """Who was told to dial: the cluster, by its driver, or an agent of it, by its desired state."""
+    bridges_at: datetime | None = None
+    """When the listener's addresses were fetched; None: they were not, or have been used."""
     attempts: int = 0
     retry_at: datetime | None = None
 
@@ -90,13 +145,25 @@ class View:
 
     conference: str
     state: Literal["active", "ending"]
+    template_version: int = 0
+    topology: TopologyWish = field(default_factory=TopologyWish)
+    """What the conference's template asks for."""
     placements: tuple[PlacementFacts, ...]
     links: tuple[LinkFacts, ...]
     clusters: Mapping[str, ClusterFacts]
+    agents: tuple[AgentFacts, ...] = ()
+    """All of the clusters concerned, whether or not they have anything of this conference."""
+    round_trips: Mapping[tuple[str, str], float] = field(default_factory=lambda: _NO_ROUND_TRIPS)
+    """Milliseconds as measured, by pair of clusters."""
+    relaying: bool = False
+    """There is a wire that passes on what it received, which agents on both ends of a link can speak."""
+    idle_grace: timedelta = timedelta(seconds=30)
+    """How long a placement stands with nobody there and nobody on the way."""
 
 
 # --- actions ----------------------------------------------------------------------------------
-# Every action is idempotent: the executor may have died after doing it and before writing that down.
+# Every action is idempotent: the executor may have died after doing it and before writing that down. One that
+# fails is put off with the `retry_at` of its placement or link, whichever it names.
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +175,47 @@ class CreateRoom:
 
 @dataclass(frozen=True, slots=True)
 class RemoveRoom:
-    """Delete the conference's room on the cluster (none there is as good); then forget the placement."""
+    """Delete the conference's room on the cluster (none there is as good); then forget the placement.
+
+    In a conference that goes on, somebody may be about to come. So first, in one transaction, the placement
+    goes back to `wanted`, without room and token, if still nobody is there and nobody on the way (else there
+    is nothing to do); then the room is deleted; then the placement is forgotten, on the same condition. Who
+    comes in between waits for the next CreateRoom.
+    """
 
     cluster: str
 
 
 @dataclass(frozen=True, slots=True)
+class FetchBridges:
+    """Find out where the listener's bridges listen for the dialer, and keep that in the link.
+
+    Makes the link, `wanted`, if there is none. A listener with agents is not asked: its agents have said it.
+    """
+
+    dialer: str
+    listener: str
+
+
+@dataclass(frozen=True, slots=True)
 class StartCascade:
-    """Fetch the listener's bridge addresses, now, and tell the dialer to connect; then `requested`."""
+    """Tell the dialing side to connect to the addresses just fetched; then the link is `requested`.
+
+    By the dialer's agent (`via` = agent) where one is assigned, else by its cluster. The addresses are used
+    up by it, whether it succeeds or not.
+    """
+
+    dialer: str
+    listener: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopCascade:
+    """Have the dialing side end the link, then delete the link's row.
+
+    `via` = agent: the row is all there is to delete. By the driver: clusters of a kind that knows no such
+    order are not asked; their links end with the room.
+    """
 
     dialer: str
     listener: str
@@ -123,10 +223,42 @@ class StartCascade:
 
 @dataclass(frozen=True, slots=True)
 class ForgetLink:
-    """Delete the link's row; no cluster is asked anything."""
+    """Delete the link's row; no cluster is asked anything: an end of it is dead, and the link with it."""
 
     dialer: str
     listener: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveClients:
+    """Find another cluster for each displaced client of this one, and have them told."""
+
+    cluster: str
+
+
+@dataclass(frozen=True, slots=True)
+class AssignAgent:
+    """Have the agent serve the conference at its cluster; the placement's links become `wanted`."""
+
+    cluster: str
+    kind: AgentKind
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnassignAgent:
+    """Relieve the agent of the conference; the placement's links become `wanted`."""
+
+    cluster: str
+    kind: AgentKind
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetPlacement:
+    """Delete the placement's row; no cluster is asked anything: it is gone for good, and the room with it."""
+
+    cluster: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,4 +266,16 @@ class ForgetConference:
     """Delete the conference with every placement and link that is left."""
 
 
-Action: TypeAlias = CreateRoom | RemoveRoom | StartCascade | ForgetLink | ForgetConference
+Action: TypeAlias = (
+    CreateRoom
+    | RemoveRoom
+    | FetchBridges
+    | StartCascade
+    | StopCascade
+    | ForgetLink
+    | MoveClients
+    | AssignAgent
+    | UnassignAgent
+    | ForgetPlacement
+    | ForgetConference
+)
