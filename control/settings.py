@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 from causeway.telemetry import LogSettings
+from control.cascade_settings import CascadeSettings
 from control.cluster_settings import LeaseSettings, OwtSettings, ProbeSettings, UpkeepSettings
 from control.conference_settings import ConferenceSettings
 from control.placement_settings import PlacementSettings, RegionSettings
@@ -124,6 +125,7 @@ class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     regions: dict[str, RegionSettings] = field(default_factory=dict)
     """What is known of each region beside its clusters, by name."""
     reconcile: ReconcileSettings = field(default_factory=ReconcileSettings)
+    cascade: CascadeSettings = field(default_factory=CascadeSettings)
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

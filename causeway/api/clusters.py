@@ -27,6 +27,7 @@ __all__ = [
     "AuditList",
     "BlockRequest",
     "BlockView",
+    "BreakerView",
     "BridgeAddress",
     "Capacity",
     "ClusterList",
@@ -231,6 +232,21 @@ class BlockView(Answer, frozen=True, kw_only=True):
     reason: str
 
 
+class BreakerView(Answer, frozen=True, kw_only=True):
+    """How the replica that answers gets on with a cluster that has failed it of late.
+
+    `open`: it is left alone until `retry_at`; `half-open`: one action is tried.
+    """
+
+    state: Literal["closed", "open", "half-open"]
+    since: datetime | None
+    """None: it has always been so."""
+    failures: int
+    """In a row."""
+    error: str | None
+    retry_at: datetime | None
+
+
 class ClusterView(Answer, frozen=True, kw_only=True):
     """A cluster as the registry sees it."""
 
@@ -260,6 +276,8 @@ class ClusterView(Answer, frozen=True, kw_only=True):
     portal: PortalAddress | None = None
     drain: DrainView | None = None
     block: BlockView | None = None
+    breaker: BreakerView | None = None
+    """None: the replica that answers has nothing against it."""
 
 
 class ClusterList(Answer, frozen=True, kw_only=True):
