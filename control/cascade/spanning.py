@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["MIN_DEGREE", "Forest", "Latencies", "best_tree", "middle"]
+__all__ = ["MIN_DEGREE", "Forest", "Latencies", "Pair", "best_tree", "middle"]
 
 Latencies: TypeAlias = "Sequence[Sequence[float]]"
 """By both nodes' numbers; milliseconds, though any unit does."""

@@ -18,11 +18,11 @@ No loops
 
 Stable
     What is linked stays linked: a join adds an edge, a leave or a death re-attaches what it cut off, and
-    nothing else moves. Only in quiet times (`settled`), and only for a gain above `GAIN`, is a tree laid anew
-    or a hub moved; one that is wished for by name takes its place then, whatever that gains. The answer,
-    given back as `previous`, is the answer again. Whoever carries it out makes the new links before it breaks
-    the old ones; so a change that has begun shows, as the links of both shapes together have a loop, and is
-    gone on with.
+    nothing else moves. Only when all of it is linked and quiet (`settled`), and only for a gain above `GAIN`,
+    is a tree laid anew or a hub moved; one that is wished for by name takes its place then, whatever that
+    gains. The answer, carried out and given back as `previous`, is the answer again, until a quiet moment
+    shows a better one. Whoever carries it out makes the new links before it breaks the old ones; so a change
+    that has begun shows, as the links of both shapes together have a loop, and is gone on with.
 
 Latency
     Half a measured round trip would do as well as a whole one, so round trips are what is added up. Where
@@ -43,6 +43,8 @@ from control.placement.facts import Point, distance_km
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from control.cascade.spanning import Latencies, Pair
+
 __all__ = [
     "GAIN",
     "Edge",
@@ -61,6 +63,7 @@ Edge: TypeAlias = tuple[str, str]
 GAIN: Final = 0.2
 """The share of the total latency that must be won before links that work are given up for better ones."""
 
+_Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 _MS_PER_KM: Final = 0.015
 """Round trip: light in fibre takes 0.01 ms for a kilometre and back, and cables run half as long again."""
 _NEXT_DOOR: Final = 1.0
@@ -159,6 +162,12 @@ def round_trip(one: Node, other: Node, measured: Mapping[tuple[str, str], float]
     return _NEXT_DOOR if one.region == other.region else _FAR
 
 
+def _looped(latencies: Latencies, there: Collection[Pair]) -> bool:
+    """Whether the links that there are make a loop."""
+    everything = Forest(latencies, max(MIN_DEGREE, len(latencies)))
+    return not all(everything.link(a, b) for a, b in there)
+
+
 def _every(nodes: Iterable[Node]) -> frozenset[Edge]:
     return frozenset((earlier.cluster, later.cluster) for earlier, later in combinations(nodes, 2))
 
@@ -177,24 +186,23 @@ def _why_mesh(wish: TopologyWish, nodes: Sequence[Node], relays: Sequence[Node],
 
 
 @lru_cache(maxsize=64)
-def _ideal(
-    latencies: tuple[tuple[float, ...], ...], degree_limit: int
-) -> tuple[frozenset[tuple[int, int]], float]:
+def _ideal(latencies: _Matrix, degree_limit: int) -> tuple[frozenset[Pair], float]:
     """Return the edges and the total of a tree as good as can be found; kept, as plans are made often."""
     best = best_tree(latencies, degree_limit)
     return best.edges, best.total
 
 
 def _tree(
-    latencies: tuple[tuple[float, ...], ...],
+    latencies: _Matrix,
     degree_limit: int,
-    there: Collection[tuple[int, int]],
+    there: Collection[Pair],
     *,
     settled: bool,
-) -> tuple[frozenset[tuple[int, int]], str]:
+) -> tuple[frozenset[Pair], str]:
     forest = Forest(latencies, degree_limit)
-    shortest_first = sorted(there, key=lambda edge: (latencies[edge[0]][edge[1]], edge))
-    looped = [edge for edge in shortest_first if not forest.link(*edge) and forest.joined(*edge)]
+    for a, b in sorted(there, key=lambda edge: (latencies[edge[0]][edge[1]], edge)):
+        forest.link(a, b)
+    looped = _looped(latencies, there)
     kept = len(forest.edges)
     whole = kept == len(latencies) - 1
     if kept and not (looped or (whole and settled)):
@@ -211,7 +219,7 @@ def _tree(
     )
 
 
-def _root(forest: Forest, latencies: Sequence[Sequence[float]]) -> int:
+def _root(forest: Forest, latencies: Latencies) -> int:
     """Return the node where completion begins: in the largest tree, the most central one."""
     size = max(forest.size(node) for node in range(len(latencies)))
     return middle(latencies, [node for node in range(len(latencies)) if forest.size(node) == size])
@@ -222,16 +230,14 @@ def _root(forest: Forest, latencies: Sequence[Sequence[float]]) -> int:
 
 def _star(
     relays: Sequence[Node],
-    latencies: Sequence[Sequence[float]],
+    latencies: Latencies,
     hubs: Sequence[str],
-    there: Collection[tuple[int, int]],
+    there: Collection[Pair],
     *,
     settled: bool,
-) -> tuple[frozenset[tuple[int, int]], int, str]:
+) -> tuple[frozenset[Pair], int, str]:
     hub, reason = _wished_hub(relays, latencies, hubs)
-    everything = Forest(latencies, len(relays))
-    looped = [edge for edge in sorted(there) if not everything.link(*edge)]
-    old = None if looped else _old_hub(latencies, there)
+    old = None if _looped(latencies, there) else _old_hub(latencies, there)
     if old is not None and old != hub:
         if not settled:
             hub, reason = old, "as before, until all is quiet"
@@ -245,9 +251,7 @@ def _star(
     return frozenset((min(hub, node), max(hub, node)) for node in spokes), hub, reason
 
 
-def _wished_hub(
-    relays: Sequence[Node], latencies: Sequence[Sequence[float]], hubs: Sequence[str]
-) -> tuple[int, str]:
+def _wished_hub(relays: Sequence[Node], latencies: Latencies, hubs: Sequence[str]) -> tuple[int, str]:
     rank = min(_named(node, hubs) for node in relays)
     among = [number for number, node in enumerate(relays) if _named(node, hubs) == rank]
     return middle(latencies, among), "as asked for" if rank < len(hubs) else "the nearest to all"
@@ -258,7 +262,7 @@ def _named(node: Node, hubs: Sequence[str]) -> int:
     return next((rank for rank, name in enumerate(hubs) if name in {node.cluster, node.region}), len(hubs))
 
 
-def _old_hub(latencies: Sequence[Sequence[float]], there: Collection[tuple[int, int]]) -> int | None:
+def _old_hub(latencies: Latencies, there: Collection[Pair]) -> int | None:
     """Return the node that most links end at; of several, the most central one."""
     degrees = [sum(node in edge for edge in there) for node in range(len(latencies))]
     most = max(degrees)
