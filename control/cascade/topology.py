@@ -134,7 +134,7 @@ def edges(
         for a, b in previous
         if a != b and a in numbers and b in numbers
     }
-    latencies = tuple(tuple(0.0 if a is b else round_trip(a, b, round_trips) for b in relays) for a in relays)
+    latencies = _matrix(relays, round_trips)
     if wish.kind == "tree":
         joined, reason = _tree(latencies, wish.degree_limit, there, settled=settled)
     else:
@@ -146,6 +146,13 @@ def edges(
     if others:
         reason = f"{reason}; linked with everybody directly, as they cannot relay: {', '.join(others)}"
     return Topology(relayed | direct, wish.kind, reason)
+
+
+def _matrix(relays: Sequence[Node], measured: Mapping[tuple[str, str], float]) -> _Matrix:
+    rows = [[0.0] * len(relays) for _ in relays]
+    for (a, one), (b, other) in combinations(enumerate(relays), 2):
+        rows[a][b] = rows[b][a] = round_trip(one, other, measured)
+    return tuple(map(tuple, rows))
 
 
 def round_trip(one: Node, other: Node, measured: Mapping[tuple[str, str], float]) -> float:
