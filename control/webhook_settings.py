@@ -43,7 +43,7 @@ class WebhookSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     give_up: LongSeconds = 259_200.0
     """Seconds after which a message that was not taken is a dead letter. Default 259,200 (3 days)."""
     failures_to_pause: Annotated[int, Meta(ge=1, le=1000)] = 5
-    """Failures in a row after which a webhook is left alone for a while; then one message tries. Default 5."""
+    """Failures in a row after which a webhook is left alone for a while. Default 5."""
     pause_base: Seconds = 5.0
     """Seconds, about, of the first such pause; each one doubles the next. Default 5."""
     pause_cap: Seconds = 600.0

@@ -1,7 +1,7 @@
 """Where webhooks may go: a URL's form, and the addresses that its host turns out to have. Pure.
 
 Whoever may set a webhook's URL must not be able to make the central service talk to its own neighbours
-(server-side request forgery). A name is therefore judged by its addresses, at the moment of connecting, and the
+(server-side request forgery). A name is judged by its addresses, at the moment of connecting, and the
 connection goes to those very addresses (control.delivery.sender); redirects are not followed.
 """
 
