@@ -1,53 +1,75 @@
 """What is missing in a conference: `plan(view, now)` says it, the executor does it. Pure.
 
 Rooms
-    A wanted placement on an online cluster gets its room. A lost one gets nothing: whoever placed it decides
-    whether it becomes wanted again.
+    A wanted placement on an online cluster gets its room. A lost one gets nothing: its clients are moved to
+    where there is room, and that is what wants placements. One whose cluster is gone for good is forgotten.
+
+    A placement is *deserted* when nobody was there, and nobody on the way, for the view's grace. Then its
+    links are ended and its room is removed. Where it cannot be known who is there, a room stands for ever.
 
 Links: which, and who dials
-    Every pair of placements is linked directly (mesh): a cluster of OWT's kind sends a peer only what is its
-    own, never what it received from a third. The later one, by ordinal, dials; so a pair has one link. A
-    cluster of a kind that cannot cascade has none; placement keeps a conference within one such cluster.
+    The topology says it (control.cascade.topology), of all placements whose rooms live. The later one, by
+    ordinal, dials; so a pair has one link. A cluster of a kind that cannot cascade has none; placement keeps
+    a conference within one such cluster.
 
 Links: when
     A bridge is admitted by the room token, and a room has a token only once it is initialised, which happens
     when its first client really joins. The dialing side's bridge needs an initialised room, too: it asks its
     conference node to send what it has. So a link is started when *both* hold, whichever comes last:
       - the earlier room has a token (it is initialised; its bridge can admit somebody), and
-      - the later room has a participant (it is initialised; there is somebody to be cascaded for).
+      - the later room has a participant (it is initialised; there is somebody to be cascaded for). Where
+        rooms relay, its token will do: there may be others behind it.
     The earlier one's client may well come second: then its token is what was missing. Until then nothing is
     asked, as every try would fail.
 
+    Starting takes two steps, so that a slow listener and a slow dialer are told apart: fetching the
+    listener's addresses, then the order to the dialer. Bridges restart; what was fetched is used at once.
+
 Links: how long
-    Once asked for, a link is kept while both rooms stand; it is *started* only while somebody is at its
-    dialing end. A room closes when its last client leaves, and its token goes; the bridges learn that from
-    their cluster. Then the link is forgotten, so that the room's next life starts a new one, with the new
-    token. The same goes for a placement that is lost or gone, and for a link that points the wrong way
-    because a cluster was lost and placed again with a later ordinal: it is forgotten first, replaced after.
+    Once asked for, a link is kept while both rooms stand and the topology has it; it is *started* only while
+    somebody is at its dialing end. A room closes when its last client leaves, and its token goes; the bridges
+    learn that from their cluster. Then the link is forgotten, so that the room's next life starts a new one,
+    with the new token. The same goes for a placement that is lost or gone. One that both ends could go on
+    with, and that nobody wants any more, is ended before anything takes its place.
     An offline cluster's links are left as they are: its lease may come back with everything running; if it
     does not, its placement becomes lost.
 
+Who is not asked
+    A cluster that is offline, or left alone because it failed too often. That holds up what needs this
+    cluster, and nothing else.
+
 Time
     Every missing thing has a moment when it becomes due; `plan` is what is due, `next_look` the nearest
-    moment of the rest. Both read one list, so nothing that waits for time only can be forgotten. What waits
-    for a fact (a report, an executed action) is found when that fact changes the rows and the view is read
-    again; so after executing a non-empty plan, the executor looks again at once.
+    moment of the rest. Both read one list (`missing`), so nothing that waits for time only can be forgotten.
+    What waits for a fact (a report, an executed action) is found when that fact changes the rows and the view
+    is read again; so after executing a non-empty plan, the executor looks again at once.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
-from control.cascade.view import CreateRoom, ForgetConference, ForgetLink, RemoveRoom, StartCascade
+from control.cascade.staffing import Staffing
+from control.cascade.topology import Node, Topology, edges
+from control.cascade.view import (
+    CreateRoom,
+    FetchBridges,
+    ForgetConference,
+    ForgetLink,
+    ForgetPlacement,
+    MoveClients,
+    RemoveRoom,
+    StartCascade,
+    StopCascade,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from control.cascade.view import Action, LinkFacts, PlacementFacts, View
 
-__all__ = ["LINK_UP_DEADLINE", "REDIAL_GRACE", "next_look", "plan"]
+__all__ = ["BRIDGES_FRESH", "LINK_UP_DEADLINE", "REDIAL_GRACE", "missing", "next_look", "plan", "topology_of"]
 
 LINK_UP_DEADLINE: Final = timedelta(seconds=10)
 """A requested link that is not reported up by then is asked for again."""
@@ -56,98 +78,248 @@ REDIAL_GRACE: Final = timedelta(seconds=5)
 """How long a link may be down before it is asked for again: meanwhile the bridge itself redials, which mends
 a broken path; only a peer that came back at another address needs us."""
 
+BRIDGES_FRESH: Final = timedelta(seconds=10)
+"""How long fetched addresses may wait for the order that they are for."""
+
 _AT_ONCE: Final = datetime.min.replace(tzinfo=UTC)
 
 
 def plan(view: View, now: datetime) -> tuple[Action, ...]:
-    """Return what is to be done now: at most one action per room, per pair, per conference."""
-    return tuple(action for due, action in _missing(view) if due <= now)
+    """Return what is to be done now.
+
+    At most one action per room, per pair of clusters, per placement's kind of agent and displaced clients,
+    and per conference.
+    """
+    return tuple(action for due, action in missing(view, now) if due <= now)
 
 
 def next_look(view: View, now: datetime) -> datetime | None:
     """Return when, after `now`, the next action becomes due by time alone; None: nothing waits for time."""
-    return min((due for due, _ in _missing(view) if due > now), default=None)
+    return min((due for due, _ in missing(view, now) if due > now), default=None)
 
 
-def _missing(view: View) -> Iterator[tuple[datetime, Action]]:
-    """Yield everything that is missing, each with the moment from which it may be done."""
-    if view.state == "ending":
-        yield from _ending(view)
-        return
-    for placement in view.placements:
-        if placement.state == "wanted" and _online(view, placement.cluster):
-            yield placement.retry_at or _AT_ONCE, CreateRoom(placement.cluster)
-    yield from _stale_links(view)
-    yield from _wanted_links(view)
+def missing(view: View, now: datetime) -> tuple[tuple[datetime, Action], ...]:
+    """Return everything that is missing, each with the moment from which it may be done.
+
+    What is in the future may be something else by then: what is due now comes first, and changes the view.
+    """
+    return tuple(_Plan(view, now).missing())
 
 
-def _ending(view: View) -> Iterator[tuple[datetime, Action]]:
-    # A wanted placement may have a room, too: the answer to its creation may have been lost. A needless
-    # removal is harmless. Rooms take their links with them, the conference's rows the links' rows.
-    left = [p for p in view.placements if p.state != "lost" and _online(view, p.cluster)]
-    for placement in left:
-        yield placement.retry_at or _AT_ONCE, RemoveRoom(placement.cluster)
-    if not left:
-        yield _AT_ONCE, ForgetConference()
+def topology_of(view: View, now: datetime) -> Topology:
+    """Return the links that the conference shall have, and why."""
+    return _Plan(view, now).topology
 
 
-def _stale_links(view: View) -> Iterator[tuple[datetime, Action]]:
-    placements = {p.cluster: p for p in view.placements}
-    for link in view.links:
-        dialer, listener = placements.get(link.dialer), placements.get(link.listener)
-        if not (dialer and listener and _may_stand(dialer, listener)):
-            yield _AT_ONCE, ForgetLink(link.dialer, link.listener)
+class _Plan:
+    """One look at one conference."""
 
-
-def _may_stand(dialer: PlacementFacts, listener: PlacementFacts) -> bool:
-    """Whether a link between the two makes sense: both rooms stand, and the later one dials."""
-    return (
-        "lost" not in (dialer.state, listener.state)
-        and dialer.ordinal > listener.ordinal
-        and listener.has_token
-        and (dialer.has_token or dialer.participants > 0)
-    )
-
-
-def _wanted_links(view: View) -> Iterator[tuple[datetime, Action]]:
-    rows = {(link.dialer, link.listener): link for link in view.links}
-    usable = sorted(
-        (
+    def __init__(self, view: View, now: datetime) -> None:
+        self._view = view
+        self._now = now
+        self._placements = {p.cluster: p for p in view.placements}
+        self._standing = [
             p
             for p in view.placements
-            if p.state == "ready" and _online(view, p.cluster) and view.clusters[p.cluster].can_cascade
-        ),
-        key=lambda p: p.ordinal,
-    )
-    for earlier, later in combinations(usable, 2):
-        if not (earlier.has_token and later.participants > 0 and later.ordinal > earlier.ordinal):
-            continue
-        if (earlier.cluster, later.cluster) in rows:
-            continue  # points the wrong way: first it must be forgotten
-        row = rows.get((later.cluster, earlier.cluster))
-        due = _AT_ONCE if row is None else _due(row, reports=view.clusters[later.cluster].reports_links)
-        if due is not None:
-            yield due, StartCascade(later.cluster, earlier.cluster)
+            if p.state != "lost" and self._can_cascade(p.cluster) and not self._is_deserted(p)
+        ]
+        self._staff = Staffing(view, self._standing)
+        self._living = {p.cluster: p for p in self._standing if p.state == "ready" and self._lives(p)}
+        self.topology = edges(
+            [self._node(p) for p in self._living.values()],
+            view.topology,
+            view.round_trips,
+            [(link.listener, link.dialer) for link in view.links],
+            relaying=view.relaying,
+            settled=self._is_settled(),
+        )
 
+    def missing(self) -> Iterator[tuple[datetime, Action]]:
+        if self._view.state == "ending":
+            yield from self._ending()
+            return
+        for placement in self._view.placements:
+            if placement.displaced:
+                yield placement.retry_at or _AT_ONCE, MoveClients(placement.cluster)
+        for action in self._staff.actions:
+            yield _AT_ONCE, action
+        ends = list(self._ends())
+        yield from ends
+        stopping = {
+            end
+            for due, action in ends
+            if due <= self._now and isinstance(action, StopCascade)
+            for end in (action.dialer, action.listener)
+        }
+        yield from self._rooms(stopping)
+        # What is relayed must not come round: no new way is opened while an old one is to be closed.
+        if not stopping or self.topology.used == "mesh":
+            yield from self._starts()
 
-def _due(link: LinkFacts, *, reports: bool) -> datetime | None:
-    """Return from when on the link is to be asked for (again); None: as far as we know it is fine.
+    # --- rooms --------------------------------------------------------------------------------
 
-    `reports`: whether the dialing cluster reports its links. Where it does not, a request that was taken
-    is all that can be known, and a second one would make it connect twice.
-    """
-    match link.state:
-        case "wanted":
-            due = _AT_ONCE
-        case "requested" if reports:
-            due = link.since + LINK_UP_DEADLINE
-        case "down":
-            due = link.since + REDIAL_GRACE
-        case _:
+    def _ending(self) -> Iterator[tuple[datetime, Action]]:
+        # A wanted placement may have a room, too: the answer to its creation may have been lost. A needless
+        # removal is harmless. Rooms take their links with them, the conference's rows the links' rows.
+        left = [p for p in self._view.placements if p.state != "lost" and self._is_online(p.cluster)]
+        for placement in left:
+            yield from self._removal(placement, _AT_ONCE)
+        if not left:
+            yield _AT_ONCE, ForgetConference()
+
+    def _rooms(self, stopping: set[str]) -> Iterator[tuple[datetime, Action]]:
+        """Yield what rooms lack; clusters in `stopping` have links that are to be ended first."""
+        for placement in self._view.placements:
+            cluster, deserted = placement.cluster, self._deserted_from(placement)
+            if placement.state == "lost":
+                facts = self._view.clusters.get(cluster)
+                if facts is not None and facts.gone and not placement.displaced:
+                    yield _AT_ONCE, ForgetPlacement(cluster)
+                continue
+            if deserted is not None and not (deserted <= self._now and cluster in stopping):
+                yield from self._removal(placement, deserted)
+            if placement.state == "wanted" and (deserted is None or self._now < deserted):
+                callable_from = self._callable_from(cluster)
+                if callable_from is not None:
+                    yield max(callable_from, placement.retry_at or _AT_ONCE), CreateRoom(cluster)
+
+    def _removal(self, placement: PlacementFacts, due: datetime) -> Iterator[tuple[datetime, Action]]:
+        callable_from = self._callable_from(placement.cluster)
+        if callable_from is not None:
+            yield max(due, callable_from, placement.retry_at or _AT_ONCE), RemoveRoom(placement.cluster)
+
+    def _deserted_from(self, placement: PlacementFacts) -> datetime | None:
+        """Return from when on the placement is deserted, as things are; None: it is not, and will not be."""
+        facts = self._view.clusters.get(placement.cluster)
+        known = facts is not None and facts.knows_participants
+        if not known or placement.empty_since is None or placement.participants or placement.displaced:
             return None
-    return max(due, link.retry_at or _AT_ONCE)
+        return placement.empty_since + self._view.idle_grace
 
+    def _is_deserted(self, placement: PlacementFacts) -> bool:
+        since = self._deserted_from(placement)
+        return since is not None and since <= self._now
 
-def _online(view: View, cluster: str) -> bool:
-    facts = view.clusters.get(cluster)
-    return facts is not None and facts.online
+    # --- links --------------------------------------------------------------------------------
+
+    def _ends(self) -> Iterator[tuple[datetime, Action]]:
+        """Yield the ends of links that are not wanted."""
+        for link in self._view.links:
+            if link.dialer == link.listener or not self._may_live(link):
+                yield _AT_ONCE, ForgetLink(link.dialer, link.listener)
+            elif (link.listener, link.dialer) not in self.topology.edges:
+                told_from = _AT_ONCE if link.via == "agent" else self._callable_from(link.dialer)
+                if told_from is not None:
+                    yield max(told_from, link.retry_at or _AT_ONCE), StopCascade(link.dialer, link.listener)
+
+    def _may_live(self, link: LinkFacts) -> bool:
+        """Say whether both rooms stand, so that there may be a link between them."""
+        dialer, listener = (self._placements.get(end) for end in (link.dialer, link.listener))
+        return (
+            dialer is not None
+            and listener is not None
+            and "lost" not in (dialer.state, listener.state)
+            and listener.has_token
+            and self._lives(dialer)
+        )
+
+    def _starts(self) -> Iterator[tuple[datetime, Action]]:
+        rows = {(link.dialer, link.listener): link for link in self._view.links}
+        for earlier, later in sorted(self.topology.edges):
+            if not (self._living[earlier].has_token and self._is_worth_it(later)):
+                continue
+            if (earlier, later) in rows:
+                continue  # points the wrong way: first it must be ended
+            due = self._start_due(rows.get((later, earlier)), later, earlier)
+            if due is None:
+                continue
+            row = rows.get((later, earlier))
+            fetched = None if row is None else row.bridges_at
+            if fetched is not None and max(due, self._now) < fetched + BRIDGES_FRESH:
+                yield due, StartCascade(later, earlier)
+            else:
+                yield due, FetchBridges(later, earlier)
+
+    def _is_worth_it(self, later: str) -> bool:
+        placement = self._living[later]
+        return self._is_inhabited(placement) or (self.topology.used != "mesh" and placement.has_token)
+
+    def _start_due(self, row: LinkFacts | None, dialer: str, listener: str) -> datetime | None:
+        """Return from when on the link is to be asked for (again); None: it is not, as things are."""
+        due = _AT_ONCE if row is None else self._row_due(row)
+        if due is None:
+            return None
+        for end in (dialer, listener):
+            if not self._is_online(end) or not self._staff.ready(end):
+                return None
+            if not self._staff.served(end):
+                callable_from = self._callable_from(end)
+                if callable_from is None:
+                    return None
+                due = max(due, callable_from)
+        return due
+
+    def _row_due(self, link: LinkFacts) -> datetime | None:
+        match link.state:
+            case "wanted":
+                due = _AT_ONCE
+            case "requested" if self._is_reported(link):
+                due = link.since + LINK_UP_DEADLINE
+            case "down":
+                due = link.since + REDIAL_GRACE
+            case _:
+                return None
+        return max(due, link.retry_at or _AT_ONCE)
+
+    def _is_reported(self, link: LinkFacts) -> bool:
+        """Say whether the dialing side tells how the link is.
+
+        Where it does not, a request that was taken is all that can be known, and a second one would make it
+        connect twice.
+        """
+        return link.via == "agent" or self._view.clusters[link.dialer].reports_links
+
+    # --- facts --------------------------------------------------------------------------------
+
+    def _is_settled(self) -> bool:
+        """Say whether nothing is being mended, so that what works may be changed for the better."""
+        return all(
+            self._is_online(link.dialer)
+            and self._is_online(link.listener)
+            and (link.state == "up" or (link.state == "requested" and not self._is_reported(link)))
+            for link in self._view.links
+        )
+
+    def _lives(self, placement: PlacementFacts) -> bool:
+        """Say whether the room is initialised."""
+        return placement.has_token or placement.participants > 0
+
+    def _is_inhabited(self, placement: PlacementFacts) -> bool:
+        return placement.participants > 0 or (
+            placement.has_token and not self._view.clusters[placement.cluster].knows_participants
+        )
+
+    def _is_online(self, cluster: str) -> bool:
+        facts = self._view.clusters.get(cluster)
+        return facts is not None and facts.online
+
+    def _can_cascade(self, cluster: str) -> bool:
+        facts = self._view.clusters.get(cluster)
+        return facts is not None and facts.can_cascade
+
+    def _callable_from(self, cluster: str) -> datetime | None:
+        """Return from when on the cluster may be asked something; None: not as things are."""
+        facts = self._view.clusters.get(cluster)
+        if facts is None or not facts.online:
+            return None
+        return facts.breaker_until if facts.breaker_open else _AT_ONCE
+
+    def _node(self, placement: PlacementFacts) -> Node:
+        facts = self._view.clusters[placement.cluster]
+        return Node(
+            cluster=placement.cluster,
+            ordinal=placement.ordinal,
+            region=facts.region,
+            location=facts.location,
+            can_relay=self._staff.served(placement.cluster),
+        )

@@ -111,7 +111,8 @@ class PlacementFacts:
     participants: int
     """Clients that have really joined there."""
     empty_since: datetime | None = None
-    """Since when nobody is there and nobody on the way: no participant, no reservation. None: somebody is."""
+    """Since when nobody is there and nobody on the way: no participant, no reservation. None: somebody is.
+    It may lie ahead: then it is when the last reservation runs out."""
     displaced: int = 0
     """Clients that the cluster's end took their seats from, and who have not been told another one yet."""
     agents: tuple[tuple[AgentKind, str], ...] = ()
