@@ -37,6 +37,9 @@ __all__ = [
     "audit",
     "cluster_capacity",
     "clusters",
+    "conference_checkpoints",
+    "conference_events",
+    "conference_heads",
     "conferences",
     "credentials",
     "decisions",
@@ -52,6 +55,7 @@ __all__ = [
     "roster",
     "seats",
     "signing_keys",
+    "streams",
     "templates",
 ]
 
@@ -388,6 +392,82 @@ displaced: Final = Table(
     ),
     Index("displaced_cluster_idx", "cluster"),
 )
+
+
+class _Streams(TypedColumns):
+    """Published on the cluster itself; what came there through a link is not among them."""
+
+    conference: Named[str] = Column(Text, primary_key=True)
+    cluster: Named[str] = Column(Text, primary_key=True)
+    id: Named[str] = Column(Text, primary_key=True)
+    participant: Named[str | None] = Column(Text)
+    """Whose it is; triggers take it away with them, and with the room. NULL: the room's own."""
+    tracks: Named[Any] = Column(JSONB, nullable=False)
+    """[{id, kind, codec?, source?, muted}]: causeway.api.events.Track."""
+    published_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.now())
+
+
+streams: Final = Table(
+    "streams",
+    metadata,
+    _Streams,
+    ForeignKeyConstraint(
+        ["conference", "cluster"],
+        ["placements.conference", "placements.cluster"],
+        ondelete="CASCADE",
+        name="streams_placement_fkey",
+    ),
+)
+
+
+class _ConferenceHeads(TypedColumns):
+    """How far a conference's events are; locked by whoever writes one, until that is committed.
+
+    Outlives the conference: the next one of that id goes on counting.
+    """
+
+    conference: Named[str] = Column(Text, primary_key=True)
+    seq: Named[int] = Column(BigInteger, nullable=False)
+    at: Named[datetime] = Column(_TIME, nullable=False)
+
+
+conference_heads: Final = Table(
+    "conference_heads", metadata, _ConferenceHeads, postgresql_with={"fillfactor": 50}
+)
+
+
+class _ConferenceEvents(TypedColumns):
+    """What happened, written by triggers in the transaction in which it happened.
+
+    Partitioned by days (UTC): control.registry.event_days makes and drops them.
+    """
+
+    conference: Named[str] = Column(Text, primary_key=True)
+    seq: Named[int] = Column(BigInteger, primary_key=True, autoincrement=False)
+    """From 1, without gaps; whoever sees n can see all before it."""
+    at: Named[datetime] = Column(_TIME, primary_key=True)
+    """Never earlier than the event before it in the conference."""
+    kind: Named[str] = Column(Text, nullable=False)
+    body: Named[Any] = Column(JSONB, nullable=False)
+    id: Named[Any] = Column(UUID(as_uuid=True), nullable=False, server_default=text("gen_random_uuid()"))
+
+
+conference_events: Final = Table(
+    "conference_events", metadata, _ConferenceEvents, postgresql_partition_by="RANGE (at)"
+)
+
+
+class _ConferenceCheckpoints(TypedColumns):
+    """A conference as it was after an event: what is left of those before it, once they are dropped."""
+
+    conference: Named[str] = Column(Text, primary_key=True)
+    seq: Named[int] = Column(BigInteger, primary_key=True, autoincrement=False)
+    at: Named[datetime] = Column(_TIME, nullable=False)
+    body: Named[Any] = Column(JSONB, nullable=False)
+    """causeway.api.events.ConferenceState."""
+
+
+conference_checkpoints: Final = Table("conference_checkpoints", metadata, _ConferenceCheckpoints)
 
 
 class _DirtyConferences(TypedColumns):

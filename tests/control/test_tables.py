@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 async def test_migrations_make_exactly_the_tables_that_the_code_knows(engine: AsyncEngine) -> None:
     def compare(connection: Connection) -> None:
         context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "compare_server_default": True}
+            connection,
+            opts={
+                "compare_type": True,
+                "compare_server_default": True,
+                # Partitions come and go with time.
+                "include_name": lambda name, kind, _: (
+                    kind != "table" or not str(name).startswith("conference_events_")
+                ),
+            },
         )
         assert compare_metadata(context, metadata) == []
         for table in metadata.tables.values():
