@@ -46,6 +46,7 @@ __all__ = [
     "dirty_conferences",
     "displaced",
     "early_rooms",
+    "former_conferences",
     "kept_answers",
     "links",
     "metadata",
@@ -57,6 +58,9 @@ __all__ = [
     "signing_keys",
     "streams",
     "templates",
+    "webhook_deliveries",
+    "webhook_lanes",
+    "webhooks",
 ]
 
 metadata: Final = MetaData(
@@ -571,4 +575,124 @@ class _KeptAnswers(TypedColumns):
 
 kept_answers: Final = Table(
     "kept_answers", metadata, _KeptAnswers, Index("kept_answers_expires_at_idx", "expires_at")
+)
+
+
+class _Webhooks(TypedColumns):
+    id: Named[str] = Column(Text, primary_key=True)
+    url: Named[str] = Column(Text, nullable=False)
+    description: Named[str] = Column(Text, nullable=False, server_default=text("''"))
+    events: Named[list[str]] = Column(ARRAY(Text), nullable=False, server_default=text("'{}'"))
+    """Kinds, or `<first part>.*`; empty: all."""
+    types: Named[list[str]] = Column(ARRAY(Text), nullable=False, server_default=text("'{}'"))
+    """Templates of the conferences; empty: any."""
+    metadata: Named[Any] = Column(JSONB, nullable=False, server_default=text("'{}'"))
+    """What the conferences' metadata must contain."""
+    secret: Named[bytes] = Column(LargeBinary, nullable=False)
+    """Sealed, as is the next one; both for the same place, so that one can become the other."""
+    previous_secret: Named[bytes | None] = Column(LargeBinary)
+    previous_until: Named[datetime | None] = Column(_TIME)
+    enabled: Named[bool] = Column(nullable=False, server_default=text("true"))
+    disabled_at: Named[datetime | None] = Column(_TIME)
+    disabled_reason: Named[str | None] = Column(Text)
+    created_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.now())
+    created_by: Named[str | None] = Column(Text)
+    """Id of the operator key."""
+    failures: Named[int] = Column(Integer, nullable=False, server_default=text("0"))
+    """In a row; this and the next two are control.delivery.attempts.Endpoint."""
+    failing_since: Named[datetime | None] = Column(_TIME)
+    paused_until: Named[datetime | None] = Column(_TIME)
+    recovered_at: Named[datetime | None] = Column(_TIME)
+    """When its circuit closed last: what failed before that need not wait."""
+    last_success_at: Named[datetime | None] = Column(_TIME)
+    """To the minute."""
+    last_failure_at: Named[datetime | None] = Column(_TIME)
+    last_error: Named[str | None] = Column(Text)
+
+
+webhooks: Final = Table(
+    "webhooks",
+    metadata,
+    _Webhooks,
+    CheckConstraint("disabled_reason IN ('operator', 'gone', 'failing')", name="reason"),
+    postgresql_with={"fillfactor": 50},
+)
+
+
+class _WebhookDeliveries(TypedColumns):
+    # No foreign key to the webhook: every event would lock its row. What a deleted one leaves is swept.
+    webhook: Named[str] = Column(Text, primary_key=True)
+    message: Named[Any] = Column(UUID(as_uuid=True), primary_key=True)
+    """The event's id."""
+    conference: Named[str] = Column(Text, nullable=False)
+    seq: Named[int] = Column(BigInteger, nullable=False)
+    kind: Named[str] = Column(Text, nullable=False)
+    at: Named[datetime] = Column(_TIME, nullable=False)
+    body: Named[Any] = Column(JSONB, nullable=False)
+    """A copy of the event's: the log may forget sooner than the receiver is back."""
+    state: Named[str] = Column(Text, nullable=False, server_default=text("'pending'"))
+    queued_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.clock_timestamp())
+    tries: Named[int] = Column(Integer, nullable=False, server_default=text("0"))
+    tried_at: Named[datetime | None] = Column(_TIME)
+    due_at: Named[datetime | None] = Column(_TIME)
+    """After a failure; what counts is the lane's."""
+    done_at: Named[datetime | None] = Column(_TIME)
+    """When it was delivered or given up."""
+    status: Named[int | None] = Column(Integer)
+    error: Named[str | None] = Column(Text)
+
+
+webhook_deliveries: Final = Table(
+    "webhook_deliveries",
+    metadata,
+    _WebhookDeliveries,
+    CheckConstraint("state IN ('pending', 'delivered', 'dead')", name="state"),
+    Index("webhook_deliveries_at_idx", "webhook", "at", "message"),
+    Index(
+        "webhook_deliveries_pending_idx",
+        "webhook",
+        "conference",
+        "seq",
+        postgresql_where=text("state = 'pending'"),
+    ),
+    Index(
+        "webhook_deliveries_queued_idx", "webhook", "queued_at", postgresql_where=text("state = 'pending'")
+    ),
+    Index("webhook_deliveries_dead_idx", "webhook", "at", "message", postgresql_where=text("state = 'dead'")),
+    Index("webhook_deliveries_done_idx", "done_at", postgresql_where=text("state <> 'pending'")),
+)
+
+
+class _WebhookLanes(TypedColumns):
+    """One for each webhook and conference between which something waits: its messages go one by one."""
+
+    webhook: Named[str] = Column(Text, primary_key=True)
+    conference: Named[str] = Column(Text, primary_key=True)
+    version: Named[int] = Column(BigInteger, nullable=False, server_default=text("1"))
+    """Counts what was queued: whoever found nothing more at version n may end the lane only while it is n."""
+    due_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.clock_timestamp())
+    failed_at: Named[datetime | None] = Column(_TIME)
+    claimed_by: Named[Any] = Column(UUID(as_uuid=True), nullable=True)
+    claimed_until: Named[datetime | None] = Column(_TIME)
+
+
+webhook_lanes: Final = Table(
+    "webhook_lanes", metadata, _WebhookLanes, Index("webhook_lanes_due_idx", "webhook", "due_at")
+)
+
+
+class _FormerConferences(TypedColumns):
+    """What webhooks' filters ask of conferences that have ended; kept by a trigger."""
+
+    id: Named[str] = Column(Text, primary_key=True)
+    template: Named[str] = Column(Text, nullable=False)
+    metadata: Named[Any] = Column(JSONB, nullable=False)
+    ended_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.clock_timestamp())
+
+
+former_conferences: Final = Table(
+    "former_conferences",
+    metadata,
+    _FormerConferences,
+    Index("former_conferences_ended_at_idx", "ended_at"),
 )
