@@ -35,6 +35,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 __all__ = [
     "audit",
+    "caches",
     "cluster_capacity",
     "clusters",
     "conference_checkpoints",
@@ -45,6 +46,7 @@ __all__ = [
     "decisions",
     "dirty_conferences",
     "displaced",
+    "duties",
     "early_rooms",
     "former_conferences",
     "kept_answers",
@@ -52,6 +54,7 @@ __all__ = [
     "metadata",
     "participants",
     "placements",
+    "replicas",
     "reservations",
     "roster",
     "seats",
@@ -157,6 +160,8 @@ class _Clusters(TypedColumns):
     probe_failures: Named[int] = Column(Integer, nullable=False, server_default=text("0"))
     """In a row."""
     probe_error: Named[str | None] = Column(Text)
+    probe_by: Named[Any] = Column(UUID(as_uuid=True), nullable=True)
+    """The replica that is asking just now."""
 
 
 clusters: Final = Table(
@@ -696,3 +701,48 @@ former_conferences: Final = Table(
     _FormerConferences,
     Index("former_conferences_ended_at_idx", "ended_at"),
 )
+
+
+class _Replicas(TypedColumns):
+    """Processes of control; who dies is seen by the lease. Rows stay for a while, for whoever looks."""
+
+    id: Named[Any] = Column(UUID(as_uuid=True), primary_key=True)
+    """Drawn at each start."""
+    name: Named[str] = Column(Text, nullable=False)
+    version: Named[str] = Column(Text, nullable=False)
+    revision: Named[str] = Column(Text, nullable=False)
+    """The newest revision of the schema that it knows."""
+    duties: Named[list[str]] = Column(ARRAY(Text), nullable=False)
+    """Those that it can do."""
+    started_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.clock_timestamp())
+    last_seen_at: Named[datetime] = Column(_TIME, nullable=False, server_default=func.clock_timestamp())
+    lease_expires_at: Named[datetime] = Column(_TIME, nullable=False)
+    stopped_at: Named[datetime | None] = Column(_TIME)
+    """When it said that it ends."""
+    cleared_at: Named[datetime | None] = Column(_TIME)
+    """When the last of its claims was given back after its lease ran out."""
+
+
+replicas: Final = Table("replicas", metadata, _Replicas, postgresql_with={"fillfactor": 50})
+
+
+class _Duties(TypedColumns):
+    """What one replica does at a time. Whoever took it is known by the epoch, and refused when it is over."""
+
+    name: Named[str] = Column(Text, primary_key=True)
+    holder: Named[Any] = Column(UUID(as_uuid=True), nullable=True)
+    epoch: Named[int] = Column(BigInteger, nullable=False, server_default=text("0"))
+    since: Named[datetime | None] = Column(_TIME)
+
+
+duties: Final = Table("duties", metadata, _Duties)
+
+
+class _Caches(TypedColumns):
+    """Counts the changes of what replicas remember; kept by triggers."""
+
+    name: Named[str] = Column(Text, primary_key=True)
+    version: Named[int] = Column(BigInteger, nullable=False, server_default=text("1"))
+
+
+caches: Final = Table("caches", metadata, _Caches)

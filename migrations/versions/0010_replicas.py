@@ -13,11 +13,72 @@ down_revision = "0009"
 branch_labels = None
 depends_on = None
 
-_STATEMENTS: tuple[str, ...] = ()
+_REPLICAS = (
+    """
+    CREATE TABLE replicas (
+        id uuid NOT NULL CONSTRAINT replicas_pkey PRIMARY KEY,
+        name text NOT NULL,
+        version text NOT NULL,
+        revision text NOT NULL,
+        duties text[] NOT NULL,
+        started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        last_seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        lease_expires_at timestamptz NOT NULL,
+        stopped_at timestamptz,
+        cleared_at timestamptz
+    ) WITH (fillfactor = 50)
+    """,
+    """
+    CREATE TABLE duties (
+        name text NOT NULL CONSTRAINT duties_pkey PRIMARY KEY,
+        holder uuid,
+        epoch bigint NOT NULL DEFAULT 0,
+        since timestamptz
+    )
+    """,
+    # Who asks the cluster just now, so that a probe is due again when its prober dies.
+    "ALTER TABLE clusters ADD COLUMN probe_by uuid",
+)
+
+# What replicas remember of these tables is true as long as the number stays the same. It is counted when the
+# transaction commits: before that nobody could read what is new, and writers do not wait for each other.
+_CACHES = (
+    """
+    CREATE TABLE caches (
+        name text NOT NULL CONSTRAINT caches_pkey PRIMARY KEY,
+        version bigint NOT NULL DEFAULT 1
+    )
+    """,
+    "INSERT INTO caches (name) VALUES ('credentials'), ('signing_keys')",
+    """
+    CREATE FUNCTION caches_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        UPDATE caches SET version = version + 1 WHERE name = TG_ARGV[0];
+        PERFORM pg_notify('causeway_cache', TG_ARGV[0]);
+        RETURN NULL;
+    END $$
+    """,
+    # When a key was last used is noted often, and changes nothing that is remembered.
+    """
+    CREATE CONSTRAINT TRIGGER credentials_changed AFTER UPDATE ON credentials
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+        WHEN ((OLD.kind, OLD.secret_hash, OLD.scopes, OLD.revoked_at)
+            IS DISTINCT FROM (NEW.kind, NEW.secret_hash, NEW.scopes, NEW.revoked_at))
+        EXECUTE FUNCTION caches_changed('credentials')
+    """,
+    """
+    CREATE CONSTRAINT TRIGGER credentials_removed AFTER DELETE ON credentials
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION caches_changed('credentials')
+    """,
+    """
+    CREATE CONSTRAINT TRIGGER signing_keys_changed AFTER INSERT OR UPDATE OR DELETE ON signing_keys
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION caches_changed('signing_keys')
+    """,
+)
 
 
 def upgrade() -> None:
-    for statement in _STATEMENTS:
+    for statement in (*_REPLICAS, *_CACHES):
         op.execute(statement)
 
 
