@@ -176,6 +176,8 @@ class Assignment(_Part, frozen=True, kw_only=True):
     """A conference that the agent serves, with all of its links there."""
 
     conference: ConferenceId
+    kinds: list[str] = field(default_factory=list)
+    """AgentKind: as what the agent serves it. As `media` alone it dials `media` alone, and so on."""
     links: list[DesiredLink] = field(default_factory=list)
     """By peer, each once."""
 
