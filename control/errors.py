@@ -8,7 +8,9 @@ CausewayError
     ├── UnauthenticatedError, ForbiddenError, RateLimitedError, NotFoundError, KeyUnknownError
     ├── ConferenceLockedError, ConferenceFullError, RoleNotAllowedError
     ├── IdempotencyMismatchError, IdempotencyBusyError
+    ├── EventsGoneError
     ├── NoClusterError, ClusterFailedError, ClusterTimeoutError
+    ├── WebhookUnknownError, DeliveryUnknownError, WebhookLimitError
     └── DatabaseUnavailableError, OverloadedError
 """
 
@@ -30,7 +32,9 @@ __all__ = [
     "ConferenceLockedError",
     "ConferenceUnknownError",
     "DatabaseUnavailableError",
+    "DeliveryUnknownError",
     "EpochMissingError",
+    "EventsGoneError",
     "ForbiddenError",
     "IdempotencyBusyError",
     "IdempotencyMismatchError",
@@ -49,6 +53,8 @@ __all__ = [
     "TemplateUnknownError",
     "UnauthenticatedError",
     "UnsupportedMediaError",
+    "WebhookLimitError",
+    "WebhookUnknownError",
 ]
 
 
@@ -153,6 +159,12 @@ class InvalidRequestError(RefusedError):
     code = "invalid-request"
 
 
+class EventsGoneError(RefusedError):
+    """What is asked for happened too long ago: its events are no longer kept."""
+
+    code = "events-gone"
+
+
 class MalformedJsonError(RefusedError):
     """The body is not JSON."""
 
@@ -235,3 +247,21 @@ class OverloadedError(RefusedError):
     """More requests at once than this service takes."""
 
     code = "overloaded"
+
+
+class WebhookUnknownError(RefusedError):
+    """There is no webhook of this id."""
+
+    code = "webhook-unknown"
+
+
+class DeliveryUnknownError(RefusedError):
+    """There is no such message to the webhook, or not any more."""
+
+    code = "delivery-unknown"
+
+
+class WebhookLimitError(RefusedError):
+    """There are as many webhooks as may be."""
+
+    code = "webhook-limit"

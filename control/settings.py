@@ -14,6 +14,7 @@ from control.placement_settings import PlacementSettings, RegionSettings
 from control.rate_settings import RateSettings
 from control.registry.database import DatabaseSettings, StateSettings
 from control.token_settings import TokenSettings
+from control.webhook_settings import WebhookSettings
 
 __all__ = [
     "ControlSettings",
@@ -125,6 +126,7 @@ class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     regions: dict[str, RegionSettings] = field(default_factory=dict)
     """What is known of each region beside its clusters, by name."""
     reconcile: ReconcileSettings = field(default_factory=ReconcileSettings)
+    webhooks: WebhookSettings = field(default_factory=WebhookSettings)
     cascade: CascadeSettings = field(default_factory=CascadeSettings)
 
 

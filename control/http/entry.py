@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from msgspec import Meta
 
-from causeway.api import EPOCH_HEADER, ClusterId, ConferenceId, KeyId, Module, TemplateName
+from causeway.api import (
+    EPOCH_HEADER,
+    ClusterId,
+    ConferenceId,
+    KeyId,
+    MessageId,
+    Module,
+    TemplateName,
+    WebhookId,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -49,12 +58,14 @@ PARTS: Final[dict[str, Any]] = {
     "cluster": ClusterId,
     "conference": ConferenceId,
     "key": KeyId,
+    "message": MessageId,
     "module": Module,
     "participant": ParticipantId,
     "peer": ClusterId,
     "room": ConferenceId,
     "secret": KeyText,
     "template": TemplateName,
+    "webhook": WebhookId,
 }
 """The type of every `{part}` of a path."""
 

@@ -60,6 +60,12 @@ PROBLEMS: Final[dict[str, Kind]] = {
         "The detail lists those that there are; an operator can save another one.",
     ),
     "key-unknown": Kind(404, "There is no such access key", "List the keys; ids have 12 hex digits."),
+    "webhook-unknown": Kind(404, "There is no such webhook", "List the webhooks."),
+    "delivery-unknown": Kind(
+        404,
+        "There is no such message to the webhook",
+        "List its deliveries. What is old is forgotten, and can be replayed by time from the event log.",
+    ),
     "method-not-allowed": Kind(405, "The path does not take this method", "See the header Allow."),
     "cluster-claimed": Kind(
         409,
@@ -87,6 +93,11 @@ PROBLEMS: Final[dict[str, Kind]] = {
         "The default template cannot be deleted",
         "Save another version of it instead (PUT).",
     ),
+    "webhook-limit": Kind(
+        409,
+        "There are as many webhooks as may be",
+        "Delete one that is not needed, or raise control.webhooks.max_webhooks.",
+    ),
     "role-not-allowed": Kind(
         403, "The conference has no such role", "Ask for one of the roles of its template."
     ),
@@ -103,6 +114,11 @@ PROBLEMS: Final[dict[str, Kind]] = {
     ),
     "idempotency-mismatch": Kind(
         422, "The Idempotency-Key belongs to another request", "Use a new key for a new request."
+    ),
+    "events-gone": Kind(
+        410,
+        "It happened too long ago",
+        "Begin with the conference as it is. control.events.retention_days says how long events are kept.",
     ),
     "precondition-failed": Kind(
         412, "It is not what If-Match names", "Read it again, decide again, and send the new ETag."
