@@ -1,7 +1,8 @@
 """Asks clusters that send no heartbeat for signs of life: a signed request that they must accept.
 
-Every replica probes; each probe is claimed in the registry, so that a cluster is asked once a period whatever
-their number. Along with it goes what such clusters do not report by themselves: who is in their rooms.
+Every replica probes; each probe is claimed in the registry, in the replica's name, so that a cluster is asked
+once a period whatever their number. Along with it goes what such clusters do not report by themselves: who is
+in their rooms.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from control.registry import clusters, probes, reports
 from control.security.vault import SealError
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Awaitable, Callable
 
     from control.bell import Bell
@@ -44,12 +46,14 @@ class Prober:
         settings: ProbeSettings,
         *,
         on_alive: Callable[[str], Awaitable[None]],
+        replica: uuid.UUID | None = None,
     ) -> None:
         self._store = store
         self._fleet = fleet
         self._bell = bell
         self._settings = settings
         self._on_alive = on_alive
+        self._replica = replica
         self._under_way = 0
 
     async def run(self) -> None:
@@ -59,7 +63,9 @@ class Prober:
             while True:
                 free = self._settings.max_at_once - self._under_way
                 try:
-                    due = await self._store.write(probes.claim, limit=free, hold=self._hold)
+                    due = await self._store.write(
+                        probes.claim, limit=free, hold=self._hold, replica=self._replica
+                    )
                 except DatabaseUnavailableError as error:
                     _log.warning("probe.database_unavailable", error=error.detail)
                     due = []

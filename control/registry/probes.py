@@ -1,7 +1,7 @@
 """Probes: which clusters are to be asked for a sign of life, and what came of it.
 
-A cluster is claimed by moving its next probe; whoever claimed it and dies is replaced when that is due. All
-functions work inside the caller's transaction.
+A cluster is claimed by moving its next probe, which becomes due again at once when the replica that claimed
+it dies (control.registry.replicas). All functions work inside the caller's transaction.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from control.registry.clusters import return_rooms
 from control.registry.tables import clusters, participants, placements
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Iterable
 
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -37,8 +38,10 @@ class Probe:
     epoch: int
 
 
-async def claim(connection: AsyncConnection, *, limit: int, hold: float) -> list[Probe]:
-    """Claim up to `limit` due probes; nobody else gets them for `hold` seconds."""
+async def claim(
+    connection: AsyncConnection, *, limit: int, hold: float, replica: uuid.UUID | None = None
+) -> list[Probe]:
+    """Claim up to `limit` due probes for a replica; nobody else gets them for `hold` seconds."""
     due = (
         select(clusters.c.id)
         .where(clusters.c.probe_due_at <= _NOW, clusters.c.state != "unregistered")
@@ -50,7 +53,7 @@ async def claim(connection: AsyncConnection, *, limit: int, hold: float) -> list
     rows = await connection.execute(
         update(clusters)
         .where(clusters.c.id.in_(select(due.c.id)))
-        .values(probe_due_at=_NOW + timedelta(seconds=hold))
+        .values(probe_due_at=_NOW + timedelta(seconds=hold), probe_by=replica)
         .returning(clusters.c.id, clusters.c.epoch)
     )
     return [Probe(cluster=row.id, epoch=row.epoch) for row in rows.all()]
@@ -79,6 +82,7 @@ async def answered(
         "probe_due_at": _NOW + timedelta(seconds=next_in),
         "probe_failures": 0,
         "probe_error": None,
+        "probe_by": None,
     }
     back = row.state == "lost"
     if back:
@@ -124,6 +128,7 @@ async def silent(
         "probe_failures": failures,
         "probe_error": error,
         "probe_due_at": _NOW + timedelta(seconds=lost_next_in if lost else next_in),
+        "probe_by": None,
     }
     if lost:
         values["lease_expires_at"] = func.least(clusters.c.lease_expires_at, _NOW)

@@ -11,7 +11,7 @@ their transaction. Raises DatabaseUnavailableError when the database cannot be r
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -28,21 +28,28 @@ __all__ = ["Store"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Fence: TypeAlias = "Callable[[AsyncConnection], Awaitable[None]]"
 
 _RACES: Final = frozenset({"40001", "40P01"})
 """SQLSTATE serialization_failure and deadlock_detected."""
-_GONE: Final = ("08", "57P", "53300")
-"""SQLSTATE of lost connections, of a server that stops or starts, and of one without a free connection."""
+_GONE: Final = ("08", "57P", "53300", "25P03")
+"""SQLSTATE of lost connections, of a server that stops or starts, of one without a free connection, and of
+one that gave up a transaction in which nothing happened."""
 _TRIES: Final = 5
 
 
 class Store:
     """Runs registry functions, which take a connection first, on a pool of connections."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *, fence: Fence | None = None) -> None:
         self._engine = engine
+        self._fence = fence
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._repeatable = engine.execution_options(isolation_level="REPEATABLE READ")
+
+    def fenced(self, fence: Fence) -> Store:
+        """Return a store whose writes each begin with `fence(connection)`, which may refuse by raising."""
+        return Store(self._engine, fence=fence)
 
     async def write(
         self,
@@ -94,6 +101,8 @@ class Store:
         **kwargs: P.kwargs,
     ) -> T:
         async with self._engine.begin() as connection:
+            if self._fence is not None:
+                await self._fence(connection)
             return await function(connection, *args, **kwargs)
 
 

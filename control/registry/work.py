@@ -1,9 +1,9 @@
 """Which conferences need a look: marks, claims and the notice that wakes the replicas.
 
 A mark says "something changed here"; it costs one row and one NOTIFY, delivered when the transaction commits.
-A claim is a lease on a mark: the process that holds it works on the conference and renews it; when the
-process dies, the claim runs out and another one takes over. Marks are counted, so that one set during the
-work is seen.
+A claim is a lease on a mark: the process that holds it works on the conference and renews it. When the
+process dies, its claims are given back as soon as its own lease has run out (control.registry.replicas), at
+the latest when they run out themselves. Marks are counted, so that one set during the work is seen.
 """
 
 from __future__ import annotations
@@ -68,9 +68,17 @@ async def announce(connection: AsyncConnection, conference: str) -> None:
 
 
 async def claim(
-    connection: AsyncConnection, *, limit: int, ttl: float, excluding: Collection[str] = ()
+    connection: AsyncConnection,
+    *,
+    limit: int,
+    ttl: float,
+    excluding: Collection[str] = (),
+    replica: uuid.UUID | None = None,
 ) -> list[Claim]:
-    """Claim up to `limit` due conferences that nobody else works on, for `ttl` seconds."""
+    """Claim up to `limit` due conferences that nobody else works on, for `ttl` seconds.
+
+    `replica`: who claims; it must exclude those that it is still working on. None: somebody without a lease.
+    """
     due = (
         select(dirty.c.conference)
         .where(
@@ -83,7 +91,7 @@ async def claim(
         .with_for_update(skip_locked=True)
         .cte("due")
     )
-    mine = uuid.uuid4()
+    mine = uuid.uuid4() if replica is None else replica
     rows = await connection.execute(
         update(dirty)
         .where(dirty.c.conference.in_(select(due.c.conference)))
