@@ -10,6 +10,7 @@ from causeway.telemetry import LogSettings
 from control.cascade_settings import CascadeSettings
 from control.cluster_settings import LeaseSettings, OwtSettings, ProbeSettings, UpkeepSettings
 from control.conference_settings import ConferenceSettings
+from control.event_settings import EventSettings
 from control.placement_settings import PlacementSettings, RegionSettings
 from control.rate_settings import RateSettings
 from control.registry.database import DatabaseSettings, StateSettings
@@ -121,6 +122,7 @@ class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     owt: OwtSettings = field(default_factory=OwtSettings)
     upkeep: UpkeepSettings = field(default_factory=UpkeepSettings)
     conference: ConferenceSettings = field(default_factory=ConferenceSettings)
+    events: EventSettings = field(default_factory=EventSettings)
     join: JoinSettings = field(default_factory=JoinSettings)
     placement: PlacementSettings = field(default_factory=PlacementSettings)
     regions: dict[str, RegionSettings] = field(default_factory=dict)

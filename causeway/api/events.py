@@ -1,8 +1,8 @@
 """What happens in conferences: events, streams as clusters report them, and a conference at some time.
 
 Events of a conference are numbered from 1 without gaps (`seq`), over its whole life and those of later
-conferences with the same id. docs/events.md lists the kinds and what their bodies hold; readers skip kinds and
-fields that they do not know.
+conferences with the same id. docs/events.md lists the kinds and what their bodies hold; readers skip kinds
+and fields that they do not know.
 """
 
 from __future__ import annotations
