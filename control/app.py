@@ -17,7 +17,9 @@ import structlog
 
 from control.beats import Beats
 from control.bell import Bell
+from control.cascade.breaker import Breakers
 from control.cascade.hands import Hands
+from control.cascade.moving import Moving
 from control.cascade.reconcile import Reconciler
 from control.drivers.openvidu import OpenViduConnections
 from control.drivers.owt import OwtConnections
@@ -108,8 +110,6 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
         OpenViduConnections() as openvidu,
     ):
         fleet = Fleet(owt=owt, openvidu=openvidu, signer=keyring, vault=vault)
-        reconciler = Reconciler(store, Hands(store, fleet, vault, own.reconcile), bell, own.reconcile)
-
         gate = Gate(authenticator, own.rate)
         placing = Placing(
             store,
@@ -118,6 +118,12 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
             own.regions,
             required_modules=frozenset(own.join.required_modules),
             rng=random.SystemRandom(),
+        )
+        breakers = Breakers(own.cascade.breaker)
+        moving = Moving(store, placing, own.cascade)
+        hands = Hands(store, fleet, vault, moving, settings=own.reconcile, cascade=own.cascade)
+        reconciler = Reconciler(
+            store, hands, bell, breakers, settings=own.reconcile, idle_grace=own.cascade.idle_grace
         )
         joining = Joining(store, fleet, bell, placing, own.join)
         kept = KeptAnswers(store, vault, ttl=own.placement.answer_ttl, patience=2 * own.join.timeout)

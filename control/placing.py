@@ -79,6 +79,8 @@ class Visit:
     latencies: tuple[tuple[str, float], ...] = ()
     everybody: bool = False
     """Look at all clusters, to explain."""
+    returning: bool = False
+    """It was in the conference, and lost its place by no fault of its own: a lock does not keep it out."""
     tried: set[str] = field(default_factory=set)
     """Clusters that have failed for this client."""
 
@@ -161,6 +163,7 @@ class Placing:
                 reservations.enter,
                 where.seat,
                 ttl=self._settings.reservation_ttl,
+                returning=visit.returning,
                 solitary=frozenset(c.cluster for c in self._board.candidates.values() if not c.cascades),
             )
             if reason is None:
@@ -301,7 +304,7 @@ class Placing:
             raise ConferenceUnknownError(f"no conference {visit.conference}")
         if joined.state == "ending":
             raise ConferenceEndingError(f"conference {visit.conference} is being deleted")
-        if joined.locked:
+        if joined.locked and not visit.returning:
             raise ConferenceLockedError(f"conference {visit.conference} is locked")
         template = self._templates[joined.template, joined.template_version]
         roles = [rules.role for rules in template.roles]

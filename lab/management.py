@@ -1,7 +1,8 @@
 """The management API, the server's side: OWT's REST interface below `/v1` (owt-server 5.x).
 
 Requests are signed (lab.mauth), typed and limited in size. Two fields more than OWT has: the answer to
-`bridges` carries the bridges' certificate fingerprints, and `cascading` takes those of the other side.
+`bridges` carries the bridges' certificate fingerprints, and `cascading` takes those of the other side. One
+call more than OWT has: `DELETE rooms/{room}/cascading/{peer}` ends what `cascading` began.
 """
 
 from __future__ import annotations
@@ -129,6 +130,7 @@ class Management:
             ("GET", "/rooms/{room}/streams/{stream}", self._get_stream),
             ("GET", "/rooms/{room}/bridges", self._get_bridges),
             ("POST", "/rooms/{room}/cascading", self._start_cascading),
+            ("DELETE", "/rooms/{room}/cascading/{peer}", self._stop_cascading),
         ]
         return Mount(
             "/v1",
@@ -264,6 +266,21 @@ class Management:
         )
         if any(answer != "ok" for answer in answers):
             raise RpcFailedError("startCascading: a bridge did not take the order")
+        return PlainTextResponse("ok")
+
+    async def _stop_cascading(self, request: Request) -> Response:
+        """Ours alone: OWT's cascades end with their rooms."""
+        room = self._rooms.record(request.path_params["room"]).id
+        order = {"room": room, "targetCluster": request.path_params["peer"]}
+        newest = [self._workers.newest(purpose) for purpose in ("eventbridge", "mediabridge")]
+        # A bridge that is not there has no link; one that is new has none of the former's.
+        workers = [worker for worker in newest if worker is not None]
+        timeout = self._settings.cascade_timeout
+        answers = await asyncio.gather(
+            *(worker.call("stopCascading", [order], timeout=timeout) for worker in workers)
+        )
+        if any(answer != "ok" for answer in answers):
+            raise RpcFailedError("stopCascading: a bridge did not take the order")
         return PlainTextResponse("ok")
 
     def _worker(self, purpose: Any) -> Worker:

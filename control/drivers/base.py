@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bridges",
+    "BrokenDownError",
     "BusyError",
     "Capabilities",
     "ClusterDriver",
@@ -51,6 +52,7 @@ __all__ = [
 #
 # DriverError
 # ├── UnreachableError          no connection, or it broke, or the cluster answered 5xx     retryable
+# │   └── BrokenDownError       of these: it answered 5xx                                   retryable
 # ├── DriverTimeoutError        no answer in time; it may still have been done              retryable
 # ├── MalformedAnswerError      an answer that cannot be understood, or is too large        retryable
 # ├── BusyError                 the room or recording is not in the state for it            retryable
@@ -73,6 +75,10 @@ class UnreachableError(DriverError):
 
     code: ClassVar[str] = "cluster-unreachable"
     retryable: ClassVar[bool] = True
+
+
+class BrokenDownError(UnreachableError):
+    """A 5xx answer: the cluster was there, and could not do it. It may be a peer's fault."""
 
 
 class DriverTimeoutError(DriverError):
@@ -143,6 +149,8 @@ class Capabilities:
     reports: bool
     """Clusters of this kind tell of their rooms and participants, in whatever form. Where it is False,
     control has to ask: `survey`."""
+    stops_cascades: bool = False
+    """It can be told to end a cascade: `stop_cascade` works. Else cascades end with their rooms."""
     room_ids: str = r"(?!\.{1,2}\Z).+"
     """Regular expression of the conference ids that can be a room's id there; see `accepts`."""
 
@@ -269,6 +277,13 @@ class ClusterDriver(Protocol):
         `token` is the room token at the target. With `with_fingerprints` the bridges' fingerprints go along,
         which only a cluster that itself has fingerprints understands.
         Raises NotSupportedError unless `capabilities.cascade`.
+        """
+        ...
+
+    async def stop_cascade(self, room: str, *, target_cluster: str) -> None:
+        """Tell this cluster to end the cascade of the room that it dialled to `target_cluster`.
+
+        One that there is not has ended. Raises NotSupportedError unless `capabilities.stops_cascades`.
         """
         ...
 

@@ -117,6 +117,10 @@ class CausewayDriver:
             with_fingerprints=with_fingerprints,
         )
 
+    async def stop_cascade(self, room: str, *, target_cluster: str) -> None:
+        """See ClusterDriver."""
+        await self._owt.unlink(room, target_cluster)
+
     async def survey(self) -> Survey | None:
         """See ClusterDriver."""
         return None

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import aiohttp
 
 from control.drivers.base import (
+    BrokenDownError,
     CredentialsRefusedError,
     DriverError,
     DriverTimeoutError,
@@ -171,5 +172,5 @@ def refusal(status: int) -> DriverError:
     if status == HTTPStatus.NOT_FOUND:
         return RoomNotFoundError(f"{answered}: it does not know the room")
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return UnreachableError(answered)
+        return BrokenDownError(answered)
     return RequestRefusedError(answered)

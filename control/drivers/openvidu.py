@@ -281,6 +281,15 @@ class OpenViduDriver:
         """Raise NotSupportedError: OpenVidu cannot cascade."""
         raise NotSupportedError("an OpenVidu cluster cannot cascade")
 
+    async def stop_cascade(
+        self,
+        room: str,  # noqa: ARG002
+        *,
+        target_cluster: str,  # noqa: ARG002
+    ) -> None:
+        """Raise NotSupportedError: OpenVidu cannot cascade."""
+        raise NotSupportedError("an OpenVidu cluster cannot cascade")
+
     # --- recordings ---------------------------------------------------------------------------
 
     async def start_recording(

@@ -17,6 +17,7 @@ import msgspec
 from control.drivers.base import (
     DriverError,
     Health,
+    NotSupportedError,
     RequestRefusedError,
     RoomNotFoundError,
     UnreachableError,
@@ -175,6 +176,18 @@ class OwtDriver:
             timeout=self._connections.cascade_timeout,
         )
         read_ok(answer)
+
+    async def stop_cascade(self, room: str, *, target_cluster: str) -> None:
+        """See ClusterDriver. OWT has no such call."""
+        raise NotSupportedError(f"it cannot end the cascade of {room} to {target_cluster} by itself")
+
+    async def unlink(self, room: str, target_cluster: str) -> None:
+        """End the room's cascade, in a cluster of our own."""
+        peer = segment(target_cluster, what="cluster")
+        try:
+            await self._call("DELETE", f"rooms/{segment(room)}/cascading/{peer}")
+        except RoomNotFoundError:
+            return
 
     async def survey(self) -> Survey | None:
         """See ClusterDriver."""

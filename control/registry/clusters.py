@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import insert
 from causeway.api import PortalAddress
 from control import lifecycle
 from control.errors import ClusterClaimedError, ClusterUnknownError, StaleEpochError
-from control.registry import audit, links, work
+from control.registry import audit, displaced, links, work
 from control.registry.tables import clusters, participants, placements
 
 if TYPE_CHECKING:
@@ -424,6 +424,7 @@ async def lose(connection: AsyncConnection, cluster: str, *, keep_tokens: bool =
     if not keep_tokens:
         values["token"] = None
     await connection.execute(update(placements).where(placements.c.cluster == cluster).values(**values))
+    await displaced.remember(connection, cluster)
     await connection.execute(delete(participants).where(participants.c.cluster == cluster))
     await links.want(connection, cluster)
     await work.mark_cluster(connection, cluster)
@@ -436,6 +437,7 @@ async def _rooms_are_gone(connection: AsyncConnection, cluster: str) -> None:
         .where(placements.c.cluster == cluster)
         .values(state="wanted", room=None, token=None, attempts=0, retry_at=None, error=None)
     )
+    await displaced.remember(connection, cluster)
     await connection.execute(delete(participants).where(participants.c.cluster == cluster))
 
 
@@ -446,6 +448,7 @@ async def return_rooms(connection: AsyncConnection, cluster: str) -> None:
         .where(placements.c.cluster == cluster, placements.c.state == "lost")
         .values(state=case((placements.c.room.is_(None), "wanted"), else_="ready"))
     )
+    await displaced.returned(connection, cluster)
 
 
 def _json(value: msgspec.Struct | None) -> dict[str, Any] | None:

@@ -1,12 +1,11 @@
-"""Conferences: made, shown, ended; and the view of one that planning works on.
+"""Conferences: made, shown, ended.
 
-All functions work inside the caller's transaction. `load` and `show` read several tables: give them a
-repeatable-read connection.
+All functions work inside the caller's transaction. `show` reads several tables: give it a repeatable-read
+connection.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from msgspec import UNSET
@@ -23,8 +22,6 @@ from causeway.api import (
     ParticipantView,
     PlacementView,
 )
-from control.cascade.view import ClusterFacts, LinkFacts, PlacementFacts, View
-from control.drivers.kinds import KINDS
 from control.errors import (
     ConferenceEndingError,
     ConferenceExistsError,
@@ -32,14 +29,11 @@ from control.errors import (
     InvalidRequestError,
 )
 from control.registry import templates, work
-from control.registry.clusters import online
 from control.registry.metadata import check_metadata, check_nesting, merged
-from control.registry.placement_epoch import epoch_of
 from control.registry.tables import clusters, conferences, links, participants, placements, reservations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -48,7 +42,6 @@ if TYPE_CHECKING:
     from control.registry.templates import InUse
 
 __all__ = [
-    "Snapshot",
     "change",
     "changeable",
     "create",
@@ -56,19 +49,10 @@ __all__ = [
     "expire",
     "forget",
     "head_columns",
-    "load",
     "show",
 ]
 
 _ANYTHING: Final = ConferenceCreate()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """A conference as it was at `now`, by the database's clock."""
-
-    view: View
-    now: datetime
 
 
 async def create(
@@ -232,65 +216,6 @@ async def show(connection: AsyncConnection, conference: str) -> ConferenceView:
     )
 
 
-async def load(connection: AsyncConnection, conference: str) -> Snapshot | None:
-    """Return what planning needs to know, None if there is no such conference."""
-    head = (
-        await connection.execute(
-            select(conferences.c.state, func.clock_timestamp().label("now")).where(
-                conferences.c.id == conference
-            )
-        )
-    ).one_or_none()
-    if head is None:
-        return None
-    placed = await _placements(connection, conference)
-    facts = (
-        await connection.execute(
-            select(clusters.c.id, online().label("live"), clusters.c.reports_links, clusters.c.driver).where(
-                clusters.c.id.in_([row.cluster for row in placed])
-            )
-        )
-    ).all()
-    view = View(
-        conference=conference,
-        state=cast("Any", head.state),
-        placements=tuple(
-            PlacementFacts(
-                cluster=row.cluster,
-                ordinal=row.ordinal,
-                epoch=epoch_of(row.created_at),
-                state=cast("Any", row.state),
-                has_token=row.has_token,
-                participants=row.participants,
-                attempts=row.attempts,
-                retry_at=row.retry_at,
-            )
-            for row in placed
-        ),
-        links=tuple(
-            LinkFacts(
-                dialer=row.dialer,
-                listener=row.listener,
-                state=cast("Any", row.state),
-                since=row.since,
-                attempts=row.attempts,
-                retry_at=row.retry_at,
-            )
-            for row in await _links(connection, conference)
-        ),
-        clusters={
-            row.id: ClusterFacts(
-                id=row.id,
-                online=row.live,
-                reports_links=row.reports_links,
-                can_cascade=_can_cascade(row.driver),
-            )
-            for row in facts
-        },
-    )
-    return Snapshot(view=view, now=head.now)
-
-
 def _due(limit: int) -> Select[str]:
     # now() rather than clock_timestamp(), which an index cannot be searched for.
     someone = exists().where(participants.c.conference == conferences.c.id)
@@ -365,11 +290,6 @@ def _own(participant_limit: int | None, empty_ttl: int | None, used: InUse) -> d
     return {"participant_limit": limit, "empty_ttl": ttl}
 
 
-def _can_cascade(driver: str) -> bool:
-    kind = KINDS.get(driver)  # None: a newer release has registered it
-    return kind is not None and kind.cascade
-
-
 async def _placements(connection: AsyncConnection, conference: str) -> list[Any]:
     count = (
         select(func.count())
@@ -387,10 +307,6 @@ async def _placements(connection: AsyncConnection, conference: str) -> list[Any]
             placements.c.ordinal,
             placements.c.state,
             placements.c.room,
-            placements.c.token.is_not(None).label("has_token"),
-            placements.c.attempts,
-            placements.c.retry_at,
-            placements.c.created_at,
             count.label("participants"),
         )
         .join(clusters, clusters.c.id == placements.c.cluster)

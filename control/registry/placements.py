@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from control.errors import ConferenceEndingError, ConferenceUnknownError
 from control.registry import links, work
 from control.registry.placement_epoch import epoch_of, made_at
-from control.registry.tables import clusters, conferences, participants, placements
+from control.registry.tables import clusters, conferences, participants, placements, reservations
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,11 +26,15 @@ __all__ = [
     "created",
     "ensure",
     "failed",
+    "forget",
     "give_up",
+    "is_deserted",
     "placed",
     "removed",
     "room_missing",
     "room_token",
+    "vacate",
+    "vacated",
 ]
 
 _NOW: Final = func.clock_timestamp()
@@ -150,6 +154,50 @@ async def removed(connection: AsyncConnection, conference: str, cluster: str) ->
     )
 
 
+async def forget(connection: AsyncConnection, conference: str, cluster: str) -> None:
+    """Forget a lost placement; one that has come back meanwhile stays."""
+    await connection.execute(
+        delete(placements).where(
+            placements.c.conference == conference,
+            placements.c.cluster == cluster,
+            placements.c.state == "lost",
+        )
+    )
+
+
+async def vacate(connection: AsyncConnection, conference: str, cluster: str) -> bool:
+    """Want the room no longer to be as it is, if nobody is there and nobody is on the way; else False.
+
+    Whoever comes from now on waits until it is made again: the placement is wanted. `vacated` ends it.
+    """
+    await _hold(connection, conference)
+    emptied = await connection.execute(
+        update(placements)
+        .where(_is_deserted(conference, cluster), placements.c.state != "lost")
+        .values(state="wanted", room=None, token=None)
+    )
+    return emptied.rowcount > 0
+
+
+async def is_deserted(connection: AsyncConnection, conference: str, cluster: str) -> bool:
+    """Say whether there is such a placement, with nobody there and nobody on the way."""
+    found = await connection.scalars(
+        select(placements.c.cluster).where(_is_deserted(conference, cluster), placements.c.state == "wanted")
+    )
+    return found.one_or_none() is not None
+
+
+async def vacated(connection: AsyncConnection, conference: str, cluster: str) -> bool:
+    """Forget a placement whose room has been removed; False: somebody came meanwhile, and it stays wanted."""
+    await _hold(connection, conference)
+    gone = await connection.execute(
+        delete(placements).where(_is_deserted(conference, cluster), placements.c.state == "wanted")
+    )
+    if gone.rowcount == 0:
+        await work.mark(connection, conference)
+    return gone.rowcount > 0
+
+
 async def room_missing(connection: AsyncConnection, conference: str, cluster: str, *, room: str) -> None:
     """Note that the cluster does not know the room any more: it is wanted again, and its links with it."""
     gone = await connection.execute(
@@ -200,3 +248,20 @@ async def room_token(connection: AsyncConnection, conference: str, cluster: str)
     if row is None or row.room is None or row.token is None:
         return None
     return row.room, row.token
+
+
+async def _hold(connection: AsyncConnection, conference: str) -> None:
+    """Let nobody be reported or placed in the conference until this transaction ends."""
+    await connection.execute(
+        select(conferences.c.id).where(conferences.c.id == conference).with_for_update(key_share=True)
+    )
+
+
+def _is_deserted(conference: str, cluster: str) -> ColumnElement[bool]:
+    someone = exists().where(participants.c.conference == conference, participants.c.cluster == cluster)
+    expected = exists().where(
+        reservations.c.conference == conference,
+        reservations.c.cluster == cluster,
+        reservations.c.expires_at > _NOW,
+    )
+    return and_(placements.c.conference == conference, placements.c.cluster == cluster, ~someone, ~expected)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import Boolean, delete, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from control.registry import links, reservations, work
+from control.registry import displaced, links, reservations, work
 from control.registry import placements as _placements
 from control.registry.tables import participants, placements
 
@@ -80,6 +80,7 @@ async def participant_joined(
     )
     if new.one():
         await reservations.redeem(connection, conference, cluster, user)
+        await displaced.found(connection, conference, user)
     await work.mark(connection, conference)
 
 

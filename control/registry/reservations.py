@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from control.errors import (
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from control.registry.lane import Lane
 
-__all__ = ["Seat", "Taken", "enter", "new_id", "redeem", "release", "sweep", "take"]
+__all__ = ["Seat", "Taken", "enter", "new_id", "prolong", "redeem", "release", "sweep", "take"]
 
 _NOW: Final = func.clock_timestamp()
 
@@ -132,14 +132,20 @@ async def take(lane: Lane, wanted: Sequence[Seat], *, ttl: float) -> dict[str, T
 
 
 async def enter(
-    connection: AsyncConnection, seat: Seat, *, ttl: float, solitary: Collection[str]
+    connection: AsyncConnection,
+    seat: Seat,
+    *,
+    ttl: float,
+    solitary: Collection[str],
+    returning: bool = False,
 ) -> str | None:
     """Take a seat, and have the conference placed there; return why not, None if it was done.
 
-    `solitary`: clusters that cannot cascade. Raises ConferenceUnknownError, ConferenceEndingError,
+    `solitary`: clusters that cannot cascade. `returning`: whoever it is was in the conference before, so that
+    a lock does not keep them out. Raises ConferenceUnknownError, ConferenceEndingError,
     ConferenceLockedError and ConferenceFullError.
     """
-    await _admit(connection, seat.conference)
+    await _admit(connection, seat.conference, returning=returning)
     placed = await _clusters_of(connection, seat.conference)
     reason = await _objection(connection, seat.cluster, new=seat.cluster not in placed)
     if reason is not None:
@@ -161,7 +167,7 @@ async def enter(
     return None
 
 
-async def _admit(connection: AsyncConnection, conference: str) -> None:
+async def _admit(connection: AsyncConnection, conference: str, *, returning: bool) -> None:
     """Hold the conference and make sure that one more may join it."""
     head = (
         await connection.execute(
@@ -174,7 +180,7 @@ async def _admit(connection: AsyncConnection, conference: str) -> None:
         raise ConferenceUnknownError(f"no conference {conference}")
     if head.state == "ending":
         raise ConferenceEndingError(f"conference {conference} is being deleted")
-    if head.locked:
+    if head.locked and not returning:
         raise ConferenceLockedError(f"conference {conference} is locked")
     if head.participant_limit < 0:
         return
@@ -248,6 +254,21 @@ async def release(connection: AsyncConnection, seat: Seat) -> None:
             _reservations.c.id == seat.id,
         )
     )
+
+
+async def prolong(connection: AsyncConnection, seat: Seat, *, ttl: float) -> bool:
+    """Keep a seat for `ttl` seconds from now; False if it is gone."""
+    kept = await connection.execute(
+        update(_reservations)
+        .where(
+            _reservations.c.conference == seat.conference,
+            _reservations.c.cluster == seat.cluster,
+            _reservations.c.user_name == seat.user,
+            _reservations.c.id == seat.id,
+        )
+        .values(expires_at=_NOW + timedelta(seconds=ttl))
+    )
+    return kept.rowcount > 0
 
 
 async def redeem(connection: AsyncConnection, conference: str, cluster: str, user: str) -> None:

@@ -1,0 +1,185 @@
+"""The view of a conference that planning works on, read in one statement: all of it is of one moment.
+
+This module knows how facts are stored, and no rule about what follows from them; see control.cascade.view.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import text
+
+from control.cascade.topology import TopologyWish
+from control.cascade.view import ClusterFacts, LinkFacts, PlacementFacts, View
+from control.drivers.kinds import KINDS
+from control.registry.placement_epoch import epoch_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+__all__ = ["Snapshot", "load"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A conference as it was at `now`, by the database's clock."""
+
+    view: View
+    now: datetime
+    starts: Mapping[str, str]
+    """Which start of each cluster is meant: what a former one did says nothing of this one."""
+
+
+class _Placement(Struct):
+    cluster: str
+    ordinal: int
+    state: Literal["wanted", "ready", "lost"]
+    has_token: bool
+    attempts: int
+    retry_at: datetime | None
+    created_at: datetime
+    empty_since: datetime | None
+    participants: int
+    reserved_until: datetime | None
+    displaced: int
+
+
+class _Cluster(Struct):
+    id: str
+    online: bool
+    gone: bool
+    reports_links: bool
+    driver: str
+    incarnation: str
+    region: str
+    latitude: float | None
+    longitude: float | None
+
+
+class _Link(Struct):
+    dialer: str
+    listener: str
+    state: Literal["wanted", "requested", "up", "down"]
+    since: datetime
+    via: Literal["driver", "agent"]
+    bridges_at: datetime | None
+    attempts: int
+    retry_at: datetime | None
+
+
+class _Rows(Struct):
+    state: Literal["active", "ending"]
+    now: datetime
+    template_version: int
+    placements: list[_Placement]
+    clusters: list[_Cluster]
+    links: list[_Link]
+
+
+# Facts that belong to one conference: none of these reads more rows than the conference has.
+_ROWS: Final = text("""
+    WITH placed AS MATERIALIZED (
+        SELECT p.cluster, p.ordinal, p.state, p.token IS NOT NULL AS has_token, p.attempts, p.retry_at,
+            p.created_at, p.empty_since,
+            (SELECT count(*) FROM participants x
+                WHERE x.conference = p.conference AND x.cluster = p.cluster) AS participants,
+            (SELECT max(r.expires_at) FROM reservations r
+                WHERE r.conference = p.conference AND r.cluster = p.cluster
+                AND r.expires_at > clock_timestamp()) AS reserved_until,
+            (SELECT count(*) FROM displaced d
+                WHERE d.conference = p.conference AND d.cluster = p.cluster) AS displaced
+        FROM placements p WHERE p.conference = :conference
+    ), concerned AS (
+        SELECT c.id, c.state = 'online' AND c.lease_expires_at > clock_timestamp() AS online,
+            c.state = 'unregistered' AS gone, c.reports_links, c.driver, c.incarnation, c.region,
+            c.latitude, c.longitude
+        FROM clusters c WHERE c.id IN (SELECT cluster FROM placed)
+    ), linked AS (
+        SELECT dialer, listener, state, since, via, bridges_at, attempts, retry_at
+        FROM links WHERE conference = :conference
+    )
+    SELECT jsonb_build_object(
+        'state', c.state,
+        'now', clock_timestamp(),
+        'template_version', c.template_version,
+        'placements', (SELECT coalesce(jsonb_agg(x ORDER BY x.ordinal), '[]') FROM placed x),
+        'clusters', (SELECT coalesce(jsonb_agg(x ORDER BY x.id), '[]') FROM concerned x),
+        'links', (SELECT coalesce(jsonb_agg(x ORDER BY x.dialer, x.listener), '[]') FROM linked x)
+    )::text
+    FROM conferences c WHERE c.id = :conference
+""")
+_DECODER: Final = msgspec.json.Decoder(_Rows)
+
+
+async def load(connection: AsyncConnection, conference: str, *, idle_grace: float) -> Snapshot | None:
+    """Return what planning needs to know, None if there is no such conference.
+
+    `idle_grace`, in seconds, goes into the view.
+    """
+    found = await connection.scalar(_ROWS, {"conference": conference})
+    if found is None:
+        return None
+    rows = _DECODER.decode(found)
+    view = View(
+        conference=conference,
+        state=rows.state,
+        template_version=rows.template_version,
+        topology=TopologyWish(),
+        placements=tuple(_placement(row) for row in rows.placements),
+        links=tuple(
+            LinkFacts(
+                dialer=row.dialer,
+                listener=row.listener,
+                state=row.state,
+                since=row.since,
+                via=row.via,
+                bridges_at=row.bridges_at,
+                attempts=row.attempts,
+                retry_at=row.retry_at,
+            )
+            for row in rows.links
+        ),
+        clusters={row.id: _cluster(row) for row in rows.clusters},
+        idle_grace=timedelta(seconds=idle_grace),
+    )
+    return Snapshot(view=view, now=rows.now, starts={row.id: row.incarnation for row in rows.clusters})
+
+
+def _placement(row: _Placement) -> PlacementFacts:
+    # Whoever is on the way counts until the reservation ends, which needs no other change to be noticed.
+    empty = (
+        None
+        if row.participants
+        else max(row.empty_since or row.created_at, row.reserved_until or row.created_at)
+    )
+    return PlacementFacts(
+        cluster=row.cluster,
+        ordinal=row.ordinal,
+        epoch=epoch_of(row.created_at),
+        state=row.state,
+        has_token=row.has_token,
+        participants=row.participants,
+        empty_since=empty,
+        displaced=row.displaced,
+        attempts=row.attempts,
+        retry_at=row.retry_at,
+    )
+
+
+def _cluster(row: _Cluster) -> ClusterFacts:
+    kind = KINDS.get(row.driver)  # None: a newer release has registered it
+    return ClusterFacts(
+        id=row.id,
+        online=row.online,
+        reports_links=row.reports_links,
+        can_cascade=kind is not None and kind.cascade,
+        gone=row.gone,
+        region=row.region,
+        location=None if row.latitude is None or row.longitude is None else (row.latitude, row.longitude),
+    )
