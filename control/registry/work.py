@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["CHANNEL", "Claim", "announce", "claim", "finish", "mark", "mark_cluster", "renew"]
+__all__ = [
+    "CHANNEL",
+    "Claim",
+    "announce",
+    "claim",
+    "finish",
+    "mark",
+    "mark_cluster",
+    "mark_selected",
+    "renew",
+]
 
 CHANNEL: Final = "causeway_conference"
 """NOTIFY channel; the payload is the conference's id: it was marked, or something in it changed."""
@@ -51,13 +61,14 @@ async def mark(connection: AsyncConnection, conference: str) -> None:
 
 async def mark_cluster(connection: AsyncConnection, cluster: str) -> None:
     """Mark every conference that is placed on the cluster."""
+    await mark_selected(connection, select(placements.c.conference).where(placements.c.cluster == cluster))
+
+
+async def mark_selected(connection: AsyncConnection, chosen: Select[str]) -> None:
+    """Mark every conference that the query returns, each once."""
     # In one order everywhere, so that two of these do not wait for each other.
-    touched: Select[str] = (
-        select(placements.c.conference)
-        .where(placements.c.cluster == cluster)
-        .order_by(placements.c.conference)
-    )
-    marked = _marking(insert(dirty).from_select(["conference"], touched)).returning(dirty.c.conference)
+    ordered = chosen.order_by(chosen.selected_columns[0])
+    marked = _marking(insert(dirty).from_select(["conference"], ordered)).returning(dirty.c.conference)
     for conference in (await connection.scalars(marked)).all():
         await announce(connection, conference)
 
