@@ -3,6 +3,7 @@
 CausewayError
 └── RefusedError                     `code` is the problem type; the message is its detail, without secrets
     ├── ClusterUnknownError, ClusterClaimedError, ConferenceUnknownError
+    ├── AgentUnknownError, AgentIncompatibleError, UpgradeRequiredError
     ├── StaleEpochError, ConferenceEndingError, PreconditionFailedError
     ├── InvalidRequestError, MalformedJsonError, EpochMissingError, BodyTooLargeError, UnsupportedMediaError
     ├── UnauthenticatedError, ForbiddenError, RateLimitedError, NotFoundError, KeyUnknownError
@@ -21,6 +22,8 @@ from typing import ClassVar
 from causeway.errors import CausewayError
 
 __all__ = [
+    "AgentIncompatibleError",
+    "AgentUnknownError",
     "BodyTooLargeError",
     "ClusterClaimedError",
     "ClusterFailedError",
@@ -79,6 +82,24 @@ class ClusterClaimedError(RefusedError):
     """Another deployment holds the cluster id."""
 
     code = "cluster-claimed"
+
+
+class AgentUnknownError(RefusedError):
+    """The agent is not registered, or its lease ran out: it must register anew."""
+
+    code = "agent-unknown"
+
+
+class AgentIncompatibleError(RefusedError):
+    """The agent and this service have no version of the channel's messages in common."""
+
+    code = "agent-incompatible"
+
+
+class UpgradeRequiredError(RefusedError):
+    """The path is a WebSocket's, and the request does not ask for one."""
+
+    code = "upgrade-required"
 
 
 class ConferenceUnknownError(RefusedError):

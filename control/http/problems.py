@@ -51,6 +51,9 @@ PROBLEMS: Final[dict[str, Kind]] = {
         "The cluster holds no lease",
         "Register the cluster (again), then send all its reports again; they are idempotent.",
     ),
+    "agent-unknown": Kind(
+        404, "The agent holds no lease", "Register the agent (again), then open its channel."
+    ),
     "conference-unknown": Kind(
         404, "There is no such conference", "Create it first. A cluster may drop the report."
     ),
@@ -72,6 +75,11 @@ PROBLEMS: Final[dict[str, Kind]] = {
         "Another deployment holds this cluster id",
         "Give each deployment an id of its own. If the holder is gone for good, unregister it or wait until "
         "its lease has run out.",
+    ),
+    "agent-incompatible": Kind(
+        409,
+        "No version of the agent's messages is known here",
+        "The detail says which versions are. Replace the older one of agent and control by a newer release.",
     ),
     "stale-epoch": Kind(
         409,
@@ -131,6 +139,9 @@ PROBLEMS: Final[dict[str, Kind]] = {
     ),
     "invalid-request": Kind(
         422, "A field, header or path part is not allowed", "The detail names it; see docs/api.md."
+    ),
+    "upgrade-required": Kind(
+        426, "The path is a WebSocket's", "Open a WebSocket, with a subprotocol that docs/agents.md names."
     ),
     "rate-limited": Kind(
         429,
