@@ -33,7 +33,7 @@ from control.errors import (
     DatabaseUnavailableError,
     RefusedError,
 )
-from control.registry import conferences, links, placements
+from control.registry import agents, conferences, links, placements
 
 if TYPE_CHECKING:
     from control.cascade.moving import Moving
@@ -77,12 +77,24 @@ class Hands:
             case FetchBridges() | StartCascade() | StopCascade():
                 return await self._links.do(view, action)
             case AssignAgent() | UnassignAgent():
-                return NOT_BEGUN
+                return await self._staff(view.conference, action)
             case MoveClients(cluster):
                 return await self._move_clients(view, cluster)
             case ForgetLink() | ForgetPlacement() | ForgetConference():
                 await self._forget(view.conference, action)
                 return DONE
+
+    async def _staff(self, conference: str, action: AssignAgent | UnassignAgent) -> Outcome:
+        match action:
+            case UnassignAgent(cluster, kind, agent):
+                await self._store.write(agents.unassign, conference, cluster=cluster, kind=kind, agent=agent)
+            case AssignAgent(cluster, kind, agent):
+                taken = await self._store.write(
+                    agents.assign, conference, cluster=cluster, kind=kind, agent=agent
+                )
+                if not taken:  # it went, or was filled, since the view was read
+                    return NOT_BEGUN
+        return DONE
 
     async def _forget(self, conference: str, action: ForgetLink | ForgetPlacement | ForgetConference) -> None:
         match action:

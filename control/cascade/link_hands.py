@@ -17,7 +17,7 @@ from causeway.api import BridgeAddress
 from control.cascade.outcome import ANSWERED, DONE, NOT_BEGUN, Outcome, delay, said, verdict
 from control.cascade.view import FetchBridges, StartCascade, StopCascade
 from control.drivers.base import Bridges, DriverError, RoomNotFoundError
-from control.registry import clusters, links, placements
+from control.registry import agents, clusters, links, placements
 from control.security.vault import SealError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from control.security.vault import Vault
     from control.settings import ReconcileSettings
 
-__all__ = ["ROOM_TOKEN", "LinkHands"]
+__all__ = ["ROOM_TOKEN", "LinkHands", "is_served"]
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -63,7 +63,11 @@ class LinkHands:
         conference = view.conference
         access = await self._store.read(clusters.access, listener)
         there = await self._store.read(placements.room_token, conference, listener)
-        if access is None or there is None:
+        if there is None:
+            return NOT_BEGUN
+        if is_served(view, listener):
+            return await self._copy_addresses(conference, dialer, listener)
+        if access is None:
             return NOT_BEGUN
         order = await self._store.write(links.begin_fetch, conference, dialer=dialer, listener=listener)
         if order is None:
@@ -81,13 +85,30 @@ class LinkHands:
         )
         return ANSWERED
 
+    async def _copy_addresses(self, conference: str, dialer: str, listener: str) -> Outcome:
+        """Keep what the listener's agents have registered."""
+        there = await self._store.read(agents.addresses, conference, listener)
+        if there is None:
+            return NOT_BEGUN
+        order = await self._store.write(links.begin_fetch, conference, dialer=dialer, listener=listener)
+        if order is None:
+            return NOT_BEGUN
+        await self._store.write(
+            links.fetched, conference, order, dialer=dialer, listener=listener, bridges=there
+        )
+        return DONE
+
     async def _start_cascade(self, view: View, dialer: str, listener: str) -> Outcome:
         conference = view.conference
+        if is_served(view, dialer):
+            ordered = await self._store.write(
+                links.order_by_agent, conference, dialer=dialer, listener=listener
+            )
+            return DONE if ordered else NOT_BEGUN
         near = await self._store.read(clusters.access, dialer)
-        far = await self._store.read(clusters.access, listener)
         here = await self._store.read(placements.room_token, conference, dialer)
         there = await self._store.read(placements.room_token, conference, listener)
-        if near is None or far is None or there is None:
+        if near is None or there is None:
             return NOT_BEGUN
         order = await self._store.write(links.begin_order, conference, dialer=dialer, listener=listener)
         if order is None:
@@ -100,7 +121,7 @@ class LinkHands:
                     self_cluster=dialer,
                     target_cluster=listener,
                     bridges=_read(order.bridges),
-                    with_fingerprints=near.has_fingerprints and far.has_fingerprints,
+                    with_fingerprints=near.has_fingerprints,
                 )
         except (DriverError, SealError, TimeoutError) as error:
             await self._link_failed(view, dialer, listener, order.id, error)
@@ -163,6 +184,11 @@ class LinkHands:
             error=text,
             delay=delay(self._settings, _attempts(view, dialer, listener)),
         )
+
+
+def is_served(view: View, cluster: str) -> bool:
+    """Say whether the cluster's links are made by agents; see control.cascade.staffing."""
+    return any(a.live and a.cluster == cluster and "event" in a.kinds for a in view.agents)
 
 
 def _stored(bridges: Bridges) -> dict[str, Any]:

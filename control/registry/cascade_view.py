@@ -16,6 +16,7 @@ from sqlalchemy import text
 from control.cascade.topology import TopologyWish
 from control.cascade.view import ClusterFacts, LinkFacts, PlacementFacts, View
 from control.drivers.kinds import KINDS
+from control.registry.agents import STAFF, Staff
 from control.registry.placement_epoch import epoch_of
 
 if TYPE_CHECKING:
@@ -73,6 +74,14 @@ class _Link(Struct):
     retry_at: datetime | None
 
 
+class _Topology(Struct):
+    """What is stored of a template's wish, in any release."""
+
+    kind: Literal["mesh", "tree", "star"] = "mesh"
+    degree_limit: int = 4
+    hubs: tuple[str, ...] = ()
+
+
 class _Rows(Struct):
     state: Literal["active", "ending"]
     now: datetime
@@ -80,10 +89,13 @@ class _Rows(Struct):
     placements: list[_Placement]
     clusters: list[_Cluster]
     links: list[_Link]
+    staff: Staff
+    topology: _Topology | None
 
 
 # Facts that belong to one conference: none of these reads more rows than the conference has.
-_ROWS: Final = text("""
+_ROWS: Final = text(
+    f"""
     WITH placed AS MATERIALIZED (
         SELECT p.cluster, p.ordinal, p.state, p.token IS NOT NULL AS has_token, p.attempts, p.retry_at,
             p.created_at, p.empty_since,
@@ -110,10 +122,15 @@ _ROWS: Final = text("""
         'template_version', c.template_version,
         'placements', (SELECT coalesce(jsonb_agg(x ORDER BY x.ordinal), '[]') FROM placed x),
         'clusters', (SELECT coalesce(jsonb_agg(x ORDER BY x.id), '[]') FROM concerned x),
-        'links', (SELECT coalesce(jsonb_agg(x ORDER BY x.dialer, x.listener), '[]') FROM linked x)
+        'links', (SELECT coalesce(jsonb_agg(x ORDER BY x.dialer, x.listener), '[]') FROM linked x),
+        'staff', {STAFF},
+        'topology', t.body -> 'topology'
     )::text
-    FROM conferences c WHERE c.id = :conference
-""")
+    FROM conferences c
+        JOIN templates t ON t.name = c.template AND t.version = c.template_version
+    WHERE c.id = :conference
+    """  # noqa: S608 - put together from constants
+)
 _DECODER: Final = msgspec.json.Decoder(_Rows)
 
 
@@ -130,8 +147,8 @@ async def load(connection: AsyncConnection, conference: str, *, idle_grace: floa
         conference=conference,
         state=rows.state,
         template_version=rows.template_version,
-        topology=TopologyWish(),
-        placements=tuple(_placement(row) for row in rows.placements),
+        topology=_wish(rows.topology),
+        placements=tuple(_placement(row, rows.staff) for row in rows.placements),
         links=tuple(
             LinkFacts(
                 dialer=row.dialer,
@@ -146,12 +163,20 @@ async def load(connection: AsyncConnection, conference: str, *, idle_grace: floa
             for row in rows.links
         ),
         clusters={row.id: _cluster(row) for row in rows.clusters},
+        agents=rows.staff.facts(),
+        round_trips=rows.staff.times(),
         idle_grace=timedelta(seconds=idle_grace),
     )
     return Snapshot(view=view, now=rows.now, starts={row.id: row.incarnation for row in rows.clusters})
 
 
-def _placement(row: _Placement) -> PlacementFacts:
+def _wish(stored: _Topology | None) -> TopologyWish:
+    if stored is None:
+        return TopologyWish()
+    return TopologyWish(kind=stored.kind, degree_limit=stored.degree_limit, hubs=stored.hubs)
+
+
+def _placement(row: _Placement, staff: Staff) -> PlacementFacts:
     # Whoever is on the way counts until the reservation ends, which needs no other change to be noticed.
     empty = (
         None
@@ -167,6 +192,7 @@ def _placement(row: _Placement) -> PlacementFacts:
         participants=row.participants,
         empty_since=empty,
         displaced=row.displaced,
+        agents=staff.of(row.cluster),
         attempts=row.attempts,
         retry_at=row.retry_at,
     )

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from sqlalchemy import ColumnElement, and_, case, delete, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, exists, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import Insert, insert
 
 from control.registry import work
-from control.registry.tables import clusters, links, placements
+from control.registry.tables import assignments, clusters, links, placements
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -274,6 +274,12 @@ def _adoption(conference: str, dialer: str, listener: str) -> Insert:
         earlier.c.conference == conference,
         earlier.c.cluster == listener,
         later.c.ordinal > earlier.c.ordinal,
+        # Who is served by an agent has what that was told; its room may just be hearing the last of it.
+        ~exists().where(
+            assignments.c.conference == conference,
+            assignments.c.cluster == dialer,
+            assignments.c.kind == "event",
+        ),
     )
     return (
         insert(links)
