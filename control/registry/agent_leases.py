@@ -1,12 +1,10 @@
-"""Agents: the lease of a registration, and the one channel that speaks for it.
+"""Agents: the lease of a registration, and what becomes of their conferences when they change or go.
 
 As with clusters a registration is fenced by its epoch: a PUT of the same start of the process while its lease
 holds keeps it; any other gets the next one. Unlike a cluster, an agent that starts anew takes the id over at
 once: its former start is dead, or cut off, and must not speak any more.
 
-Of a registration's channels the newest one speaks. It is known by an id that its replica drew; whatever an
-older one still writes is refused, so two replicas never write in the name of one agent.
-
+What an agent says on its channel is control.registry.agent_channels.
 All functions work inside the caller's transaction.
 """
 
@@ -14,41 +12,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, delete, exists, func, null, or_, select, update
+from sqlalchemy import delete, exists, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from control.errors import AgentUnknownError, StaleEpochError
+from control.errors import StaleEpochError
 from control.registry import audit, work
 from control.registry.agents import online
 from control.registry.tables import agents, assignments, links, placements, round_trips
 
 if TYPE_CHECKING:
-    import uuid
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from causeway.api.agents import AgentLoad, AgentRegistration
-    from causeway.channel import Refusal, RoundTrip
+    from causeway.api.agents import AgentRegistration
 
 __all__ = [
     "CHANNEL",
-    "Hold",
     "Registered",
-    "Speaker",
-    "acked",
-    "beat",
-    "close_channel",
+    "announce",
     "forget",
     "grace",
-    "held",
     "mark_waiting",
-    "next_version",
-    "open_channel",
     "register",
     "subject",
     "sweep",
@@ -57,9 +46,6 @@ __all__ = [
 
 CHANNEL: Final = "causeway_agent"
 """NOTIFY channel. The payload is `<agent> <conference>`, or an agent alone: look whether you still speak."""
-
-Hold: TypeAlias = Literal["held", "replaced", "register"]
-"""Whether a channel speaks for its agent; else whether another one does, or the registration is over."""
 
 _NOW: Final = func.clock_timestamp()
 _KEPT: Final = ("cluster", "kinds", "addresses")
@@ -72,14 +58,6 @@ class Registered:
 
     epoch: int
     again: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Speaker:
-    """The agent that a channel has just begun to speak for."""
-
-    cluster: str
-    protocol: int
 
 
 def subject(agent: str) -> str:
@@ -139,14 +117,14 @@ async def register(
     if old["instance"] != request.instance:
         values |= {"acked_version": None, "refused": [], "load": {}}
     await connection.execute(update(agents).where(agents.c.id == agent).values(epoch=epoch, **values))
-    await _note_change(connection, agent, old, values, actor=actor)
+    await _note_change(connection, agent, dict(old), values, actor=actor)
     if any(old[name] != values[name] for name in _KEPT) or old["instance"] != request.instance:
         await _make_anew(connection, agent, moved=old["cluster"] != request.cluster)
         await work.mark_cluster(connection, request.cluster)
     elif not again or old["capacity_conferences"] < request.capacity.conferences:
         await work.mark_cluster(connection, request.cluster)
     if not again:
-        await _announce(connection, agent)
+        await announce(connection, agent)
     return Registered(epoch=epoch, again=again)
 
 
@@ -173,7 +151,7 @@ async def unregister(
     )
     await audit.note(connection, actor=actor, subject=subject(agent), action="unregistered")
     await work.mark_selected(connection, _served(agent))
-    await _announce(connection, agent)
+    await announce(connection, agent)
 
 
 async def sweep(connection: AsyncConnection) -> str | None:
@@ -194,7 +172,7 @@ async def sweep(connection: AsyncConnection) -> str | None:
         .values(state="lost", state_since=agents.c.lease_expires_at, channel=None)
     )
     await work.mark_selected(connection, _served(agent))
-    await _announce(connection, agent)
+    await announce(connection, agent)
     return agent
 
 
@@ -267,118 +245,7 @@ async def mark_waiting(connection: AsyncConnection, *, limit: int) -> None:
     await work.mark_selected(connection, select(unserved.c.conference))
 
 
-# --- the channel ------------------------------------------------------------------------------
-
-
-async def open_channel(
-    connection: AsyncConnection, agent: str, *, epoch: int, channel: uuid.UUID, ttl: float
-) -> Speaker:
-    """Have this channel, and no other one, speak for the agent; its lease holds for `ttl` seconds from now.
-
-    Raises AgentUnknownError if the registration does not hold, StaleEpochError if it is another one.
-    """
-    row = (
-        await connection.execute(
-            select(agents.c.epoch, agents.c.cluster, agents.c.protocol, online().label("live"))
-            .where(agents.c.id == agent)
-            .with_for_update(key_share=True)
-        )
-    ).one_or_none()
-    if row is None or not row.live:
-        raise AgentUnknownError(f"agent {agent} holds no lease; register again")
-    if row.epoch != epoch:
-        raise StaleEpochError(f"epoch {epoch} of agent {agent} is over")
-    await connection.execute(
-        update(agents)
-        .where(agents.c.id == agent)
-        .values(channel=channel, last_seen_at=_NOW, lease_expires_at=_NOW + timedelta(seconds=ttl))
-    )
-    await _announce(connection, agent)
-    return Speaker(cluster=row.cluster, protocol=row.protocol)
-
-
-async def close_channel(connection: AsyncConnection, agent: str, *, channel: uuid.UUID) -> None:
-    """Note that the channel is gone; the lease holds on."""
-    await connection.execute(
-        update(agents).where(agents.c.id == agent, agents.c.channel == channel).values(channel=None)
-    )
-
-
-async def held(connection: AsyncConnection, agent: str, *, channel: uuid.UUID) -> Hold:
-    """Return whether the channel speaks for the agent, and keep that until this transaction ends."""
-    row = (
-        await connection.execute(
-            select(agents.c.channel, online().label("live"))
-            .where(agents.c.id == agent)
-            .with_for_update(read=True)
-        )
-    ).one_or_none()
-    if row is None or not row.live or row.channel is None:
-        return "register"
-    return "held" if row.channel == channel else "replaced"
-
-
-async def beat(
-    connection: AsyncConnection,
-    agent: str,
-    *,
-    channel: uuid.UUID,
-    ttl: float,
-    load: AgentLoad,
-    measured: Sequence[RoundTrip],
-) -> bool:
-    """Renew the lease for `ttl` seconds from now, keep load and round trips. False: the channel is over."""
-    row = (
-        await connection.execute(
-            update(agents)
-            .where(_speaks(agent, channel))
-            .values(
-                lease_expires_at=_NOW + timedelta(seconds=ttl),
-                last_seen_at=_NOW,
-                load=msgspec.to_builtins(load),
-            )
-            .returning(agents.c.cluster)
-        )
-    ).one_or_none()
-    if row is None:
-        return False
-    await _measure(connection, row.cluster, measured)
-    return True
-
-
-async def next_version(connection: AsyncConnection, agent: str, *, channel: uuid.UUID) -> int | None:
-    """Return the number for the desired state that is about to be told. None: the channel is over."""
-    numbered = await connection.scalars(
-        update(agents)
-        .where(_speaks(agent, channel))
-        .values(desired_version=agents.c.desired_version + 1)
-        .returning(agents.c.desired_version)
-    )
-    return numbered.one_or_none()
-
-
-async def acked(
-    connection: AsyncConnection,
-    agent: str,
-    *,
-    channel: uuid.UUID,
-    version: int,
-    refused: Sequence[Refusal],
-) -> bool:
-    """Note which version the agent acts on, and what of it it refuses. False: the channel is over."""
-    done = await connection.execute(
-        update(agents)
-        .where(_speaks(agent, channel))
-        .values(acked_version=version, refused=[msgspec.to_builtins(each) for each in refused])
-    )
-    return done.rowcount > 0
-
-
 # --- inside -----------------------------------------------------------------------------------
-
-
-def _speaks(agent: str, channel: uuid.UUID) -> ColumnElement[bool]:
-    return and_(agents.c.id == agent, agents.c.channel == channel, online())
 
 
 def _served(agent: str) -> Select[Any]:
@@ -411,36 +278,6 @@ async def _make_anew(connection: AsyncConnection, agent: str, *, moved: bool) ->
         await connection.execute(delete(assignments).where(assignments.c.agent == agent))
 
 
-async def _measure(connection: AsyncConnection, cluster: str, measured: Sequence[RoundTrip]) -> None:
-    """Keep round trips that have changed, or been kept for long."""
-    latest = {each.cluster: each for each in measured if each.cluster != cluster}
-    if not latest:
-        return
-    rows = insert(round_trips).values(
-        [
-            {
-                "from_cluster": cluster,
-                "to_cluster": peer,
-                "ms": each.ms,
-                "jitter_ms": each.jitter_ms,
-                "measured_at": _NOW,
-            }
-            for peer, each in sorted(latest.items())  # in one order, so that two of these do not deadlock
-        ]
-    )
-    new = rows.excluded
-    await connection.execute(
-        rows.on_conflict_do_update(
-            index_elements=[round_trips.c.from_cluster, round_trips.c.to_cluster],
-            set_={"ms": new.ms, "jitter_ms": new.jitter_ms, "measured_at": new.measured_at},
-            where=or_(
-                func.abs(new.ms - round_trips.c.ms) > func.greatest(1.0, round_trips.c.ms * 0.05),
-                round_trips.c.measured_at < new.measured_at - timedelta(seconds=60),
-            ),
-        )
-    )
-
-
 async def _note_change(
     connection: AsyncConnection, agent: str, old: Mapping[str, Any], values: dict[str, Any], *, actor: str
 ) -> None:
@@ -462,5 +299,6 @@ def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in names}
 
 
-async def _announce(connection: AsyncConnection, agent: str) -> None:
+async def announce(connection: AsyncConnection, agent: str) -> None:
+    """Have the agent's channels, in every replica, look whether they still speak, after the commit."""
     await connection.execute(select(func.pg_notify(CHANNEL, agent)))
