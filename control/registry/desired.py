@@ -1,0 +1,137 @@
+"""What an agent shall do, read from assignments and links; and what it says of its links, written back.
+
+The desired state is not stored: it is what assignments, links and room tokens say at the moment. An agent
+dials the links of its conferences whose dialer is its cluster and which were ordered `via` agents; it keeps
+to the last order while control looks for newer addresses. Those that the peer dials it is told of, too.
+
+Of several agents that serve a conference at one cluster the one for events speaks for the links, as they are
+up when events flow; without one, the one for media.
+
+All functions work inside the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from sqlalchemy import Text, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from control.registry import links
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from causeway.channel import LinkState
+
+__all__ = ["Known", "Ordered", "Share", "known", "read", "report"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ordered:
+    """A link of a conference, as the row says. `token` is sealed for `(ROOM_TOKEN, conference, peer)`."""
+
+    peer: str
+    role: Literal["dial", "listen"]
+    orders: int
+    bridges: dict[str, Any]
+    token: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What an agent has of a conference."""
+
+    conference: str
+    kinds: tuple[str, ...]
+    links: tuple[Ordered, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A link that an agent speaks for, and the state that it is known to be in."""
+
+    conference: str
+    peer: str
+    state: str
+
+
+_READ: Final = text("""
+    WITH mine AS MATERIALIZED (
+        SELECT conference, cluster, array_agg(kind ORDER BY kind) AS kinds
+        FROM assignments
+        WHERE agent = :agent AND (:everything OR conference = ANY (:conferences))
+        GROUP BY conference, cluster
+    )
+    SELECT m.conference, m.kinds, l.dialer = m.cluster AS dials,
+        CASE WHEN l.dialer = m.cluster THEN l.listener ELSE l.dialer END AS peer,
+        l.via, l.orders, l.bridges, p.token
+    FROM mine m
+    LEFT JOIN links l ON l.conference = m.conference AND m.cluster IN (l.dialer, l.listener)
+    LEFT JOIN placements p
+        ON p.conference = l.conference AND p.cluster = l.listener AND l.dialer = m.cluster
+    ORDER BY m.conference, peer
+""").bindparams(bindparam("conferences", type_=ARRAY(Text)))
+
+_KNOWN: Final = text("""
+    SELECT l.conference, l.listener AS peer, l.state
+    FROM assignments a JOIN links l ON l.conference = a.conference AND l.dialer = a.cluster
+    WHERE a.agent = :agent AND l.via = 'agent' AND (
+        a.kind = 'event' OR (a.kind = 'media' AND NOT EXISTS (
+            SELECT FROM assignments e
+            WHERE e.conference = a.conference AND e.cluster = a.cluster AND e.kind = 'event'
+        ))
+    )
+    ORDER BY l.conference, l.listener
+""")
+
+
+async def read(
+    connection: AsyncConnection, agent: str, *, conferences: Collection[str] | None = None
+) -> dict[str, Share]:
+    """Return what the agent has, of these conferences or of all, by conference."""
+    rows = await connection.execute(
+        _READ,
+        {"agent": agent, "everything": conferences is None, "conferences": list(conferences or ())},
+    )
+    kinds: dict[str, tuple[str, ...]] = {}
+    ordered: dict[str, list[Ordered]] = {}
+    for row in rows.all():
+        kinds[row.conference] = tuple(row.kinds)
+        found = ordered.setdefault(row.conference, [])
+        if row.peer is None:
+            continue
+        if not row.dials:
+            found.append(Ordered(peer=row.peer, role="listen", orders=0, bridges={}, token=None))
+        elif row.via == "agent" and row.orders > 0 and row.bridges is not None and row.token is not None:
+            found.append(
+                Ordered(peer=row.peer, role="dial", orders=row.orders, bridges=row.bridges, token=row.token)
+            )
+    return {
+        conference: Share(conference=conference, kinds=kinds[conference], links=tuple(found))
+        for conference, found in ordered.items()
+    }
+
+
+async def known(connection: AsyncConnection, agent: str) -> list[Known]:
+    """Return the links that the agent speaks for."""
+    rows = await connection.execute(_KNOWN, {"agent": agent})
+    return [Known(conference=row.conference, peer=row.peer, state=row.state) for row in rows.all()]
+
+
+async def report(connection: AsyncConnection, cluster: str, seen: Iterable[LinkState]) -> None:
+    """Take over what the agent of `cluster` sees of links that it speaks for."""
+    # In one order, so that two of these do not wait for each other.
+    for each in sorted(seen, key=lambda link: (link.conference, link.peer)):
+        await links.report(
+            connection,
+            each.conference,
+            cluster=cluster,
+            peer=each.peer,
+            state=each.state,
+            via="agent",
+            error=each.error,
+        )
