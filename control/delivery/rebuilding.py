@@ -1,7 +1,7 @@
 """The time machine: a conference as it was, folded from its events; and checkpoints, before old events go.
 
-Both work inside the caller's transaction, on one snapshot (a repeatable-read connection). The folding itself
-is control.delivery.history's.
+Both work inside the caller's transaction; `at_time` reads several tables: give it a repeatable-read
+connection. The folding itself is control.delivery.history's.
 """
 
 from __future__ import annotations
