@@ -40,9 +40,10 @@ Who is not asked
 
 Time
     Every missing thing has a moment when it becomes due; `plan` is what is due, `next_look` the nearest
-    moment of the rest. Both read one list (`missing`), so nothing that waits for time only can be forgotten.
-    What waits for a fact (a report, an executed action) is found when that fact changes the rows and the view
-    is read again; so after executing a non-empty plan, the executor looks again at once.
+    moment of the rest, or when a placement becomes deserted. Both read one list (`missing`), so nothing that
+    waits for time only can be forgotten. What waits for a fact (a report, an executed action) is found when
+    that fact changes the rows and the view is read again; so after executing a non-empty plan, the executor
+    looks again at once.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def plan(view: View, now: datetime) -> tuple[Action, ...]:
 
 def next_look(view: View, now: datetime) -> datetime | None:
     """Return when, after `now`, the next action becomes due by time alone; None: nothing waits for time."""
-    return min((due for due, _ in missing(view, now) if due > now), default=None)
+    look = _Plan(view, now)
+    return min((due for due in look.moments() if due > now), default=None)
 
 
 def missing(view: View, now: datetime) -> tuple[tuple[datetime, Action], ...]:
@@ -134,7 +136,14 @@ class _Plan:
             settled=self._is_settled(),
         )
 
+    def moments(self) -> Iterator[datetime]:
+        """Yield when something becomes due, or may begin to be missing, by time alone."""
+        yield from (due for due, _ in self.missing())
+        if self._view.state == "active":
+            yield from filter(None, map(self._deserted_from, self._view.placements))
+
     def missing(self) -> Iterator[tuple[datetime, Action]]:
+        """Yield what is missing, with the moment from which it may be done."""
         if self._view.state == "ending":
             yield from self._ending()
             return

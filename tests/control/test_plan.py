@@ -1,84 +1,32 @@
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from control.cascade.plan import LINK_UP_DEADLINE, REDIAL_GRACE, next_look, plan
+from control.cascade.plan import (
+    BRIDGES_FRESH,
+    LINK_UP_DEADLINE,
+    REDIAL_GRACE,
+    next_look,
+    plan,
+)
 from control.cascade.view import (
-    Action,
-    ClusterFacts,
     CreateRoom,
+    FetchBridges,
     ForgetConference,
     ForgetLink,
+    ForgetPlacement,
     LinkFacts,
     LinkState,
-    PlacementFacts,
+    MoveClients,
     PlacementState,
     RemoveRoom,
     StartCascade,
-    View,
+    StopCascade,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
-SECOND = timedelta(seconds=1)
-
-
-def placed(
-    cluster: str,
-    ordinal: int,
-    state: PlacementState = "ready",
-    *,
-    token: bool = True,
-    participants: int = 1,
-    retry_at: datetime | None = None,
-) -> PlacementFacts:
-    return PlacementFacts(
-        cluster=cluster,
-        ordinal=ordinal,
-        state=state,
-        has_token=token,
-        participants=participants,
-        retry_at=retry_at,
-    )
-
-
-def linked(
-    state: LinkState,
-    *,
-    ago: float = 0.0,
-    dialer: str = "b",
-    listener: str = "a",
-    retry_at: datetime | None = None,
-) -> LinkFacts:
-    return LinkFacts(
-        dialer=dialer, listener=listener, state=state, since=NOW - ago * SECOND, retry_at=retry_at
-    )
-
-
-def seen(
-    *placements: PlacementFacts,
-    links: Iterable[LinkFacts] = (),
-    offline: Iterable[str] = (),
-    silent: Iterable[str] = (),
-    state: Literal["active", "ending"] = "active",
-) -> View:
-    clusters = {
-        p.cluster: ClusterFacts(
-            id=p.cluster, online=p.cluster not in set(offline), reports_links=p.cluster not in set(silent)
-        )
-        for p in placements
-    }
-    return View(conference="c", state=state, placements=placements, links=tuple(links), clusters=clusters)
-
+from tests.control.planning import NOW, SECOND, agent, linked, placed, seen
 
 A, B = placed("a", 1), placed("b", 2)
 
@@ -115,19 +63,119 @@ def test_offline_cluster_is_asked_nothing_and_an_unknown_one_neither() -> None:
     assert plan(replace(seen(wanted), clusters={}), NOW) == ()
 
 
+# --- rooms that nobody needs --------------------------------------------------------------------
+
+
+def test_room_is_removed_when_nobody_was_there_for_the_grace() -> None:
+    soon = seen(placed("a", 1, participants=0, empty=29))
+    assert (plan(soon, NOW), next_look(soon, NOW)) == ((), NOW + SECOND)
+    assert plan(soon, NOW + SECOND) == (RemoveRoom("a"),)
+
+
+def test_grace_is_the_views() -> None:
+    view = replace(seen(placed("a", 1, participants=0, empty=2)), idle_grace=timedelta(seconds=3))
+    assert (plan(view, NOW), next_look(view, NOW)) == ((), NOW + SECOND)
+
+
+def test_room_stands_while_somebody_is_on_the_way() -> None:
+    assert plan(seen(placed("a", 1, participants=0)), NOW) == ()
+    # The last reservation runs out in ten seconds; the grace begins then.
+    view = seen(placed("a", 1, participants=0, empty=-10))
+    assert (plan(view, NOW), next_look(view, NOW)) == ((), NOW + 40 * SECOND)
+
+
+def test_room_stands_where_nobody_knows_who_is_there() -> None:
+    view = seen(placed("a", 1, participants=0, empty=9999))
+    knowing = view.clusters["a"]
+    view = replace(view, clusters={"a": replace(knowing, knows_participants=False)})
+    assert (plan(view, NOW), next_look(view, NOW)) == ((), None)
+
+
+def test_room_that_was_wanted_is_not_made_for_nobody() -> None:
+    wanted = placed("a", 1, "wanted", token=False, participants=0, empty=29)
+    assert plan(seen(wanted), NOW) == (CreateRoom("a"),)
+    assert next_look(seen(wanted), NOW) == NOW + SECOND
+    # An answer may have been lost: it is removed rather than forgotten.
+    assert plan(seen(wanted), NOW + SECOND) == (RemoveRoom("a"),)
+
+
+def test_removal_waits_for_its_retry_and_for_the_cluster() -> None:
+    later = NOW + SECOND
+    empty = placed("a", 1, participants=0, empty=60, retry_at=later)
+    assert (plan(seen(empty), NOW), next_look(seen(empty), NOW)) == ((), later)
+    assert (plan(seen(empty, offline="a"), later), next_look(seen(empty, offline="a"), later)) == ((), None)
+
+
+@pytest.mark.parametrize("state", ["wanted", "requested", "up", "down"])
+def test_links_of_an_empty_room_are_ended_before_it_is_removed(state: LinkState) -> None:
+    empty = placed("b", 2, participants=0, empty=60)
+    assert plan(seen(A, empty, links=[linked(state)]), NOW) == (StopCascade("b", "a"),)
+    failed = linked(state, retry_at=NOW + SECOND)  # the room does not wait for the order to be taken
+    assert plan(seen(A, empty, links=[failed]), NOW) == (RemoveRoom("b"),)
+    assert plan(seen(A, empty), NOW) == (RemoveRoom("b"),)
+
+
+def test_empty_listener_goes_though_the_dialer_is_offline() -> None:
+    empty = placed("a", 1, participants=0, empty=60)
+    assert plan(seen(empty, B, links=[linked("up")], offline="b"), NOW) == (RemoveRoom("a"),)
+
+
+def test_placement_of_a_cluster_that_left_is_forgotten() -> None:
+    view = seen(placed("a", 1, "lost", token=False, participants=0), offline="a")
+    assert plan(view, NOW) == ()
+    gone = {"a": replace(view.clusters["a"], gone=True)}
+    assert plan(replace(view, clusters=gone), NOW) == (ForgetPlacement("a"),)
+    left = placed("a", 1, "lost", token=False, participants=0, displaced=1)
+    assert plan(replace(view, placements=(left,), clusters=gone), NOW) == (MoveClients("a"),)
+
+
+# --- clients of lost clusters -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["wanted", "ready", "lost"])
+def test_displaced_clients_are_moved(state: PlacementState) -> None:
+    view = seen(placed("a", 1, state, displaced=3))
+    assert MoveClients("a") in plan(view, NOW)
+    assert MoveClients("a") in plan(seen(*view.placements, offline="a"), NOW)
+    assert MoveClients("a") not in plan(seen(*view.placements, state="ending"), NOW)
+
+
+def test_moving_waits_for_its_retry() -> None:
+    view = seen(placed("a", 1, "lost", displaced=3, retry_at=NOW + SECOND))
+    assert (plan(view, NOW), next_look(view, NOW)) == ((), NOW + SECOND)
+
+
+def test_nobody_is_forgotten_who_was_not_told() -> None:
+    assert RemoveRoom("a") not in plan(seen(placed("a", 1, participants=0, empty=60, displaced=1)), NOW)
+
+
 # --- links ------------------------------------------------------------------------------------
 
 
 def test_later_dials_earlier() -> None:
-    assert plan(seen(A, B), NOW) == (StartCascade("b", "a"),)
-    assert plan(seen(B, A), NOW) == (StartCascade("b", "a"),)
+    assert plan(seen(A, B), NOW) == (FetchBridges("b", "a"),)
+    assert plan(seen(B, A), NOW) == (FetchBridges("b", "a"),)
+
+
+def test_addresses_are_used_while_they_are_fresh() -> None:
+    fresh = seen(A, B, links=[linked("wanted", fetched=9.9)])
+    assert plan(fresh, NOW) == (StartCascade("b", "a"),)
+    assert plan(fresh, NOW + SECOND) == (FetchBridges("b", "a"),)
+    assert plan(seen(A, B, links=[linked("wanted", fetched=10)]), NOW) == (FetchBridges("b", "a"),)
+
+
+def test_addresses_that_will_be_old_by_then_do_not_count() -> None:
+    row = linked("wanted", fetched=0, retry_at=NOW + 11 * SECOND)
+    view = seen(A, B, links=[row])
+    assert (plan(view, NOW), next_look(view, NOW)) == ((), row.retry_at)
+    assert plan(view, NOW + 11 * SECOND) == (FetchBridges("b", "a"),)
 
 
 def test_three_make_a_mesh() -> None:
     assert set(plan(seen(A, B, placed("c", 7)), NOW)) == {
-        StartCascade("b", "a"),
-        StartCascade("c", "a"),
-        StartCascade("c", "b"),
+        FetchBridges("b", "a"),
+        FetchBridges("c", "a"),
+        FetchBridges("c", "b"),
     }
 
 
@@ -135,14 +183,21 @@ def test_nobody_has_joined_the_later_one() -> None:
     assert plan(seen(A, placed("b", 2, participants=0)), NOW) == ()
 
 
+def test_a_token_shows_life_where_nobody_knows_who_is_there() -> None:
+    view = seen(A, placed("b", 2, participants=0))
+    dark = replace(view.clusters["b"], knows_participants=False)
+    view = replace(view, clusters={**view.clusters, "b": dark})
+    assert plan(view, NOW) == (FetchBridges("b", "a"),)
+
+
 def test_the_earlier_ones_client_comes_second() -> None:
     before = seen(placed("a", 1, token=False, participants=0), B)
     assert plan(before, NOW) == ()
-    assert plan(seen(A, B), NOW) == (StartCascade("b", "a"),)
+    assert plan(seen(A, B), NOW) == (FetchBridges("b", "a"),)
 
 
 def test_the_later_ones_token_is_not_needed() -> None:
-    assert plan(seen(A, placed("b", 2, token=False)), NOW) == (StartCascade("b", "a"),)
+    assert plan(seen(A, placed("b", 2, token=False)), NOW) == (FetchBridges("b", "a"),)
 
 
 @pytest.mark.parametrize("state", ["wanted", "lost"])
@@ -150,13 +205,19 @@ def test_the_later_ones_token_is_not_needed() -> None:
 def test_both_rooms_must_stand(state: PlacementState, which: int) -> None:
     pair = [A, B]
     pair[which] = replace(pair[which], state=state)
-    assert not any(isinstance(action, StartCascade) for action in plan(seen(*pair), NOW))
+    assert not any(isinstance(action, FetchBridges | StartCascade) for action in plan(seen(*pair), NOW))
 
 
 @pytest.mark.parametrize("offline", ["a", "b"])
 @pytest.mark.parametrize("links", [[], [linked("wanted")], [linked("down", ago=99)]])
 def test_both_clusters_must_be_online(offline: str, links: list[LinkFacts]) -> None:
     assert plan(seen(A, B, links=links, offline=offline), NOW) == ()
+
+
+def test_clusters_that_cannot_cascade_are_not_linked() -> None:
+    view = seen(A, B)
+    lonely = replace(view.clusters["a"], can_cascade=False)
+    assert plan(replace(view, clusters={**view.clusters, "a": lonely}), NOW) == ()
 
 
 @pytest.mark.parametrize(
@@ -171,6 +232,7 @@ def test_both_clusters_must_be_online(offline: str, links: list[LinkFacts]) -> N
         (linked("requested", ago=10, retry_at=NOW + 20 * SECOND), "", 20.0),
         (linked("requested", ago=9999), "b", None),
         (linked("requested", ago=10), "a", 0.0),
+        (linked("requested", ago=10, via="agent"), "b", 0.0),
         (linked("down"), "", 5.0),
         (linked("down"), "b", 5.0),
         (linked("down", ago=5), "", 0.0),
@@ -188,11 +250,11 @@ def test_when_a_link_is_asked_for(link: LinkFacts, silent: str, expected: float 
     if expected > 0:
         assert (plan(view, NOW), next_look(view, NOW)) == ((), due)
         assert plan(view, due - timedelta(microseconds=1)) == ()
-    assert plan(view, due) == (StartCascade("b", "a"),)
+    assert plan(view, due) == (FetchBridges("b", "a"),)
 
 
 def test_deadlines_are_what_the_table_says() -> None:
-    assert timedelta(seconds=10) == LINK_UP_DEADLINE
+    assert timedelta(seconds=10) == LINK_UP_DEADLINE == BRIDGES_FRESH
     assert timedelta(seconds=5) == REDIAL_GRACE
 
 
@@ -213,19 +275,72 @@ def test_link_is_forgotten_with_its_rooms(state: LinkState) -> None:
 
 @pytest.mark.parametrize("state", ["wanted", "requested", "up", "down"])
 def test_link_outlives_an_empty_dialer_whose_room_stands(state: LinkState) -> None:
-    assert plan(seen(A, placed("b", 2, participants=0), links=[linked(state, ago=60)]), NOW) == ()
+    links = [linked(state, ago=60)]
+    view = seen(A, placed("b", 2, participants=0, empty=1), links=links)
+    assert (plan(view, NOW), next_look(view, NOW)) == ((), NOW + 29 * SECOND)
 
 
-def test_link_that_points_the_wrong_way_is_forgotten_and_then_replaced() -> None:
+def test_link_that_points_the_wrong_way_is_ended_and_then_replaced() -> None:
     # The cluster a was lost and placed again, as the third.
     again = placed("a", 3)
-    assert plan(seen(again, B, links=[linked("up")]), NOW) == (ForgetLink("b", "a"),)
-    assert plan(seen(again, B), NOW) == (StartCascade("a", "b"),)
+    assert plan(seen(again, B, links=[linked("up")]), NOW) == (StopCascade("b", "a"),)
+    assert plan(seen(again, B), NOW) == (FetchBridges("a", "b"),)
+
+
+def test_link_that_nobody_wants_waits_for_its_dialer() -> None:
+    again = placed("a", 3)
+    assert plan(seen(again, B, links=[linked("up")], offline="b"), NOW) == ()
+    assert plan(seen(again, B, links=[linked("up", via="agent")], offline="b"), NOW) == (
+        StopCascade("b", "a"),
+    )
+    later = NOW + SECOND
+    view = seen(again, B, links=[linked("up", retry_at=later)])
+    assert (plan(view, NOW), next_look(view, NOW)) == ((), later)
 
 
 def test_link_to_itself_is_forgotten() -> None:
     loop = linked("wanted", dialer="a", listener="a")
     assert plan(seen(A, links=[loop]), NOW) == (ForgetLink("a", "a"),)
+
+
+# --- clusters that are left alone ---------------------------------------------------------------
+
+
+def test_breaker_holds_up_what_calls_the_cluster_and_nothing_else() -> None:
+    wanted = placed("d", 4, "wanted", token=False, participants=0)
+    view = seen(A, B, placed("c", 3), wanted)
+    broken = replace(view.clusters["b"], breaker_open=True)
+    view = replace(view, clusters={**view.clusters, "b": broken})
+    assert set(plan(view, NOW)) == {CreateRoom("d"), FetchBridges("c", "a")}
+    assert next_look(view, NOW) is None
+    later = NOW + SECOND
+    view = replace(view, clusters={**view.clusters, "b": replace(broken, breaker_until=later)})
+    assert set(plan(view, NOW)) == {CreateRoom("d"), FetchBridges("c", "a")}
+    assert next_look(view, NOW) == later
+    assert set(plan(view, later)) > {FetchBridges("b", "a"), FetchBridges("c", "b")}
+
+
+def test_breaker_holds_up_rooms() -> None:
+    for placement in (
+        placed("a", 1, "wanted", token=False, participants=0),
+        placed("a", 1, participants=0, empty=60),
+    ):
+        view = seen(placement)
+        broken = replace(view.clusters["a"], breaker_open=True, breaker_until=NOW + SECOND)
+        view = replace(view, clusters={"a": broken})
+        assert (plan(view, NOW), next_look(view, NOW)) == ((), NOW + SECOND)
+        assert plan(view, NOW + SECOND)
+
+
+def test_breaker_does_not_matter_to_agents() -> None:
+    agents = [agent("x", "a"), agent("y", "b")]
+    view = seen(
+        replace(A, agents=(("event", "x"), ("media", "x"))),
+        replace(B, agents=(("event", "y"), ("media", "y"))),
+        agents=agents,
+    )
+    view = replace(view, clusters={n: replace(c, breaker_open=True) for n, c in view.clusters.items()})
+    assert plan(view, NOW) == (FetchBridges("b", "a"),)
 
 
 # --- the end ----------------------------------------------------------------------------------
@@ -248,156 +363,3 @@ def test_ending_waits_for_a_room_that_was_not_removed() -> None:
     view = seen(replace(A, retry_at=later), state="ending")
     assert (plan(view, NOW), next_look(view, NOW)) == ((), later)
     assert plan(view, later) == (RemoveRoom("a"),)
-
-
-# --- properties of any view -------------------------------------------------------------------
-
-NAMES = "abcd"
-moments = st.integers(-30, 30).map(lambda seconds: NOW + seconds * SECOND)
-
-
-@st.composite
-def views(draw: st.DrawFn) -> View:
-    names = draw(st.lists(st.sampled_from(NAMES), unique=True, max_size=4))
-    ordinals = draw(st.permutations(range(1, len(names) + 1)))
-    placements = tuple(
-        PlacementFacts(
-            cluster=name,
-            ordinal=ordinal,
-            state=draw(st.sampled_from(["wanted", "ready", "ready", "lost"])),
-            has_token=draw(st.booleans()),
-            participants=draw(st.integers(0, 2)),
-            attempts=draw(st.integers(0, 3)),
-            retry_at=draw(st.none() | moments),
-        )
-        for name, ordinal in zip(names, ordinals, strict=True)
-    )
-    pairs = draw(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)), unique=True, max_size=6))
-    links = tuple(
-        LinkFacts(
-            dialer=dialer,
-            listener=listener,
-            state=draw(st.sampled_from(["wanted", "requested", "up", "down"])),
-            since=draw(moments),
-            retry_at=draw(st.none() | moments),
-        )
-        for dialer, listener in pairs
-    )
-    known = draw(st.lists(st.sampled_from(NAMES), unique=True))
-    clusters = {
-        name: ClusterFacts(id=name, online=draw(st.booleans()), reports_links=draw(st.booleans()))
-        for name in {*known, *names}
-        if name in known or draw(st.booleans())
-    }
-    return View(
-        conference="c",
-        state=draw(st.sampled_from(["active", "active", "ending"])),
-        placements=placements,
-        links=links,
-        clusters=clusters,
-    )
-
-
-def subject(action: Action) -> Any:
-    match action:
-        case CreateRoom(cluster) | RemoveRoom(cluster):
-            return ("room", cluster)
-        case StartCascade(dialer, listener):
-            return ("pair", *sorted((dialer, listener)))
-        case ForgetLink(dialer, listener):
-            return ("row", dialer, listener)
-        case ForgetConference():
-            return ("conference",)
-
-
-def asked(action: Action) -> tuple[str, ...]:
-    match action:
-        case CreateRoom(cluster) | RemoveRoom(cluster):
-            return (cluster,)
-        case StartCascade(dialer, listener):
-            return (dialer, listener)
-        case ForgetLink() | ForgetConference():
-            return ()
-
-
-@given(views())
-@settings(max_examples=500)
-def test_every_plan_is_sound(view: View) -> None:
-    actions = plan(view, NOW)
-    placements = {p.cluster: p for p in view.placements}
-    rows = {(link.dialer, link.listener): link for link in view.links}
-    assert max(Counter(subject(action) for action in actions).values(), default=0) <= 1
-    for action in actions:
-        assert all(view.clusters[name].online for name in asked(action))
-        match action:
-            case CreateRoom(cluster) | RemoveRoom(cluster):
-                assert (placements[cluster].retry_at or NOW) <= NOW
-                assert placements[cluster].state != "lost"
-            case StartCascade(dialer, listener):
-                assert placements[dialer].ordinal > placements[listener].ordinal
-                assert placements[listener].has_token
-                assert placements[dialer].participants
-                row = rows.get((dialer, listener))
-                assert row is None or (row.retry_at or NOW) <= NOW
-                assert ForgetLink(dialer, listener) not in actions
-            case ForgetLink(dialer, listener):
-                assert (dialer, listener) in rows
-            case ForgetConference():
-                assert actions == (ForgetConference(),)
-    assert all(isinstance(a, RemoveRoom | ForgetConference) for a in actions) == (
-        view.state == "ending" or not actions
-    )
-
-
-@given(views())
-@settings(max_examples=500)
-def test_no_wake_up_is_lost(view: View) -> None:
-    look = next_look(view, NOW)
-    # Whatever will ever be due by time alone is due at some look; looking at each of them finds it all.
-    found, now = set(plan(view, NOW)), NOW
-    while look is not None:
-        assert look > now
-        at_look = plan(view, look)
-        assert at_look
-        assert set(at_look) > set(plan(view, now))
-        assert plan(view, look - timedelta(microseconds=1)) == plan(view, now)
-        found |= set(at_look)
-        now, look = look, next_look(view, look)
-    assert set(plan(view, NOW + timedelta(days=365))) == found
-
-
-def done(view: View, action: Action, now: datetime) -> View | None:
-    """Return the view after an action that succeeded."""
-    match action:
-        case CreateRoom(cluster):
-            placements = tuple(
-                replace(p, state="ready", attempts=0, retry_at=None) if p.cluster == cluster else p
-                for p in view.placements
-            )
-            return replace(view, placements=placements)
-        case RemoveRoom(cluster):
-            return replace(view, placements=tuple(p for p in view.placements if p.cluster != cluster))
-        case StartCascade(dialer, listener):
-            row = LinkFacts(dialer=dialer, listener=listener, state="requested", since=now)
-            return replace(view, links=(*without(view.links, dialer, listener), row))
-        case ForgetLink(dialer, listener):
-            return replace(view, links=without(view.links, dialer, listener))
-        case ForgetConference():
-            return None
-
-
-def without(links: tuple[LinkFacts, ...], dialer: str, listener: str) -> tuple[LinkFacts, ...]:
-    return tuple(link for link in links if (link.dialer, link.listener) != (dialer, listener))
-
-
-@given(views())
-@settings(max_examples=500)
-def test_doing_what_the_plan_says_comes_to_rest(view: View) -> None:
-    current: View | None = view
-    for _ in range(4):
-        if current is None:
-            return
-        actions = plan(current, NOW)
-        for action in actions:
-            current = done(current, action, NOW) if current is not None else None
-    assert current is None or plan(current, NOW) == ()
