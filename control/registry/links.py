@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from sqlalchemy import ColumnElement, and_, case, delete, exists, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, exists, func, literal, null, or_, select, update
 from sqlalchemy.dialects.postgresql import Insert, insert
 
 from control.registry import work
@@ -47,7 +47,10 @@ _NOW: Final = func.clock_timestamp()
 
 
 async def want(connection: AsyncConnection, cluster: str, *, conference: str | None = None) -> None:
-    """Want every link of the cluster anew, or those of one conference; orders under way no longer count."""
+    """Want every link of the cluster anew, or those of one conference; orders under way no longer count.
+
+    Agents keep to their last order until there is a newer one: what still works goes on working.
+    """
     concerned = or_(links.c.dialer == cluster, links.c.listener == cluster)
     if conference is not None:
         concerned = and_(concerned, links.c.conference == conference)
@@ -61,7 +64,7 @@ async def want(connection: AsyncConnection, cluster: str, *, conference: str | N
             retry_at=None,
             error=None,
             order_id=None,
-            bridges=None,
+            bridges=case((links.c.via == "agent", links.c.bridges), else_=null()),
             bridges_at=None,
         )
     )
