@@ -21,6 +21,11 @@ from control.cascade.breaker import Breakers
 from control.cascade.hands import Hands
 from control.cascade.moving import Moving
 from control.cascade.reconcile import Reconciler
+from control.delivery import dispatch
+from control.delivery.dispatch import Dispatcher
+from control.delivery.guard import Guard
+from control.delivery.sender import Sender
+from control.delivery.webhooks import Webhooks
 from control.drivers.openvidu import OpenViduConnections
 from control.drivers.owt import OwtConnections
 from control.expiry import sweep_empty
@@ -34,19 +39,21 @@ from control.http.hints import Hints
 from control.http.joining import JoinRoutes
 from control.http.keys import KeyRoutes
 from control.http.openapi import DocumentRoutes
+from control.http.plans import PlanRoutes
 from control.http.regions import RegionRoutes
 from control.http.registration import ClusterRoutes
 from control.http.routes import application
 from control.http.server import address_of, bind, make_server
 from control.http.signing_keys import SigningKeyRoutes
 from control.http.templates import TemplateRoutes
+from control.http.webhooks import WebhookRoutes
 from control.idempotency import KeptAnswers
 from control.joining import Joining
 from control.keyring import Keyring
 from control.owt_clusters import OwtClusters
 from control.placing import Placing
 from control.probing import Prober
-from control.registry import clusters, credentials, work
+from control.registry import clusters, credentials, webhook_queue, work
 from control.registry.database import connector, ensure_schema, is_current, open_database
 from control.registry.lane import Lane
 from control.registry.notices import follow
@@ -104,10 +111,12 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
     keyring = Keyring(store, vault, own.tokens)
     await keyring.prepare()
     hints = Hints(own.placement)
+    guard = Guard.of(own.webhooks.allow_networks, http=own.webhooks.allow_http)
     async with (
         hints,
         OwtConnections(cascade_timeout=own.reconcile.cascade_timeout) as owt,
         OpenViduConnections() as openvidu,
+        Sender(guard, own.webhooks) as sender,
     ):
         fleet = Fleet(owt=owt, openvidu=openvidu, signer=keyring, vault=vault)
         gate = Gate(authenticator, own.rate)
@@ -130,17 +139,24 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
         owt_clusters = OwtClusters(store, vault, bell, own.owt, own.probe)
         prober = Prober(store, fleet, bell, own.probe, on_alive=owt_clusters.attach)
         beats = Beats(store, ttl=own.lease.ttl, gather=own.lease.gather)
+        webhooks = Webhooks(store, vault, guard, sender, own.webhooks)
+        dispatcher = Dispatcher(store, webhooks, own.webhooks)
 
         async def ready() -> bool:
             return await store.check(is_current)
 
         async def listen() -> None:
             connect = connector(database.url, settings.database)
-            channels = {work.CHANNEL: bell.ring, credentials.REVOKED: authenticator.forget}
+            channels = {
+                work.CHANNEL: bell.ring,
+                credentials.REVOKED: authenticator.forget,
+                webhook_queue.CHANNEL: dispatcher.heard,
+            }
             await follow(connect, channels, on_gap=missed)
 
         def missed() -> None:
             bell.ring_all()
+            dispatcher.wake()
             authenticator.forget_all()
 
         async def sweep() -> None:
@@ -148,6 +164,9 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
 
         async def upkeep() -> None:
             await keep_up(store, own.upkeep, own.owt)
+
+        async def keep_up_webhooks() -> None:
+            await dispatch.keep_up(store, own.webhooks)
 
         async def sweep_conferences() -> None:
             await sweep_empty(store, bell, own.conference)
@@ -159,12 +178,14 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
             *ClusterRoutes(
                 store, Reporting(store, vault, bell, beats, lease=own.lease, probe=own.probe)
             ).entries(),
-            *ClusterAdminRoutes(store, bell).entries(),
+            *ClusterAdminRoutes(store, bell, breakers).entries(),
             *ConferenceRoutes(store, bell, own.conference).entries(),
+            *PlanRoutes(store, breakers, idle_grace=own.cascade.idle_grace).entries(),
             *RegionRoutes(placing, own.regions).entries(),
             *TemplateRoutes(store).entries(),
             *KeyRoutes(store).entries(),
             *SigningKeyRoutes(keyring).entries(),
+            *WebhookRoutes(store, webhooks, own.webhooks).entries(),
             *OwtRoutes(gate, store, owt_clusters, joining, own.owt).entries(),
             *documents.entries(),
         ]
@@ -185,6 +206,8 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
                 listen,
                 authenticator.note_use,
                 keyring.run,
+                dispatcher.run,
+                keep_up_webhooks,
             ),
         )
 

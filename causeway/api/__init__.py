@@ -71,6 +71,14 @@ from causeway.api.joining import (
     ScoreView,
 )
 from causeway.api.keys import KeyCreate, KeyCreated, KeyId, KeyList, KeyView
+from causeway.api.plans import (
+    PlanLink,
+    PlanPlacement,
+    PlanView,
+    StepView,
+    TopologyView,
+    WaitingStep,
+)
 from causeway.api.problems import Problem
 from causeway.api.regions import RegionList, RegionView
 from causeway.api.templates import (
@@ -168,6 +176,9 @@ __all__ = [
     "ParticipantView",
     "PlacementStanding",
     "PlacementView",
+    "PlanLink",
+    "PlanPlacement",
+    "PlanView",
     "PortalAddress",
     "Problem",
     "Region",
@@ -180,13 +191,16 @@ __all__ = [
     "RoomOptions",
     "RoomReport",
     "ScoreView",
+    "StepView",
     "StreamReport",
     "StreamView",
     "Template",
     "TemplateList",
     "TemplateName",
     "TemplateView",
+    "TopologyView",
     "Track",
+    "WaitingStep",
     "WebhookCreate",
     "WebhookCreated",
     "WebhookEvent",

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import structs
 
 from causeway.api import ConferenceCreate, ConferencePatch, ConferenceQuery
+from causeway.cli.conference_plan import plan
 from causeway.cli.remote import remote_options
 from causeway.errors import ConfigError
 
@@ -26,6 +27,7 @@ def command() -> None:
     \b
         causeway conference list --region eu-west
         causeway conference explain standup
+        causeway conference plan standup
     """  # noqa: D301 - click wants the character itself, it keeps the lines below as they are
 
 
@@ -113,6 +115,9 @@ def lock(remote: Remote, conference: str) -> None:
 def unlock(remote: Remote, conference: str) -> None:
     """Let people in again."""
     _set_lock(remote, conference, locked=False)
+
+
+command.add_command(plan)
 
 
 def _set_lock(remote: Remote, conference: str, *, locked: bool) -> None:

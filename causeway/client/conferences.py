@@ -14,6 +14,7 @@ from causeway.api import (
     DecisionList,
     ExplainQuery,
     JoinAnswer,
+    PlanView,
     RegionList,
     TemplateList,
     TemplateView,
@@ -99,6 +100,10 @@ class ConferenceCalls(Connection):
         """Return why the conference's newest joins went where they went, newest first."""
         path = path_of("conferences", conference, "decisions")
         return (await self._ask("GET", path, DecisionList)).decisions
+
+    async def get_plan(self, conference: str) -> PlanView:
+        """Return what is about to be done about a conference, and what waits for what."""
+        return await self._ask("GET", path_of("conferences", conference, "plan"), PlanView)
 
     async def list_regions(self) -> list[RegionView]:
         """Return the regions, with the URLs to measure the latency to them."""

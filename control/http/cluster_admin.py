@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Final
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from causeway.api import (
     AuditList,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from control.bell import Bell
+    from control.cascade.breaker import Breakers
     from control.registry.store import Store
 
 __all__ = ["ClusterAdminRoutes"]
@@ -45,9 +46,10 @@ class AuditQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class ClusterAdminRoutes:
     """Handlers under /v1/clusters that are not for clusters themselves, and /v1/audit."""
 
-    def __init__(self, store: Store, bell: Bell) -> None:
+    def __init__(self, store: Store, bell: Bell, breakers: Breakers) -> None:
         self._store = store
         self._bell = bell
+        self._breakers = breakers
 
     def entries(self) -> list[Entry]:
         """Return the rows of the route table."""
@@ -145,12 +147,16 @@ class ClusterAdminRoutes:
 
     async def index(self, _request: Request) -> Response:
         """GET /v1/clusters."""
-        return json(ClusterList(clusters=await self._store.snapshot(cluster_views.list_all)))
+        found = await self._store.snapshot(cluster_views.list_all)
+        return json(ClusterList(clusters=[self._with_breaker(view) for view in found]))
 
     async def show(self, request: Request) -> Response:
         """GET /v1/clusters/{cluster}."""
         view = await self._store.snapshot(cluster_views.show, part(request, "cluster"))
-        return json(view, tag=tag_of(cluster_views.settings(view)))
+        return json(self._with_breaker(view), tag=tag_of(cluster_views.settings(view)))
+
+    def _with_breaker(self, view: ClusterView) -> ClusterView:
+        return structs.replace(view, breaker=self._breakers.view(view.id))
 
     async def patch(self, request: Request) -> Response:
         """PATCH /v1/clusters/{cluster}."""

@@ -31,6 +31,7 @@ __all__ = [
     "Claim",
     "announce",
     "claim",
+    "due_at",
     "finish",
     "mark",
     "mark_cluster",
@@ -141,6 +142,12 @@ async def finish(connection: AsyncConnection, held: Claim, *, version: int, due_
             .returning(dirty.c.conference)
         )
     return done.one_or_none() is not None
+
+
+async def due_at(connection: AsyncConnection, conference: str) -> datetime | None:
+    """Return when the conference is to be looked at, None if it is not marked."""
+    found = await connection.scalars(select(dirty.c.due_at).where(dirty.c.conference == conference))
+    return found.one_or_none()
 
 
 def _is(held: Claim) -> ColumnElement[bool]:
