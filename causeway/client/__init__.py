@@ -16,9 +16,10 @@ from causeway.client.clusters import ClusterCalls
 from causeway.client.conferences import ConferenceCalls
 from causeway.client.connection import Tagged
 from causeway.client.operators import OperatorCalls
+from causeway.client.webhooks import WebhookCalls
 
 __all__ = ["ControlClient", "Tagged"]
 
 
-class ControlClient(ClusterCalls, ConferenceCalls, OperatorCalls):
+class ControlClient(ClusterCalls, ConferenceCalls, OperatorCalls, WebhookCalls):
     """One control service, one key. An async context manager; any number of calls may run at once."""

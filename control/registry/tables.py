@@ -766,10 +766,16 @@ class _WebhookLanes(TypedColumns):
     failed_at: Named[datetime | None] = Column(_TIME)
     claimed_by: Named[Any] = Column(UUID(as_uuid=True), nullable=True)
     claimed_until: Named[datetime | None] = Column(_TIME)
+    replica: Named[Any] = Column(UUID(as_uuid=True), nullable=True)
+    """Which one has claimed it: when that is gone, nobody waits for the claim to run out."""
 
 
 webhook_lanes: Final = Table(
-    "webhook_lanes", metadata, _WebhookLanes, Index("webhook_lanes_due_idx", "webhook", "due_at")
+    "webhook_lanes",
+    metadata,
+    _WebhookLanes,
+    Index("webhook_lanes_due_idx", "webhook", "due_at"),
+    Index("webhook_lanes_replica_idx", "replica", postgresql_where=text("replica IS NOT NULL")),
 )
 
 

@@ -1,9 +1,9 @@
 """What is to be delivered to webhooks, for those who deliver it: claimed, loaded, settled.
 
 Messages of one conference to one webhook make a lane, and go one after the other. A lane is claimed for a
-while; the claim of a process that died runs out, and whoever takes it over sends the same message again. Which lanes
-may be claimed is decided under a lock on their webhook, so that all processes together keep its limit. All
-functions work inside the caller's transaction.
+while; the claim of a process that died runs out, and whoever takes it over sends the same message again.
+Which lanes may be claimed is decided under a lock on their webhook, so that all processes together keep its
+limit. All functions work inside the caller's transaction.
 """
 
 from __future__ import annotations
@@ -30,12 +30,24 @@ if TYPE_CHECKING:
     from control.delivery.attempts import Attempt, Verdict
     from control.webhook_settings import WebhookSettings
 
-__all__ = ["CHANNEL", "Held", "Message", "Settled", "claim", "load", "release", "release_all", "settle"]
+__all__ = [
+    "CHANNEL",
+    "Held",
+    "Message",
+    "Settled",
+    "claim",
+    "give_back",
+    "load",
+    "release",
+    "release_all",
+    "settle",
+]
 
 CHANNEL: Final = "causeway_webhook"
 """NOTIFY channel: something was queued."""
 
 _NOW: Final = func.clock_timestamp()
+_UNCLAIMED: Final = {"claimed_by": null(), "claimed_until": null(), "replica": null()}
 _FRESH: Final = timedelta(minutes=1)
 """How old `last_success_at` may be; so not every message rewrites the webhook's row."""
 
@@ -51,11 +63,11 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """What is to be sent next on a lane."""
+    """What is to be sent: an event, or something that is none and belongs to no conference."""
 
     id: uuid.UUID
-    conference: str
-    sequence: int
+    conference: str | None
+    sequence: int | None
     kind: str
     at: datetime
     body: dict[str, Any]
@@ -105,17 +117,19 @@ _CLAIM: Final = text(
         LIMIT :most
     )
     UPDATE webhook_lanes AS l
-    SET claimed_by = :claim, claimed_until = statement_timestamp() + :ttl
+    SET claimed_by = :claim, claimed_until = statement_timestamp() + :ttl, replica = :replica
     FROM due WHERE l.webhook = due.webhook AND l.conference = due.conference
     RETURNING l.webhook, l.conference
     """  # noqa: S608 - a text of our own
 )
 
 
-async def claim(connection: AsyncConnection, *, limit: int, per_webhook: int, ttl: float) -> list[Held]:
+async def claim(
+    connection: AsyncConnection, *, limit: int, per_webhook: int, ttl: float, replica: uuid.UUID | None = None
+) -> list[Held]:
     """Claim up to `limit` due lanes, up to `per_webhook` of each webhook by all processes together.
 
-    The claims hold for `ttl` seconds.
+    The claims hold for `ttl` seconds, or until `replica`, who makes them, is found to be gone.
     """
     if limit < 1:
         return []
@@ -131,10 +145,30 @@ async def claim(connection: AsyncConnection, *, limit: int, per_webhook: int, tt
             "per_webhook": per_webhook,
             "most": limit,
             "claim": mine,
+            "replica": replica,
             "ttl": timedelta(seconds=ttl),
         },
     )
     return [Held(webhook=row.webhook, conference=row.conference, claim=mine) for row in rows]
+
+
+async def give_back(connection: AsyncConnection, replica: uuid.UUID, *, limit: int) -> int:
+    """Let go of up to `limit` lanes that this replica, which is gone, has claimed; return how many."""
+    held = (
+        select(lanes.c.webhook, lanes.c.conference)
+        .where(lanes.c.replica == replica)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("held")
+    )
+    freed = await connection.execute(
+        update(lanes)
+        .where(lanes.c.webhook == held.c.webhook, lanes.c.conference == held.c.conference)
+        .values(**_UNCLAIMED)
+    )
+    if freed.rowcount:
+        await connection.execute(select(func.pg_notify(CHANNEL, "")))
+    return freed.rowcount
 
 
 # --- sending ----------------------------------------------------------------------------------
@@ -363,7 +397,7 @@ async def _renew(connection: AsyncConnection, held: Held, *, ttl: float) -> None
 
 async def _give_back(connection: AsyncConnection, held: Held, *, due_at: datetime | None) -> None:
     """Let go of the lane; None: it is due at once, else a failure puts it off."""
-    values: dict[str, Any] = {"claimed_by": null(), "claimed_until": null()}
+    values: dict[str, Any] = dict(_UNCLAIMED)
     if due_at is not None:
         values |= {"due_at": due_at, "failed_at": _NOW}
     await connection.execute(update(lanes).where(_is(held)).values(**values))

@@ -87,8 +87,12 @@ _TABLES = (
         failed_at timestamptz,
         claimed_by uuid,
         claimed_until timestamptz,
+        replica uuid,
         CONSTRAINT webhook_lanes_pkey PRIMARY KEY (webhook, conference)
     )
+    """,
+    """
+    CREATE INDEX webhook_lanes_replica_idx ON webhook_lanes (replica) WHERE replica IS NOT NULL
     """,
     "CREATE INDEX webhook_lanes_due_idx ON webhook_lanes (webhook, due_at)",
     """

@@ -1,0 +1,145 @@
+"""Delivers what is due to webhooks. Every replica does; lanes are claimed in the registry.
+
+A lane's messages go one after the other, and no later one before an earlier one is taken or given up. Each is
+sent at least once: again, when its sender dies before it could write down what came of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from control.errors import DatabaseUnavailableError, WebhookUnknownError
+from control.registry import webhook_deliveries, webhook_queue, webhooks
+from control.registry.webhook_deliveries import message_id
+
+if TYPE_CHECKING:
+    import uuid
+
+    from control.delivery.attempts import Attempt
+    from control.delivery.webhooks import Webhooks
+    from control.registry.store import Store
+    from control.registry.webhook_queue import Held, Message, Settled
+    from control.webhook_settings import WebhookSettings
+
+__all__ = ["Dispatcher", "keep_up"]
+
+_log = structlog.get_logger(__name__)
+
+_MOST_IN_A_ROW: Final = 16
+"""Messages of one lane before the others of its webhook get a turn."""
+
+
+class Dispatcher:
+    """Delivers while `run` runs. `wake` says that something may be due; it also looks now and then."""
+
+    def __init__(
+        self, store: Store, service: Webhooks, settings: WebhookSettings, *, replica: uuid.UUID | None = None
+    ) -> None:
+        self._store = store
+        self._service = service
+        self._settings = settings
+        self._replica = replica
+        self._free = settings.max_at_once
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look at once."""
+        self._woken.set()
+
+    def heard(self, _payload: str) -> None:
+        """Take a notice that something was queued."""
+        self.wake()
+
+    async def run(self) -> None:
+        """Deliver what is due, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._woken.clear()
+                for held in await self._claim():
+                    self._free -= 1
+                    group.create_task(self._guarded(held))
+                # With no slot free a message under way ends first; each has its timeouts.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.poll_interval if self._free else None):
+                        await self._woken.wait()
+
+    async def _claim(self) -> list[Held]:
+        try:
+            return await self._store.write(
+                webhook_queue.claim,
+                limit=self._free,
+                per_webhook=self._settings.max_per_webhook,
+                ttl=self._settings.claim_ttl,
+                replica=self._replica,
+            )
+        except DatabaseUnavailableError as error:
+            _log.warning("webhook.database_unavailable", error=error.detail)
+            return []
+
+    async def _guarded(self, held: Held) -> None:
+        try:
+            await self._work(held)
+        except DatabaseUnavailableError as error:
+            # The claim runs out, and the message is sent again.
+            _log.warning("webhook.database_unavailable", webhook=held.webhook, error=error.detail)
+        except WebhookUnknownError:
+            pass  # deleted just now, with all that waited
+        except Exception:  # noqa: BLE001 - one webhook's trouble must not end the others' deliveries; logged
+            _log.exception("webhook.defect", webhook=held.webhook)
+        finally:
+            self._free += 1
+            self._woken.set()
+
+    async def _work(self, held: Held) -> None:
+        """Send the lane's messages until one fails, none is left, or others shall have a turn."""
+        for turn in range(1, _MOST_IN_A_ROW + 1):
+            message = await self._store.write(webhook_queue.load, held)
+            if message is None:
+                return
+            target = await self._store.read(webhooks.target, held.webhook)
+            attempt = await self._service.send(target, message)
+            settled = await self._store.write(
+                webhook_queue.settle,
+                held,
+                message.id,
+                attempt,
+                self._settings,
+                go_on=turn < _MOST_IN_A_ROW,
+            )
+            if settled is None:
+                return
+            _tell(held, message, attempt, settled)
+            if not settled.more:
+                return
+
+
+async def keep_up(store: Store, settings: WebhookSettings) -> None:
+    """Give up and forget what is too old or too much, again and again, until cancelled. Any replica may."""
+    while True:
+        try:
+            counts = await store.write(webhook_deliveries.forget, settings)
+        except DatabaseUnavailableError as error:
+            _log.warning("webhook.database_unavailable", error=error.detail)
+        else:
+            if any(counts.values()):
+                _log.info("webhook.upkeep", **counts)
+        await asyncio.sleep(settings.upkeep_interval)
+
+
+def _tell(held: Held, message: Message, attempt: Attempt, settled: Settled) -> None:
+    verdict = settled.verdict
+    log = _log.bind(webhook=held.webhook, message=message_id(message.id), kind=message.kind)
+    if verdict.recovered:
+        log.info("webhook.recovered")
+    if verdict.message == "delivered":
+        log.debug("webhook.delivered", seconds=round(attempt.seconds, 3))
+    elif verdict.message == "dead":
+        log.warning("webhook.given_up", status=attempt.status, error=attempt.error)
+    else:
+        log.info("webhook.failed", status=attempt.status, error=attempt.error, due_at=str(verdict.due_at))
+    if verdict.disable is not None:
+        log.warning("webhook.disabled", reason=verdict.disable)
