@@ -30,6 +30,7 @@ class Call:
     room: str | None
     body: Any
     query: Mapping[str, str] = field(default_factory=dict)
+    peer: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +159,10 @@ class ClusterStub:
         except ValueError:
             return self.error(request, 400)
         room = request.match_info.get("room")
-        self.calls.append(Call(kind=route.kind, room=room, body=content, query=dict(request.query)))
+        peer = request.match_info.get("peer")
+        self.calls.append(
+            Call(kind=route.kind, room=room, body=content, query=dict(request.query), peer=peer)
+        )
         async with self._changed:
             self._changed.notify_all()
         queued = self._troubles.get(route.kind)

@@ -87,6 +87,7 @@ class OwtStub(ClusterStub):
             Route("participants", "GET", rooms + "/{room}/participants", self._list),
             Route("bridges", "GET", rooms + "/{room}/bridges", self._get_bridges),
             Route("cascading", "POST", rooms + "/{room}/cascading", self._cascading),
+            Route("stop_cascading", "DELETE", rooms + "/{room}/cascading/{peer}", self._stop_cascading),
         ]
 
     def error(self, request: web.Request, status: int) -> web.Response:
@@ -182,6 +183,10 @@ class OwtStub(ClusterStub):
         ):
             return _error(400, 1201, "Invalid request body")
         return web.Response(text="ok", content_type="text/html")
+
+    def _stop_cascading(self, room: str, _body: Any) -> web.Response:
+        """What clusters of our own have, and OWT has not."""
+        return web.Response(text="ok", content_type="text/html") if room in self.rooms else _no_room()
 
 
 def _error(status: int, code: int, message: str) -> web.Response:
