@@ -1,0 +1,629 @@
+"""Webhooks from the event to the receiver: a real service, a real database, a real HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import func, text, update
+
+from control.delivery.signing import verify
+from control.registry.tables import webhook_deliveries, webhook_lanes, webhooks
+from control.webhook_settings import WebhookSettings
+from tests.control.service import Service, running, until
+from tests.control.test_http_edge import problem_of
+from tests.control.webhook_receiver import Receiver, receiving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import httpx2
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+LOCAL = WebhookSettings(
+    allow_networks=("127.0.0.0/8",),
+    allow_http=True,
+    poll_interval=0.1,
+    retry_base=0.02,
+    retry_cap=0.05,
+    pause_base=0.02,
+    pause_cap=0.1,
+    timeout=5.0,
+    upkeep_interval=0.05,
+)
+
+
+def local(**changes: Any) -> WebhookSettings:
+    fields = {name: getattr(LOCAL, name) for name in WebhookSettings.__struct_fields__}
+    return WebhookSettings(**(fields | changes))
+
+
+@asynccontextmanager
+async def hooked(
+    database_url: str, *, settings: WebhookSettings = LOCAL, **wish: Any
+) -> AsyncIterator[tuple[Service, Receiver, dict[str, Any]]]:
+    async with receiving() as receiver, running(database_url, webhooks=settings) as service:
+        yield service, receiver, await made(service, url=receiver.url, **wish)
+
+
+async def made(service: Service, **wish: Any) -> dict[str, Any]:
+    answer = await service.operator.post("/v1/webhooks", json=wish)
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    created: dict[str, Any] = answer.json()
+    return created
+
+
+async def shown(service: Service, webhook: str) -> dict[str, Any]:
+    answer = await service.operator.get(f"/v1/webhooks/{webhook}")
+    assert answer.status_code == 200, answer.text
+    view: dict[str, Any] = answer.json()
+    return view
+
+
+async def deliveries(service: Service, webhook: str, **query: Any) -> list[dict[str, Any]]:
+    answer = await service.operator.get(f"/v1/webhooks/{webhook}/deliveries", params=query)
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["deliveries"]
+    return found
+
+
+async def received(receiver: Receiver, number: int, kind: str | None = None) -> list[dict[str, Any]]:
+    async def look() -> list[dict[str, Any]]:
+        return receiver.taken(kind)
+
+    found: list[dict[str, Any]] = await until(look, lambda seen: len(seen) >= number)
+    assert len(found) == number
+    return found
+
+
+async def settled(service: Service, webhook: str) -> dict[str, Any]:
+    """Wait until nothing waits for the webhook any more."""
+    view: dict[str, Any] = await until(lambda: shown(service, webhook), lambda seen: seen["waiting"] == 0)
+    return view
+
+
+def refused(answer: httpx2.Response, status: int, kind: str) -> None:
+    assert (answer.status_code, problem_of(answer).type) == (status, kind), answer.text
+
+
+async def change(service: Service, conference: str, number: int) -> None:
+    answer = await service.application.patch(
+        f"/v1/conferences/{conference}", json={"metadata": {"n": number}}
+    )
+    assert answer.status_code == 200, answer.text
+
+
+async def test_an_event_is_delivered_signed_with_an_id_of_its_own(database_url: str) -> None:
+    async with hooked(database_url) as (service, receiver, webhook):
+        before = datetime.now(UTC) - timedelta(minutes=1)
+        await service.create("standup")
+        (message,) = await received(receiver, 1)
+        assert message["type"] == "conference.created"
+        assert message["data"]["conference"] == "standup"
+        assert message["data"]["sequence"] == 1
+        assert message["data"]["type"] == "default"
+        assert (
+            before < datetime.fromisoformat(message["timestamp"]) < datetime.now(UTC) + timedelta(minutes=1)
+        )
+        (got,) = receiver.received
+        assert got.headers["content-type"] == "application/json"
+        now = datetime.now(UTC).timestamp()
+        assert verify(got.headers, got.body, webhook["secret"], now=now, tolerance=300)
+        view = await settled(service, webhook["id"])
+        assert (view["circuit"], view["failures"], view["dead"]) == ("closed", 0, 0)
+        assert view["last_success_at"] is not None
+        assert "secret" not in view
+        (delivery,) = await deliveries(service, webhook["id"])
+        assert (delivery["id"], delivery["state"], delivery["tries"]) == (got.id, "delivered", 1)
+        assert (delivery["type"], delivery["sequence"], delivery["status"]) == ("conference.created", 1, 200)
+
+
+async def test_every_event_of_a_join_comes_in_order(database_url: str) -> None:
+    async with (
+        hooked(database_url) as (service, receiver, _),
+        service.cluster("eu-1", region="eu") as eu,
+    ):
+        await eu.register()
+        await service.create("standup")
+        assert (await service.join("standup", region="eu")).status_code == 200
+        await eu.enter("standup", "p1")
+        await eu.report("DELETE", "/rooms/standup/participants/p1")
+
+        async def look() -> list[str]:
+            return [each["type"] for each in receiver.taken()]
+
+        kinds = await until(look, lambda seen: "participant.left" in seen)
+        assert kinds[0] == "conference.created"
+        assert kinds.index("participant.joined") < kinds.index("participant.left")
+        numbers = [each["data"]["sequence"] for each in receiver.taken()]
+        assert numbers == sorted(numbers)
+        assert len(set(numbers)) == len(numbers)
+
+
+async def test_events_and_conferences_are_filtered(database_url: str) -> None:
+    async with (
+        receiving() as some,
+        hooked(
+            database_url,
+            events=["conference.ended", "conference.ending"],
+            types=["default"],
+            metadata={"team": "blue", "big": True},
+        ) as (service, receiver, _),
+    ):
+        await made(service, url=some.url, events=["conference.*"], types=["webinar"])
+        for name, metadata in (("a", {"team": "blue", "big": True}), ("b", {"team": "blue"}), ("c", {})):
+            body = {"id": name, "metadata": metadata}
+            assert (await service.application.post("/v1/conferences", json=body)).status_code == 201
+            assert (await service.application.delete(f"/v1/conferences/{name}")).status_code in {202, 204}
+        # The row of the conference is gone when its last event is written.
+        ended = await received(receiver, 1, "conference.ended")
+        assert ended[0]["data"]["conference"] == "a"
+        assert {each["data"]["conference"] for each in receiver.taken()} == {"a"}
+        assert some.received == []
+
+
+async def test_a_message_is_retried_with_the_same_id_and_holds_up_only_its_conference(
+    database_url: str,
+) -> None:
+    failing = True
+    async with hooked(database_url, settings=local(failures_to_pause=1000)) as (service, receiver, webhook):
+        receiver.answer = lambda m: 500 if failing and m["data"]["conference"] == "bad" else 200
+        await service.create("bad")
+        for number in range(3):
+            await change(service, "bad", number)
+        await service.create("good")
+        await change(service, "good", 1)
+        good = await received(receiver, 2)
+        assert {each["data"]["conference"] for each in good} == {"good"}
+
+        async def tries() -> int:
+            return sum(1 for each in receiver.received if each.status == 500)
+
+        await until(tries, lambda seen: seen >= 3)
+        failed = [each for each in receiver.received if each.status == 500]
+        assert {each.message["data"]["sequence"] for each in failed} == {1}
+        assert len({each.id for each in failed}) == 1
+        assert len({each.body for each in failed}) == 1
+        (first,) = [
+            each
+            for each in await deliveries(service, webhook["id"])
+            if each["tries"] > 0 and each["conference"] == "bad"
+        ]
+        assert (first["state"], first["status"], first["error"]) == (
+            "pending",
+            500,
+            "the receiver answered 500",
+        )
+        failing = False
+        await settled(service, webhook["id"])
+        bad = [each for each in receiver.taken() if each["data"]["conference"] == "bad"]
+        assert [each["data"]["sequence"] for each in bad] == [1, 2, 3, 4]
+
+
+async def test_a_receiver_that_fails_is_left_alone_then_tried_with_one_message(database_url: str) -> None:
+    down = True
+    settings = local(failures_to_pause=3, pause_base=0.4, pause_cap=0.4)
+    async with hooked(database_url, settings=settings) as (service, receiver, webhook):
+        receiver.answer = lambda _: 503 if down else 200
+        for number in range(10):
+            await service.create(f"c{number}")
+        view = await until(lambda: shown(service, webhook["id"]), lambda seen: seen["circuit"] == "open")
+        assert view["failures"] >= 3
+        assert view["paused_until"] is not None
+        assert view["last_error"] == "the receiver answered 503"
+        attempts = len(receiver.received)
+        # Every pause lets one message through, not ten.
+        await until(lambda: counted(receiver), lambda seen: seen >= attempts + 2)
+        assert receiver.most <= settings.max_per_webhook
+        down = False
+        view = await settled(service, webhook["id"])
+        assert (view["circuit"], view["failures"], view["failing_since"]) == ("closed", 0, None)
+        assert len(receiver.taken()) == 10
+
+
+async def counted(receiver: Receiver) -> int:
+    return len(receiver.received)
+
+
+async def test_what_was_put_off_for_hours_is_due_when_the_receiver_is_back(database_url: str) -> None:
+    down = True
+    settings = local(failures_to_pause=1, retry_base=3600.0, retry_cap=3600.0)
+    async with hooked(database_url, settings=settings) as (service, receiver, webhook):
+        receiver.answer = lambda _: 500 if down else 200
+        for number in range(5):
+            await service.create(f"c{number}")
+        await until(lambda: shown(service, webhook["id"]), lambda seen: seen["failures"] >= 5)
+        down = False
+        await service.create("c5")
+        await settled(service, webhook["id"])
+        assert len(receiver.taken()) == 6
+
+
+async def test_410_disables_and_enabling_delivers_what_waited(database_url: str) -> None:
+    gone = True
+    async with hooked(database_url) as (service, receiver, webhook):
+        receiver.answer = lambda _: 410 if gone else 200
+        await service.create("a")
+        view = await until(lambda: shown(service, webhook["id"]), lambda seen: not seen["enabled"])
+        assert (view["disabled_reason"], view["waiting"]) == ("gone", 1)
+        audit = (
+            await service.operator.get("/v1/audit", params={"subject": f"webhook:{webhook['id']}"})
+        ).json()
+        assert next((each["actor"], each["action"]) for each in audit["entries"]) == ("control", "disabled")
+        await service.create("b")  # not for a webhook that is disabled
+        gone = False
+        answer = await service.operator.patch(f"/v1/webhooks/{webhook['id']}", json={"enabled": True})
+        assert answer.json()["enabled"] is True
+        assert answer.json()["failures"] == 0
+        await settled(service, webhook["id"])
+        assert [each["data"]["conference"] for each in receiver.taken()] == ["a"]
+
+
+async def test_nothing_but_failures_for_long_disables(database_url: str) -> None:
+    settings = local(disable_after=0.2, failures_to_pause=2)
+    async with hooked(database_url, settings=settings) as (service, receiver, webhook):
+        receiver.answer = lambda _: 500
+        await service.create("a")
+        view = await until(lambda: shown(service, webhook["id"]), lambda seen: not seen["enabled"])
+        assert view["disabled_reason"] == "failing"
+
+
+async def test_a_message_that_is_never_taken_is_a_dead_letter_and_can_be_replayed(database_url: str) -> None:
+    down = True
+    async with hooked(database_url, settings=local(give_up=0.3)) as (service, receiver, webhook):
+        receiver.answer = lambda _: 500 if down else 200
+        await service.create("a")
+        view = await until(lambda: shown(service, webhook["id"]), lambda seen: seen["dead"] == 1)
+        assert view["waiting"] == 0
+        (dead,) = await deliveries(service, webhook["id"], state="dead")
+        assert dead["done_at"] is not None
+        await change(service, "a", 1)
+        down = False
+        path = f"/v1/webhooks/{webhook['id']}/deliveries/{dead['id']}"
+        again = await service.operator.post(f"{path}/replay")
+        assert again.status_code == 202, again.text
+        assert (again.json()["state"], again.json()["tries"]) == ("pending", 0)
+        assert (await shown(service, webhook["id"]))["dead"] <= 1
+        await until(lambda: fetched(service, path), lambda seen: seen["state"] == "delivered")
+        assert receiver.taken()[0]["data"]["sequence"] == 1
+        assert {each.id for each in receiver.received if each.message["data"]["sequence"] == 1} == {
+            dead["id"]
+        }
+
+
+async def fetched(service: Service, path: str) -> dict[str, Any]:
+    found: dict[str, Any] = (await service.operator.get(path)).json()
+    return found
+
+
+async def test_a_time_is_replayed_from_the_event_log(database_url: str) -> None:
+    async with hooked(database_url, events=["conference.*"], settings=local(max_replay=3)) as (
+        service,
+        receiver,
+        webhook,
+    ):
+        await service.create("a")
+        await change(service, "a", 1)
+        await settled(service, webhook["id"])
+        path = f"/v1/webhooks/{webhook['id']}/replay"
+        now = datetime.now(UTC)
+        times = {"after": f"{now - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"}
+        times["before"] = f"{now + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
+        answer = await service.operator.post(path, json=times)
+        assert (answer.status_code, answer.json()) == (202, {"queued": 2})
+        await settled(service, webhook["id"])
+        taken = receiver.taken()
+        assert [each["data"]["sequence"] for each in taken] == [1, 2, 1, 2]
+        ids = [each.id for each in receiver.received]
+        assert ids[:2] == ids[2:]
+        # A webhook that was not there gets what happened before it, too.
+        async with receiving() as late:
+            other = await made(service, url=late.url, events=["conference.changed"])
+            answer = await service.operator.post(f"/v1/webhooks/{other['id']}/replay", json=times)
+            assert answer.json() == {"queued": 1}
+            await received(late, 1)
+        nothing = await service.operator.post(path, json=times | {"dead_only": True})
+        assert nothing.json() == {"queued": 0}
+        await change(service, "a", 2)
+        await change(service, "a", 3)
+        await settled(service, webhook["id"])
+        refused(await service.operator.post(path, json=times), 422, "invalid-request")
+        assert (await shown(service, webhook["id"]))["waiting"] == 0  # nothing of it was queued
+
+
+async def test_dead_letters_of_a_time_are_replayed(database_url: str) -> None:
+    down = True
+    async with hooked(database_url, settings=local(give_up=0.2)) as (service, receiver, webhook):
+        receiver.answer = lambda _: 500 if down else 200
+        for name in ("a", "b", "c"):
+            await service.create(name)
+        await until(lambda: shown(service, webhook["id"]), lambda seen: seen["dead"] == 3)
+        down = False
+        now = datetime.now(UTC)
+        body = {
+            "after": (now - timedelta(hours=1)).isoformat(),
+            "before": (now + timedelta(hours=1)).isoformat(),
+            "dead_only": True,
+        }
+        answer = await service.operator.post(f"/v1/webhooks/{webhook['id']}/replay", json=body)
+        assert answer.json() == {"queued": 3}
+        await received(receiver, 3)
+
+
+async def test_both_secrets_sign_until_the_former_one_ends(database_url: str, engine: AsyncEngine) -> None:
+    async with hooked(database_url) as (service, receiver, webhook):
+        path = f"/v1/webhooks/{webhook['id']}"
+        rotated = (await service.operator.post(f"{path}/secret", json={"keep": 3600})).json()
+        assert rotated["secret"] != webhook["secret"]
+        assert (await shown(service, webhook["id"]))["previous_secret_until"] is not None
+        await service.create("a")
+        await received(receiver, 1)
+        got = receiver.received[0]
+        now = datetime.now(UTC).timestamp()
+        for secret in (webhook["secret"], rotated["secret"]):
+            assert verify(got.headers, got.body, secret, now=now, tolerance=300)
+        async with engine.begin() as connection:
+            await connection.execute(update(webhooks).values(previous_until=func.now()))
+        assert (await shown(service, webhook["id"]))["previous_secret_until"] is None
+        await service.create("b")
+        await received(receiver, 2)
+        got = receiver.received[1]
+        assert verify(got.headers, got.body, rotated["secret"], now=now, tolerance=300)
+        assert not verify(got.headers, got.body, webhook["secret"], now=now, tolerance=300)
+        at_once = (await service.operator.post(f"{path}/secret", json={"keep": 0})).json()
+        assert at_once["previous_secret_until"] is None
+        stored = await service.operator.get("/v1/audit", params={"subject": f"webhook:{webhook['id']}"})
+        assert "whsec_" not in stored.text
+
+
+async def test_a_test_message_tells_what_came_of_it(database_url: str) -> None:
+    async with hooked(database_url, events=["link.up"]) as (service, receiver, webhook):
+        path = f"/v1/webhooks/{webhook['id']}/test"
+        told = (await service.operator.post(path)).json()
+        assert (told["taken"], told["status"], told["error"]) == (True, 200, None)
+        (got,) = receiver.received
+        assert got.id == told["message"]
+        assert got.message["type"] == "webhook.test"
+        assert got.message["data"] == {"webhook": webhook["id"]}
+        assert verify(
+            got.headers, got.body, webhook["secret"], now=datetime.now(UTC).timestamp(), tolerance=300
+        )
+        receiver.answer = lambda _: 302
+        told = (await service.operator.post(path)).json()
+        assert (told["taken"], told["status"]) == (False, 302)
+        assert await deliveries(service, webhook["id"]) == []
+
+
+async def test_addresses_that_are_not_public_are_refused(database_url: str) -> None:
+    async with (
+        receiving() as receiver,
+        running(database_url, webhooks=WebhookSettings(allow_http=True, poll_interval=0.1)) as service,
+    ):
+        for url in (
+            receiver.url,
+            "http://[::1]/",
+            "http://169.254.169.254/latest",
+            "http://u:p@example.com/",
+        ):
+            refused(await service.operator.post("/v1/webhooks", json={"url": url}), 422, "invalid-request")
+        # A name is only known when it is looked up.
+        port = receiver.url.rpartition(":")[2]
+        webhook = await made(service, url=f"http://localhost:{port}")
+        told = (await service.operator.post(f"/v1/webhooks/{webhook['id']}/test")).json()
+        assert told["taken"] is False
+        assert "no public address" in told["error"]
+        assert receiver.received == []
+        answer = await service.operator.patch(
+            f"/v1/webhooks/{webhook['id']}", json={"url": "http://10.0.0.1/"}
+        )
+        refused(answer, 422, "invalid-request")
+
+
+async def test_plain_http_is_refused_unless_allowed(database_url: str) -> None:
+    async with running(database_url) as service:
+        answer = await service.operator.post("/v1/webhooks", json={"url": "http://example.com/"})
+        refused(answer, 422, "invalid-request")
+        webhook = await made(service, url="https://example.com/hook", description="ours")
+        assert (webhook["enabled"], webhook["description"]) == (True, "ours")
+
+
+async def test_webhooks_are_changed_listed_and_deleted(database_url: str, engine: AsyncEngine) -> None:
+    async with hooked(database_url, settings=local(max_webhooks=2)) as (service, receiver, webhook):
+        path = f"/v1/webhooks/{webhook['id']}"
+        tag = (await service.operator.get(path)).headers["etag"]
+        body = {"events": ["participant.*"], "description": "for the shop", "metadata": {"a": 1}}
+        changed = await service.operator.patch(path, json=body, headers={"If-Match": tag})
+        assert {name: changed.json()[name] for name in body} == body
+        stale = await service.operator.patch(path, json={"events": []}, headers={"If-Match": tag})
+        refused(stale, 412, "precondition-failed")
+        off = (await service.operator.patch(path, json={"enabled": False})).json()
+        assert (off["enabled"], off["disabled_reason"]) == (False, "operator")
+        second = await made(service, url=receiver.url, enabled=False)
+        assert second["disabled_reason"] == "operator"
+        refused(await service.operator.post("/v1/webhooks", json={"url": receiver.url}), 409, "webhook-limit")
+        listed = (await service.operator.get("/v1/webhooks")).json()["webhooks"]
+        assert [each["id"] for each in listed] == [webhook["id"], second["id"]]
+        assert (await service.operator.delete(path)).status_code == 204
+        refused(await service.operator.delete(path), 404, "webhook-unknown")
+        refused(await service.operator.get(path), 404, "webhook-unknown")
+        refused(await service.operator.patch(path, json={"enabled": True}), 404, "webhook-unknown")
+        for tail in ("/deliveries", "/deliveries/msg_" + "0" * 32):
+            refused(await service.operator.get(path + tail), 404, "webhook-unknown")
+        missing = f"/v1/webhooks/{second['id']}/deliveries/msg_{'0' * 32}"
+        refused(await service.operator.get(missing), 404, "delivery-unknown")
+        refused(await service.operator.post(f"{missing}/replay"), 404, "delivery-unknown")
+        refused(await service.application.get("/v1/webhooks"), 403, "forbidden")
+
+
+async def test_a_deleted_webhook_leaves_nothing_behind(database_url: str, engine: AsyncEngine) -> None:
+    async with hooked(database_url, settings=local(failures_to_pause=1000)) as (service, receiver, webhook):
+        receiver.answer = lambda _: 500
+        await service.create("a")
+        await until(lambda: counted(receiver), lambda seen: seen > 0)
+        assert (await service.operator.delete(f"/v1/webhooks/{webhook['id']}")).status_code == 204
+
+        async def left() -> int:
+            async with engine.connect() as connection:
+                found = await connection.execute(
+                    text(
+                        "SELECT (SELECT count(*) FROM webhook_lanes) + "
+                        "(SELECT count(*) FROM webhook_deliveries)"
+                    )
+                )
+                return int(found.scalar_one())
+
+        await until(left, lambda seen: seen == 0)
+
+
+async def test_upkeep_gives_up_what_is_too_much_and_forgets_what_is_old(
+    database_url: str, engine: AsyncEngine
+) -> None:
+    settings = local(max_waiting=3, failures_to_pause=1, pause_base=60.0, pause_cap=60.0)
+    async with hooked(database_url, settings=settings) as (service, receiver, webhook):
+        receiver.answer = lambda _: 500
+        for number in range(6):
+            await service.create(f"c{number}")
+        view = await until(lambda: shown(service, webhook["id"]), lambda seen: seen["waiting"] == 3)
+        assert view["dead"] == 3
+        dead = await deliveries(service, webhook["id"], state="dead")
+        assert {each["conference"] for each in dead} == {"c0", "c1", "c2"}
+        assert {each["error"] for each in dead} <= {
+            "too many messages were waiting",
+            "the receiver answered 500",
+        }
+        async with engine.begin() as connection:
+            old = func.now() - timedelta(days=31)
+            await connection.execute(
+                update(webhook_deliveries).where(webhook_deliveries.c.state == "dead").values(done_at=old)
+            )
+            await connection.execute(
+                update(webhook_deliveries)
+                .where(webhook_deliveries.c.state == "pending")
+                .values(queued_at=func.now() - timedelta(days=4))
+            )
+            # What a webhook's deletion and an event at the same moment may leave.
+            await connection.execute(
+                text("INSERT INTO webhook_lanes (webhook, conference) VALUES ('wh_gone', 'x')")
+            )
+            await connection.execute(
+                text(
+                    "INSERT INTO webhook_deliveries (webhook, message, conference, seq, kind, at, body) "
+                    "VALUES ('wh_gone', gen_random_uuid(), 'x', 1, 'link.up', now(), '{}')"
+                )
+            )
+        view = await until(
+            lambda: shown(service, webhook["id"]), lambda seen: (seen["waiting"], seen["dead"]) == (0, 3)
+        )
+
+        async def orphans() -> int:
+            async with engine.connect() as connection:
+                found = await connection.execute(
+                    text("SELECT count(*) FROM webhook_deliveries WHERE webhook = 'wh_gone'")
+                )
+                return int(found.scalar_one())
+
+        await until(orphans, lambda seen: seen == 0)
+        dead = await deliveries(service, webhook["id"], state="dead")
+        assert {each["conference"] for each in dead} == {"c3", "c4", "c5"}
+
+
+async def test_deliveries_are_listed_page_by_page(database_url: str) -> None:
+    async with hooked(database_url) as (service, _, webhook):
+        for number in range(5):
+            await service.create(f"c{number}")
+        await settled(service, webhook["id"])
+        path = f"/v1/webhooks/{webhook['id']}/deliveries"
+        seen: list[str] = []
+        cursor = None
+        while True:
+            query = {"limit": 2} | ({} if cursor is None else {"cursor": cursor})
+            page = (await service.operator.get(path, params=query)).json()
+            seen += [each["conference"] for each in page["deliveries"]]
+            cursor = page["next"]
+            if cursor is None:
+                break
+        assert seen == ["c4", "c3", "c2", "c1", "c0"]
+        only = await deliveries(service, webhook["id"], conference="c3", state="delivered")
+        assert [each["conference"] for each in only] == ["c3"]
+        forged = base64.urlsafe_b64encode(b'[1,0,"x"]').rstrip(b"=").decode()
+        for cursor in ("nonsense", forged):
+            refused(await service.operator.get(path, params={"cursor": cursor}), 422, "invalid-request")
+
+
+async def test_a_webhook_gets_no_more_at_once_than_it_may_from_all_replicas(database_url: str) -> None:
+    master = base64.b64encode(bytes(32)).decode()
+    settings = local(max_per_webhook=2)
+    async with (
+        receiving() as receiver,
+        running(database_url, webhooks=settings, master_key=master) as one,
+        running(database_url, webhooks=settings, master_key=master),
+    ):
+        receiver.hold = asyncio.Event()
+        webhook = await made(one, url=receiver.url)
+        for number in range(8):
+            await one.create(f"c{number}")
+        await until(lambda: under_way(receiver), lambda seen: seen == 2)
+        receiver.hold.set()
+        await settled(one, webhook["id"])
+        assert receiver.most == 2
+        assert sorted(each["data"]["conference"] for each in receiver.taken()) == [f"c{n}" for n in range(8)]
+
+
+async def under_way(receiver: Receiver) -> int:
+    return receiver.under_way
+
+
+async def test_what_a_dead_replica_had_claimed_is_taken_over(database_url: str, engine: AsyncEngine) -> None:
+    """A claim whose holder never comes back runs out."""
+    async with hooked(database_url, settings=local(timeout=0.1)) as (service, receiver, webhook):
+        async with engine.begin() as connection:
+            await connection.execute(
+                text(
+                    "INSERT INTO webhook_lanes (webhook, conference, claimed_by, claimed_until) "
+                    "VALUES (:webhook, 'a', gen_random_uuid(), now() + interval '0.5 s')"
+                ),
+                {"webhook": webhook["id"]},
+            )
+        await service.create("a")
+        await received(receiver, 1)
+        await settled(service, webhook["id"])
+        assert len(receiver.received) == 1
+        async with engine.connect() as connection:
+            lanes = await connection.execute(webhook_lanes.select())
+            assert lanes.all() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"url": "ftp://example.com/"},
+        {"url": "https://example.com/", "events": ["participant.jumped"]},
+        {"url": "https://example.com/#part"},
+        {"url": "https://example.com/", "metadata": {"a": {"b": 1}}},
+        {"url": "https://exa mple.com/"},
+        {"url": "https://[::1/"},
+        {"url": "https://example.com:99999/"},
+    ],
+)
+async def test_wishes_that_make_no_sense_are_refused(database_url: str, body: dict[str, Any]) -> None:
+    async with running(database_url, background=False) as service:
+        refused(await service.operator.post("/v1/webhooks", json=body), 422, "invalid-request")
+
+
+async def test_ranges_that_make_no_sense_are_refused(database_url: str) -> None:
+    async with running(database_url, background=False) as service:
+        webhook = await made(service, url="https://example.com/")
+        path = f"/v1/webhooks/{webhook['id']}/replay"
+        for after, before in (
+            ("2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z"),
+            ("2026-01-01T00:00:00", "2026-01-02T00:00:00"),
+            ("0001-01-01T00:00:00+23:00", "2026-01-02T00:00:00Z"),
+        ):
+            answer = await service.operator.post(path, json={"after": after, "before": before})
+            refused(answer, 422, "invalid-request")
