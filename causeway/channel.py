@@ -54,7 +54,7 @@ MAX_TO_AGENT: Final = 32 * 2**20
 
 Version = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Millis = Annotated[float, Meta(ge=0, le=600_000)]
-Reason = Annotated[str, Meta(max_length=500)]
+Reason = Annotated[str, Meta(max_length=500, pattern=r"^[^\x00]*$")]
 _Many = Meta(max_length=50_000)
 
 

@@ -11,10 +11,12 @@ import random
 import signal
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from control.agents.service import Agents
 from control.beats import Beats
 from control.bell import Bell
 from control.cascade.breaker import Breakers
@@ -23,16 +25,20 @@ from control.cascade.moving import Moving
 from control.cascade.reconcile import Reconciler
 from control.delivery import dispatch
 from control.delivery.dispatch import Dispatcher
+from control.delivery.feeds import Feeds
 from control.delivery.guard import Guard
+from control.delivery.keeping import keep_days
 from control.delivery.sender import Sender
 from control.delivery.webhooks import Webhooks
 from control.drivers.openvidu import OpenViduConnections
 from control.drivers.owt import OwtConnections
 from control.expiry import sweep_empty
 from control.fleet import Fleet
+from control.http.agents import AgentRoutes
 from control.http.cluster_admin import ClusterAdminRoutes
 from control.http.compat.owt import OwtRoutes
 from control.http.conferences import ConferenceRoutes
+from control.http.events import EventRoutes
 from control.http.gate import Gate
 from control.http.health import HealthRoutes
 from control.http.hints import Hints
@@ -53,13 +59,14 @@ from control.keyring import Keyring
 from control.owt_clusters import OwtClusters
 from control.placing import Placing
 from control.probing import Prober
-from control.registry import clusters, credentials, webhook_queue, work
+from control.registry import agent_leases, clusters, credentials, events, webhook_queue, work
 from control.registry.database import connector, ensure_schema, is_current, open_database
 from control.registry.lane import Lane
 from control.registry.notices import follow
 from control.registry.store import Store
 from control.reporting import Reporting, sweep_leases
 from control.security.credentials import Authenticator, prepare_keys
+from control.security.events_token import EventTokens
 from control.security.vault import Vault, load_master_key
 from control.templates import seed_templates
 from control.upkeep import keep_up
@@ -91,6 +98,8 @@ class Control:
     """Texts of access keys that were just made, to be shown once."""
     background: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
     """What has to run beside it, each for ever."""
+    stopping: Callable[[], None]
+    """To be called when it is about to stop: answers that go on come to their end."""
 
     async def run(self) -> None:
         """Do everything but HTTP, until cancelled or one part fails."""
@@ -138,9 +147,13 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
         kept = KeptAnswers(store, vault, ttl=own.placement.answer_ttl, patience=2 * own.join.timeout)
         owt_clusters = OwtClusters(store, vault, bell, own.owt, own.probe)
         prober = Prober(store, fleet, bell, own.probe, on_alive=owt_clusters.attach)
+        agents = Agents(store, vault, bell, own.agents)
         beats = Beats(store, ttl=own.lease.ttl, gather=own.lease.gather)
         webhooks = Webhooks(store, vault, guard, sender, own.webhooks)
         dispatcher = Dispatcher(store, webhooks, own.webhooks)
+
+        feeds = Feeds(store, own.events)
+        event_routes = EventRoutes(store, feeds, EventTokens(keyring, ttl=own.events.token_ttl), own.events)
 
         async def ready() -> bool:
             return await store.check(is_current)
@@ -150,37 +163,32 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
             channels = {
                 work.CHANNEL: bell.ring,
                 credentials.REVOKED: authenticator.forget,
+                events.CHANNEL: feeds.notice,
                 webhook_queue.CHANNEL: dispatcher.heard,
+                agent_leases.CHANNEL: agents.channels.heard,
             }
             await follow(connect, channels, on_gap=missed)
 
         def missed() -> None:
             bell.ring_all()
+            feeds.notice_all()
             dispatcher.wake()
+            agents.channels.missed()
             authenticator.forget_all()
-
-        async def sweep() -> None:
-            await sweep_leases(store, bell, own.lease)
-
-        async def upkeep() -> None:
-            await keep_up(store, own.upkeep, own.owt)
-
-        async def keep_up_webhooks() -> None:
-            await dispatch.keep_up(store, own.webhooks)
-
-        async def sweep_conferences() -> None:
-            await sweep_empty(store, bell, own.conference)
 
         documents = DocumentRoutes()
         entries = [
-            *JoinRoutes(store, joining, kept, hints).entries(),  # first: they are asked for most often
+            # First: they are asked for most often.
+            *JoinRoutes(store, joining, kept, hints, event_routes.url_of).entries(),
             *HealthRoutes(ready).entries(),
             *ClusterRoutes(
                 store, Reporting(store, vault, bell, beats, lease=own.lease, probe=own.probe)
             ).entries(),
             *ClusterAdminRoutes(store, bell, breakers).entries(),
+            *AgentRoutes(store, agents, gate).entries(),
             *ConferenceRoutes(store, bell, own.conference).entries(),
             *PlanRoutes(store, breakers, idle_grace=own.cascade.idle_grace).entries(),
+            *event_routes.entries(),
             *RegionRoutes(placing, own.regions).entries(),
             *TemplateRoutes(store).entries(),
             *KeyRoutes(store).entries(),
@@ -193,6 +201,7 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
         yield Control(
             app=application(entries, gate, own.http),
             entries=entries,
+            stopping=feeds.close,
             new_keys=new_keys,
             background=(
                 reconciler.run,
@@ -200,14 +209,17 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
                 kept.run,
                 beats.run,
                 prober.run,
-                upkeep,
-                sweep,
-                sweep_conferences,
+                partial(keep_up, store, own.upkeep, own.owt),
+                partial(sweep_leases, store, bell, own.lease),
+                agents.run,
+                partial(sweep_empty, store, bell, own.conference),
                 listen,
                 authenticator.note_use,
                 keyring.run,
+                feeds.run,
+                partial(keep_days, store, own.events),
                 dispatcher.run,
-                keep_up_webhooks,
+                partial(dispatch.keep_up, store, own.webhooks),
             ),
         )
 
@@ -240,6 +252,7 @@ async def _prepared(settings: Settings, database: Database) -> AsyncIterator[Con
     await ensure_schema(database)
     async with build(settings, database) as control:
         await Store(database.engine).write(clusters.grace, ttl=settings.control.lease.ttl)
+        await Store(database.engine).write(agent_leases.grace, ttl=settings.control.agents.ttl)
         yield control
 
 
@@ -258,6 +271,7 @@ async def _run(
             on_listening(*address_of(listener))
             await stop.wait()
             _log.info("control.stopping")
+            control.stopping()
             server.should_exit = True
             await asyncio.wait([serving])
             background.cancel()

@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 from causeway.telemetry import LogSettings
+from control.agent_settings import AgentSettings
 from control.cascade_settings import CascadeSettings
 from control.cluster_settings import LeaseSettings, OwtSettings, ProbeSettings, UpkeepSettings
 from control.conference_settings import ConferenceSettings
@@ -60,6 +61,10 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Open connections; further ones are closed at once. Default 4,096."""
     max_requests: Count = 1024
     """Requests worked on at the same time; further ones are answered 503. Default 1,024."""
+    max_socket_bytes: Annotated[int, Meta(ge=1024, le=1 << 26)] = 4 * 1024 * 1024
+    """Largest message on a WebSocket, bytes; a larger one ends it. Default 4 MiB."""
+    socket_ping: Seconds = 5.0
+    """Seconds between pings on a WebSocket, and for their answers; then it is taken for dead. Default 5."""
 
 
 class JoinSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -119,6 +124,7 @@ class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     tokens: TokenSettings = field(default_factory=TokenSettings)
     lease: LeaseSettings = field(default_factory=LeaseSettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
+    agents: AgentSettings = field(default_factory=AgentSettings)
     owt: OwtSettings = field(default_factory=OwtSettings)
     upkeep: UpkeepSettings = field(default_factory=UpkeepSettings)
     conference: ConferenceSettings = field(default_factory=ConferenceSettings)

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.websockets import WebSocketState
 
 from causeway.api import EPOCH_HEADER
 from control.errors import (
@@ -32,8 +33,9 @@ from control.http.problems import problem, refusal
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from starlette.requests import Request
+    from starlette.requests import HTTPConnection, Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.websockets import WebSocket
 
     from control.http.entry import Entry
     from control.http.gate import Caller, Gate
@@ -43,6 +45,7 @@ __all__ = [
     "Edge",
     "actor_of",
     "admitted",
+    "admitted_socket",
     "caller_of",
     "epoch_of",
     "if_match",
@@ -84,7 +87,15 @@ class Edge:
             await refusal(busy)(scope, receive, send)
             return
         self._under_way += 1
-        started = False
+        started = released = False
+
+        def release() -> None:
+            """Stop counting: streams of events have a limit of their own."""
+            nonlocal released
+            self._under_way -= not released
+            released = True
+
+        scope["causeway.release"] = release
 
         async def watched(message: Message) -> None:
             nonlocal started
@@ -107,7 +118,7 @@ class Edge:
                 raise
             await problem("internal-error", instance=instance)(scope, receive, send)
         finally:
-            self._under_way -= 1
+            release()
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
         """Return `receive` that raises BodyTooLargeError before a byte too many is kept."""
@@ -131,15 +142,43 @@ def admitted(entry: Entry, gate: Gate) -> Callable[[Request], Awaitable[Response
     query = None if entry.query is None else _Query(entry.query)
 
     async def check(request: Request) -> Response:
-        if entry.kinds is not None:
-            request.state.caller = await gate.admit(request, entry)
-        if query is not None:
-            request.state.query = query.read(request)
-        elif request.url.query:
-            raise InvalidRequestError("this path takes no query parameters")
+        await _pass(request, entry, gate, query)
         return await entry.handler(request)
 
     return check
+
+
+def admitted_socket(entry: Entry, gate: Gate) -> Callable[[WebSocket], Awaitable[None]]:
+    """Return what serves the entry's WebSockets, behind the same checks; a refusal is an HTTP answer."""
+    query = None if entry.query is None else _Query(entry.query)
+    serve = entry.socket
+    assert serve is not None
+
+    async def check(socket: WebSocket) -> None:
+        try:
+            await _pass(socket, entry, gate, query)
+            await serve(socket)
+        except RefusedError as error:
+            if socket.application_state is not WebSocketState.CONNECTING:
+                raise
+            await socket.send_denial_response(refusal(error))
+        except Exception:
+            instance = f"urn:causeway:error:{secrets.token_hex(8)}"
+            _log.exception("socket.failed", instance=instance, path=_shown(socket.scope["path"]))
+            if socket.application_state is not WebSocketState.CONNECTING:
+                raise
+            await socket.send_denial_response(problem("internal-error", instance=instance))
+
+    return check
+
+
+async def _pass(connection: HTTPConnection, entry: Entry, gate: Gate, query: _Query | None) -> None:
+    if entry.kinds is not None:
+        connection.state.caller = await gate.admit(connection, entry)
+    if query is not None:
+        connection.state.query = query.read(connection)
+    elif connection.url.query:
+        raise InvalidRequestError("this path takes no query parameters")
 
 
 # --- what a request says ----------------------------------------------------------------------
@@ -185,7 +224,7 @@ class _Query:
         self._kind = kind
         self._fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
 
-    def read(self, request: Request) -> msgspec.Struct:
+    def read(self, request: HTTPConnection) -> msgspec.Struct:
         values: dict[str, Any] = {}
         for given, text in request.query_params.multi_items():
             name, key = self._split(given)
@@ -230,7 +269,7 @@ def query_of(request: Request, kind: type[Q]) -> Q:
     return query
 
 
-def caller_of(request: Request) -> Caller:
+def caller_of(request: HTTPConnection) -> Caller:
     """Return whose key the request came with; only routes that need a key have one."""
     caller: Caller = request.state.caller
     return caller
@@ -242,7 +281,7 @@ def actor_of(request: Request) -> str:
     return f"{caller.kind}:{caller.id}"
 
 
-def part(request: Request, name: str) -> str:
+def part(request: HTTPConnection, name: str) -> str:
     """Return a part of the path, held against its type in PARTS; raises InvalidRequestError."""
     try:
         return str(msgspec.convert(request.path_params[name], PARTS[name]))

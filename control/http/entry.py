@@ -20,16 +20,19 @@ from causeway.api import (
     TemplateName,
     WebhookId,
 )
+from causeway.api.agents import AgentId
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     import msgspec
-    from starlette.requests import Request
+    from starlette.requests import HTTPConnection, Request
     from starlette.responses import Response
+    from starlette.websockets import WebSocket
 
     from causeway.keys import KeyKind, Scope
     from control.http.edge import Body
+    from control.http.gate import Caller
 
 __all__ = [
     "APPLICATIONS",
@@ -38,6 +41,7 @@ __all__ = [
     "EPOCH_OPTIONAL",
     "IDEMPOTENCY_KEY",
     "IF_MATCH",
+    "LAST_EVENT_ID",
     "OPERATORS",
     "PARTS",
     "Entry",
@@ -55,6 +59,7 @@ KeyText = Annotated[str, Meta(max_length=128)]
 """A whole access key, for those who can send one in no other way."""
 
 PARTS: Final[dict[str, Any]] = {
+    "agent": AgentId,
     "cluster": ClusterId,
     "conference": ConferenceId,
     "key": KeyId,
@@ -64,6 +69,7 @@ PARTS: Final[dict[str, Any]] = {
     "peer": ClusterId,
     "room": ConferenceId,
     "secret": KeyText,
+    "stream": ParticipantId,
     "template": TemplateName,
     "webhook": WebhookId,
 }
@@ -89,6 +95,11 @@ IF_MATCH: Final = Header(
     kind=str,
     description="ETag of what was read, or `*`: refuse the change if it is not that.",
 )
+LAST_EVENT_ID: Final = Header(
+    name="Last-Event-ID",
+    kind=Annotated[str, Meta(pattern=r"^[0-9]{0,18}$(?!\n)")],
+    description="Number of the last event that the reader of a stream has; comes before `after`.",
+)
 IDEMPOTENCY_KEY: Final = Header(
     name="Idempotency-Key",
     kind=Annotated[str, Meta(min_length=1, max_length=255)],
@@ -104,6 +115,9 @@ class Entry:
     path: str
     kinds: frozenset[KeyKind] | None
     handler: Callable[[Request], Awaitable[Response]]
+    guest: Callable[[HTTPConnection], Caller | None] | None = field(default=None, kw_only=True)
+    """Says who comes with something else than a key, None: nobody, a key is asked for; raises
+    UnauthenticatedError and ForbiddenError."""
     scope: Scope | None = field(default=None, kw_only=True)
     """What an application key must be allowed; every route that admits such keys has one."""
     tag: str = field(default="", kw_only=True)
@@ -118,7 +132,11 @@ class Entry:
     """Status of each success, and the type of its body; None: no body."""
     media: str = field(default="application/json", kw_only=True)
     """What the bodies of successes are."""
+    stream: bool = field(default=False, kw_only=True)
+    """Also told as server-sent events, for as long as somebody reads them."""
     tagged: bool = field(default=False, kw_only=True)
     """Successes carry an ETag."""
     problems: tuple[str, ...] = field(default=(), kw_only=True)
     """Types of problems (docs/errors.md) beyond those that every such request can get anyway."""
+    socket: Callable[[WebSocket], Awaitable[None]] | None = field(default=None, kw_only=True)
+    """What serves WebSockets at this path, which pass the same checks; they are accepted by it."""

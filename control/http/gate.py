@@ -12,13 +12,13 @@ import math
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from control.errors import ForbiddenError, RateLimitedError, UnauthenticatedError
+from control.errors import DatabaseUnavailableError, ForbiddenError, RateLimitedError, UnauthenticatedError
 from control.http.ratelimit import Buckets, Limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from starlette.requests import Request
+    from starlette.requests import HTTPConnection
 
     from causeway.keys import KeyKind, Scope
     from control.http.entry import Entry
@@ -83,8 +83,12 @@ class Gate:
         self._keys = Buckets(capacity=settings.max_entries)
         self._failures = Buckets(capacity=settings.max_entries)
 
-    async def admit(self, request: Request, entry: Entry) -> Caller:
+    async def admit(self, request: HTTPConnection, entry: Entry) -> Caller:
         """Return the caller; raises UnauthenticatedError, ForbiddenError and RateLimitedError."""
+        if entry.guest is not None:
+            guest = self._guest(request, entry.guest)
+            if guest is not None:
+                return guest
         caller = await self.identify(request, request.headers.get("authorization"))
         kinds = entry.kinds or frozenset()
         if caller.kind not in kinds:
@@ -93,7 +97,25 @@ class Gate:
             raise ForbiddenError(f"needs a key with the scope {entry.scope}")
         return caller
 
-    async def identify(self, request: Request, authorization: str | None) -> Caller:
+    def _guest(
+        self, request: HTTPConnection, find: Callable[[HTTPConnection], Caller | None]
+    ) -> Caller | None:
+        """Return who comes without a key, counted as an application; failures count as those with keys do."""
+        remote = remote_of(request)
+        try:
+            guest = find(request)
+        except UnauthenticatedError:
+            wait = self._failures.take(remote, self._failure_limit, self._clock())
+            if wait:
+                raise _limited("too many requests without a valid key came from this address", wait) from None
+            raise
+        if guest is not None:
+            wait = self._keys.take(guest.id, self._limits["application"], self._clock())
+            if wait:
+                raise _limited(f"{guest.id} is used more often than it may be", wait)
+        return guest
+
+    async def identify(self, request: HTTPConnection, authorization: str | None) -> Caller:
         """Return whose key this is, for routes that get it elsewhere than in the header.
 
         `authorization` is as in the header: `Bearer cw_…`. Raises UnauthenticatedError and RateLimitedError.
@@ -112,8 +134,21 @@ class Gate:
             raise _limited(f"the key {caller.id} is used more often than {caller.kind} keys may be", wait)
         return caller
 
+    async def still_admits(self, authorization: str | None) -> bool:
+        """Return whether a key that was let in is still valid; for connections that last.
 
-def remote_of(request: Request) -> str:
+        As long as nobody can tell it is.
+        """
+        try:
+            await self._authenticator.authenticate(authorization)
+        except UnauthenticatedError:
+            return False
+        except DatabaseUnavailableError:
+            return True
+        return True
+
+
+def remote_of(request: HTTPConnection) -> str:
     """Return the address that a request comes from, an IPv6 one by its network."""
     host = request.client.host if request.client is not None else _HIDDEN
     try:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from control.errors import RefusedError
-from control.http.edge import Edge, admitted
+from control.http.edge import Edge, admitted, admitted_socket
 from control.http.problems import refusal, status_problem
 
 if TYPE_CHECKING:
@@ -31,10 +31,16 @@ def application(entries: list[Entry], gate: Gate, settings: HttpSettings) -> Sta
     paths: dict[str, dict[str, Callable[[Request], Awaitable[Response]]]] = {}
     for entry in entries:
         paths.setdefault(entry.path, {})[entry.method] = admitted(entry, gate)
+    routes: list[BaseRoute] = [
+        Route(path, _by_method(handlers), methods=list(handlers)) for path, handlers in paths.items()
+    ]
+    routes += [
+        WebSocketRoute(entry.path, admitted_socket(entry, gate))
+        for entry in entries
+        if entry.socket is not None
+    ]
     app = Starlette(
-        routes=[
-            Route(path, _by_method(handlers), methods=list(handlers)) for path, handlers in paths.items()
-        ],
+        routes=routes,
         middleware=[
             Middleware(Edge, max_requests=settings.max_requests, max_body_bytes=settings.max_body_bytes)
         ],

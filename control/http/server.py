@@ -57,7 +57,11 @@ def make_server(app: ASGIApp, settings: HttpSettings, *, stop_timeout: int) -> S
     config = uvicorn.Config(
         app,
         http=type("Limited", (LimitedProtocol,), {"limits": settings}),
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=settings.max_socket_bytes,
+        ws_ping_interval=settings.socket_ping,
+        ws_ping_timeout=settings.socket_ping,
+        ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         log_level="warning",
@@ -122,6 +126,11 @@ class LimitedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head and self._head_bytes > self.limits.max_head_bytes:
             self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        """Tell the application how to cut the connection, should its peer take nothing for too long."""
+        super().on_message_begin()
+        self.scope["causeway.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key] # ours
 
     def on_headers_complete(self) -> None:
         """Stop counting: a body follows, or nothing."""

@@ -79,24 +79,21 @@ _READ: Final = text("""
 _KNOWN: Final = text("""
     SELECT l.conference, l.listener AS peer, l.state
     FROM assignments a JOIN links l ON l.conference = a.conference AND l.dialer = a.cluster
-    WHERE a.agent = :agent AND l.via = 'agent' AND (
+    WHERE a.agent = :agent AND (:everything OR a.conference = ANY (:conferences)) AND l.via = 'agent' AND (
         a.kind = 'event' OR (a.kind = 'media' AND NOT EXISTS (
             SELECT FROM assignments e
             WHERE e.conference = a.conference AND e.cluster = a.cluster AND e.kind = 'event'
         ))
     )
     ORDER BY l.conference, l.listener
-""")
+""").bindparams(bindparam("conferences", type_=ARRAY(Text)))
 
 
 async def read(
     connection: AsyncConnection, agent: str, *, conferences: Collection[str] | None = None
 ) -> dict[str, Share]:
     """Return what the agent has, of these conferences or of all, by conference."""
-    rows = await connection.execute(
-        _READ,
-        {"agent": agent, "everything": conferences is None, "conferences": list(conferences or ())},
-    )
+    rows = await connection.execute(_READ, _asked(agent, conferences))
     kinds: dict[str, tuple[str, ...]] = {}
     ordered: dict[str, list[Ordered]] = {}
     for row in rows.all():
@@ -116,9 +113,11 @@ async def read(
     }
 
 
-async def known(connection: AsyncConnection, agent: str) -> list[Known]:
-    """Return the links that the agent speaks for."""
-    rows = await connection.execute(_KNOWN, {"agent": agent})
+async def known(
+    connection: AsyncConnection, agent: str, *, conferences: Collection[str] | None = None
+) -> list[Known]:
+    """Return the links that the agent speaks for, of these conferences or of all."""
+    rows = await connection.execute(_KNOWN, _asked(agent, conferences))
     return [Known(conference=row.conference, peer=row.peer, state=row.state) for row in rows.all()]
 
 
@@ -135,3 +134,7 @@ async def report(connection: AsyncConnection, cluster: str, seen: Iterable[LinkS
             via="agent",
             error=each.error,
         )
+
+
+def _asked(agent: str, conferences: Collection[str] | None) -> dict[str, Any]:
+    return {"agent": agent, "everything": conferences is None, "conferences": list(conferences or ())}
