@@ -198,6 +198,15 @@ async def test_cascading_is_said_to_be_possible_or_refused(driver: ClusterDriver
     assert not stub.calls
 
 
+async def test_an_end_of_cascades_is_taken_or_refused_as_it_says(
+    driver: ClusterDriver, stub: ClusterStub
+) -> None:
+    assert not driver.capabilities.stops_cascades
+    with pytest.raises(NotSupportedError):
+        await driver.stop_cascade("room-1", target_cluster="us-1")
+    assert not stub.calls
+
+
 @pytest.mark.parametrize("room", ["room-1", "a_B-9"])
 async def test_ids_that_every_cluster_takes(driver: ClusterDriver, room: str) -> None:
     assert driver.capabilities.accepts(room)

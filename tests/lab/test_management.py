@@ -276,6 +276,20 @@ async def test_cascading_is_ordered_of_both_bridges() -> None:
         assert (await call("POST", "rooms/room/cascading", {"options": OPTIONS}))[0] == 503
 
 
+async def test_the_end_of_a_cascade_is_ordered_of_the_bridges_that_there_are() -> None:
+    async with lab_cluster() as cluster, rest(cluster) as call:
+        assert (await call("DELETE", "rooms/room/cascading/c2"))[0] == 404
+        await call("POST", "rooms", ROOM)
+        assert await call("DELETE", "rooms/room/cascading/c2") == (200, "ok")
+        async with bridge(cluster) as event, bridge(cluster, "mediabridge") as media:
+            assert await call("DELETE", "rooms/room/cascading/c2") == (200, "ok")
+            for fake in (event, media):
+                [order] = await fake.was_asked("stopCascading")
+                assert order.args == [{"room": "room", "targetCluster": "c2"}]
+            event.answers["stopCascading"] = RuntimeError("no")
+            assert (await call("DELETE", "rooms/room/cascading/c2"))[0] == 503
+
+
 @pytest.mark.parametrize(
     "change",
     [
