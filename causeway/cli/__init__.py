@@ -45,6 +45,9 @@ COMMANDS: Final[dict[str, LazyCommand]] = {
     ),
     "template": LazyCommand("causeway.cli.template:command", "List, show, save and retire templates."),
     "key": LazyCommand("causeway.cli.key:command", "Make, list and revoke access keys."),
+    "webhook": LazyCommand(
+        "causeway.cli.webhook:command", "Have events sent to your application; replay and test."
+    ),
     "region": LazyCommand("causeway.cli.region:command", "List the regions."),
 }
 """In the order in which somebody new meets them."""

@@ -78,10 +78,9 @@ class WebhookCalls(Connection):
         *,
         state: DeliveryState | None = None,
         conference: str | None = None,
-        page: int | None = None,
     ) -> AsyncIterator[DeliveryView]:
-        """Go through the messages to a webhook, newest events first, `page` at a time."""
-        query = _DeliveryQuery(state=state, conference=conference, limit=page)
+        """Go through the messages to a webhook, newest events first."""
+        query = _DeliveryQuery(state=state, conference=conference)
         while True:
             path = f"{path_of('webhooks', webhook, 'deliveries')}{query_of(query)}"
             found = await self._ask("GET", path, DeliveryList)
@@ -90,6 +89,19 @@ class WebhookCalls(Connection):
             if found.next is None:
                 return
             query = structs.replace(query, cursor=found.next)
+
+    async def list_deliveries(
+        self,
+        webhook: str,
+        *,
+        state: DeliveryState | None = None,
+        conference: str | None = None,
+        limit: int | None = None,
+    ) -> list[DeliveryView]:
+        """Return the messages of the newest events, up to `limit` (at most 1,000) of them."""
+        query = _DeliveryQuery(state=state, conference=conference, limit=limit)
+        path = f"{path_of('webhooks', webhook, 'deliveries')}{query_of(query)}"
+        return (await self._ask("GET", path, DeliveryList)).deliveries
 
     async def get_delivery(self, webhook: str, message: str) -> DeliveryView:
         """Return what became of a message."""

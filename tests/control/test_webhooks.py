@@ -282,13 +282,11 @@ async def test_a_message_that_is_never_taken_is_a_dead_letter_and_can_be_replaye
         assert view["waiting"] == 0
         (dead,) = await deliveries(service, webhook["id"], state="dead")
         assert dead["done_at"] is not None
-        await change(service, "a", 1)
         down = False
         path = f"/v1/webhooks/{webhook['id']}/deliveries/{dead['id']}"
         again = await service.operator.post(f"{path}/replay")
         assert again.status_code == 202, again.text
         assert (again.json()["state"], again.json()["tries"]) == ("pending", 0)
-        assert (await shown(service, webhook["id"]))["dead"] <= 1
         await until(lambda: fetched(service, path), lambda seen: seen["state"] == "delivered")
         assert receiver.taken()[0]["data"]["sequence"] == 1
         assert {each.id for each in receiver.received if each.message["data"]["sequence"] == 1} == {
