@@ -63,17 +63,22 @@ class Terminal:
 
 @asynccontextmanager
 async def terminal(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    **control: Any,
 ) -> AsyncIterator[Terminal]:
     # The service logs to the standard output that is the command's here.
     with capture_logs():
-        async with _serving(database_url, monkeypatch) as service:
+        async with _serving(database_url, monkeypatch, **control) as service:
             yield Terminal(capsys, service)
 
 
 @asynccontextmanager
-async def _serving(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
-    async with running(database_url) as service:
+async def _serving(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, **control: Any
+) -> AsyncIterator[Service]:
+    async with running(database_url, **control) as service:
         server = make_server(service.control.app, HttpSettings(), stop_timeout=1)
         with bind("127.0.0.1", 0) as listener:
             host, port = address_of(listener)
