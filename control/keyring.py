@@ -22,6 +22,7 @@ from control.security.signing import LONGEST_TOKEN, KeyRing, SigningKey, new_pri
 from control.security.vault import SealError
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from causeway.api.tokens import JoinClaims
@@ -56,6 +57,19 @@ class Keyring:
     def sign(self, grant: Grant) -> tuple[str, JoinClaims]:
         """Return a token and what it says. Raises NoSigningKeyError."""
         return self._ring.sign(grant, issuer=self._settings.issuer, now=_now(), ttl=self._ttl)
+
+    @property
+    def issuer(self) -> str:
+        """Who signs."""
+        return self._settings.issuer
+
+    def active(self) -> SigningKey:
+        """Return the key that signs. Raises NoSigningKeyError."""
+        return self._ring.active(_now())
+
+    def public(self, kid: str) -> Ed25519PublicKey | None:
+        """Return the public half of a key that some token may still be good of."""
+        return self._ring.public(kid)
 
     def jwks(self) -> JwkSet:
         """Return the public keys."""
@@ -102,7 +116,7 @@ class Keyring:
         kid, public, sealed = self._draw()
 
         async def write(connection: AsyncConnection) -> None:
-            await signing_keys.remove(connection, self._ring.over(now))
+            await signing_keys.remove(connection, self._ring.useless(now))
             await signing_keys.add(connection, kid, public=public, sealed=sealed, lead=self._settings.lead)
             await audit.note(
                 connection, actor=actor, subject="signing-keys", action="rotated", after={"kid": kid}

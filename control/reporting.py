@@ -16,13 +16,13 @@ from control.cascade.hands import ROOM_TOKEN
 from control.drivers.kinds import capabilities
 from control.errors import DatabaseUnavailableError
 from control.fleet import SERVICE_KEY
-from control.registry import clusters, links, reports
+from control.registry import clusters, links, reports, streams
 from control.security.vault import SealError
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from causeway.api import ClusterRegistration, Load, ParticipantReport
+    from causeway.api import ClusterRegistration, Load, ParticipantReport, StreamReport
     from control.beats import Beats
     from control.bell import Bell
     from control.cluster_settings import LeaseSettings, ProbeSettings
@@ -130,6 +130,26 @@ class Reporting:
 
         await self._store.write(write)
         self._bell.ring(room)
+
+    async def stream_added(
+        self, cluster: str, epoch: int, room: str, stream: str, report: StreamReport
+    ) -> None:
+        """Note that a stream is published in the room, or what it is now."""
+
+        async def write(connection: AsyncConnection) -> None:
+            await clusters.require_lease(connection, cluster, epoch)
+            await streams.added(connection, room, cluster, stream, report)
+
+        await self._store.write(write)
+
+    async def stream_removed(self, cluster: str, epoch: int, room: str, stream: str) -> None:
+        """Note that a stream is gone."""
+
+        async def write(connection: AsyncConnection) -> None:
+            await clusters.require_lease(connection, cluster, epoch)
+            await streams.removed(connection, room, cluster, stream)
+
+        await self._store.write(write)
 
     async def link_seen(
         self, cluster: str, epoch: int, room: str, peer: str, state: Literal["up", "down"]

@@ -117,5 +117,7 @@ class JoinAnswer(Answer, frozen=True, kw_only=True):
     token: str
     expires_at: datetime | None = None
     """When the token ends, where the cluster tells."""
+    events: str | None = None
+    """Where the client reads what happens in the conference (docs/events.md); the URL has a token in it."""
     decision: DecisionView | None = None
     """With `?explain=true`."""

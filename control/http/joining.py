@@ -24,6 +24,8 @@ from control.joining import Visit
 from control.registry import conferences
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.requests import Request
 
     from control.http.hints import Hints
@@ -55,11 +57,20 @@ _PROBLEMS: Final = (
 class JoinRoutes:
     """Handlers of joins."""
 
-    def __init__(self, store: Store, joining: Joining, kept: KeptAnswers, hints: Hints) -> None:
+    def __init__(
+        self,
+        store: Store,
+        joining: Joining,
+        kept: KeptAnswers,
+        hints: Hints,
+        events_of: Callable[[Request, str], str],
+    ) -> None:
+        """`events_of` gives the URL at which clients of a conference read its events."""
         self._store = store
         self._joining = joining
         self._kept = kept
         self._hints = hints
+        self._events_of = events_of
 
     def entries(self) -> list[Entry]:
         """Return the rows of the route table."""
@@ -128,14 +139,14 @@ class JoinRoutes:
     ) -> Response:
         async def work() -> bytes:
             try:
-                return _ENCODER.encode(await self._joining.join(visit))
+                return await self._join(request, visit)
             except ConferenceUnknownError:
                 if create is None:
                     raise
             await self._store.write(
                 conferences.create, create.id, ConferenceCreate(id=create.id, type=create.type)
             )
-            return _ENCODER.encode(await self._joining.join(visit))
+            return await self._join(request, visit)
 
         key = _key(request)
         if key is None:
@@ -147,6 +158,11 @@ class JoinRoutes:
             answer = await self._kept.once(caller_of(request).id, key, asked, work)
         # It carries a token.
         return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+    async def _join(self, request: Request, visit: Visit) -> bytes:
+        answer = await self._joining.join(visit)
+        events = self._events_of(request, visit.conference)
+        return _ENCODER.encode(msgspec.structs.replace(answer, events=events))
 
     def _visit(
         self, request: Request, conference: str, user: str, wish: JoinRequest | JoinByIdRequest

@@ -200,7 +200,8 @@ def _who_may(entry: Entry) -> str:
     kinds = [
         f"{kind} (scope `{entry.scope}`)" if kind == "application" else kind for kind in sorted(entry.kinds)
     ]
-    return f"Needs a key of kind {' or '.join(kinds)}."
+    guests = ", or the token that a join answers for it" if entry.guest is not None else ""
+    return f"Needs a key of kind {' or '.join(kinds)}{guests}."
 
 
 def _parts(entry: Entry, schemas: _Schemas) -> Iterable[dict[str, Any]]:
@@ -245,6 +246,8 @@ def _answers(entry: Entry, schemas: _Schemas) -> dict[str, Any]:
         answer: dict[str, Any] = {"description": "Done." if kind is None else "The answer."}
         if kind is not None:
             answer["content"] = {entry.media: {"schema": schemas.of(kind)}}
+            if entry.stream:
+                answer["content"]["text/event-stream"] = {"schema": {"type": "string"}}
         if entry.tagged:
             answer["headers"] = _ETAG
         answers[str(status)] = answer

@@ -12,6 +12,7 @@ from causeway.api import (
     LinkReport,
     ParticipantReport,
     RoomReport,
+    StreamReport,
 )
 from control.http.edge import Body, actor_of, epoch_of, json, no_content, optional_epoch_of, part
 from control.http.entry import CLUSTERS, EPOCH, EPOCH_OPTIONAL, Entry
@@ -32,6 +33,7 @@ _CAPACITY: Final = Body(Capacity, empty=Capacity())
 _ROOM: Final = Body(RoomReport)
 _PARTICIPANT: Final = Body(ParticipantReport)
 _LINK: Final = Body(LinkReport)
+_STREAM: Final = Body(StreamReport)
 
 
 class ClusterRoutes:
@@ -46,6 +48,7 @@ class ClusterRoutes:
         cluster = "/v1/clusters/{cluster}"
         room = f"{cluster}/rooms/{{room}}"
         participant = f"{room}/participants/{{participant}}"
+        stream = f"{room}/streams/{{stream}}"
         stale = ("cluster-unknown", "stale-epoch")
         return [
             Entry(
@@ -149,6 +152,29 @@ class ClusterRoutes:
             ),
             Entry(
                 "PUT",
+                stream,
+                CLUSTERS,
+                self.publish,
+                tag="reports",
+                summary="Report a stream that is published here, or what it is now.",
+                headers=(EPOCH,),
+                body=_STREAM,
+                answers={204: None},
+                problems=(*stale, "conference-unknown"),
+            ),
+            Entry(
+                "DELETE",
+                stream,
+                CLUSTERS,
+                self.unpublish,
+                tag="reports",
+                summary="Report that a stream is gone; those of who leaves go with them.",
+                headers=(EPOCH,),
+                answers={204: None},
+                problems=stale,
+            ),
+            Entry(
+                "PUT",
                 f"{room}/links/{{peer}}",
                 CLUSTERS,
                 self.link,
@@ -216,6 +242,20 @@ class ClusterRoutes:
         await self._reporting.participant_left(
             _cluster(request), epoch_of(request), _room(request), participant
         )
+        return no_content()
+
+    async def publish(self, request: Request) -> Response:
+        """PUT /v1/clusters/{cluster}/rooms/{room}/streams/{stream}."""
+        cluster, epoch, room = _cluster(request), epoch_of(request), _room(request)
+        stream = part(request, "stream")
+        report: StreamReport = await _STREAM.read(request)
+        await self._reporting.stream_added(cluster, epoch, room, stream, report)
+        return no_content()
+
+    async def unpublish(self, request: Request) -> Response:
+        """DELETE /v1/clusters/{cluster}/rooms/{room}/streams/{stream}."""
+        stream = part(request, "stream")
+        await self._reporting.stream_removed(_cluster(request), epoch_of(request), _room(request), stream)
         return no_content()
 
     async def link(self, request: Request) -> Response:

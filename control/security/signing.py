@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 __all__ = [
+    "LONGEST_EVENTS_TOKEN",
     "LONGEST_TOKEN",
     "Grant",
     "KeyRing",
@@ -35,7 +38,9 @@ __all__ = [
 ]
 
 LONGEST_TOKEN: Final = timedelta(hours=1)
-"""No token lives longer, whatever is set: so long, and a bit, a succeeded key stays published."""
+"""No join token lives longer, whatever is set: so long, and a bit, a succeeded key stays published."""
+LONGEST_EVENTS_TOKEN: Final = timedelta(hours=24)
+"""Nor a token of an event stream. Control checks those itself: so long it remembers a succeeded key."""
 _SLACK: Final = timedelta(minutes=5)
 """For clocks that are apart, and clusters' leeway."""
 _ID_BYTES: Final = 10
@@ -105,9 +110,22 @@ class KeyRing:
         return [Jwk(kid=key.kid, x=key.public) for key, _ in self.published(now)]
 
     def over(self, now: datetime) -> list[str]:
-        """Return the ids of keys that no valid token can be signed with any more."""
+        """Return the ids of keys that no valid join token can be signed with any more."""
         kept = {key.kid for key, _ in self.published(now)}
         return [key.kid for key in self._keys if key.kid not in kept]
+
+    def useless(self, now: datetime) -> list[str]:
+        """Return the ids of keys that no valid token of any kind can be signed with any more."""
+        kept = {key.kid for key, _ in self.published(now)}
+        return [
+            key.kid
+            for key in self._keys
+            if key.kid not in kept and self._over(key, now, longest=LONGEST_EVENTS_TOKEN)
+        ]
+
+    def public(self, kid: str) -> Ed25519PublicKey | None:
+        """Return the public half of a key that control remembers."""
+        return next((key.private.public_key() for key in self._keys if key.kid == kid), None)
 
     def sign(self, grant: Grant, *, issuer: str, now: datetime, ttl: timedelta) -> tuple[str, JoinClaims]:
         """Return a token that lives for `ttl`, and what it says. Raises NoSigningKeyError."""
@@ -128,10 +146,10 @@ class KeyRing:
         )
         return sign(key.private, kid=key.kid, claims=claims), claims
 
-    def _over(self, key: SigningKey, now: datetime) -> bool:
+    def _over(self, key: SigningKey, now: datetime, longest: timedelta = LONGEST_TOKEN) -> bool:
         successors = (other.active_from for other in self._keys if other.active_from > key.active_from)
         succeeded = min(successors, default=key.active_from)
-        return succeeded + LONGEST_TOKEN + _SLACK <= now
+        return succeeded + longest + _SLACK <= now
 
 
 def new_private_key() -> Ed25519PrivateKey:

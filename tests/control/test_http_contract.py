@@ -52,6 +52,7 @@ THERE: Final = {
     "participant": "p1",
     "peer": "us-1",
     "room": "standup",
+    "stream": "s1",
     "template": "default",
 }
 """Parts of paths that name something."""
@@ -103,7 +104,8 @@ def examine(service: Service, url: str) -> dict[str, int]:
 
 
 def attempt(service: Service, url: str, drawn: Any, seen: dict[str, int]) -> None:
-    headers = {"Authorization": f"Bearer {service.keys['operator']}"}
+    # Pages of events rather than a stream without an end.
+    headers = {"Authorization": f"Bearer {service.keys['operator']}", "Accept": "application/json"}
 
     @settings(
         max_examples=EXAMPLES,

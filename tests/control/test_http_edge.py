@@ -165,6 +165,7 @@ PARTS = {
     "conference": "c",
     "key": "0123456789ab",
     "secret": "no-key",
+    "stream": "s1",
     "template": "t",
 }
 

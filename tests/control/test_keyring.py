@@ -79,13 +79,13 @@ async def test_what_is_over_is_forgotten_with_the_next_rotation(engine: AsyncEng
     await ring.prepare()
     old = kid_of(ring.sign(GRANT)[0])
     await ring.rotate(actor="operator:1")
-    long_ago = func.now() - func.make_interval(0, 0, 0, 0, 5)
+    long_ago = func.now() - func.make_interval(0, 0, 0, 2)
     async with engine.begin() as connection:
         await connection.execute(update(signing_keys).values(active_from=long_ago))
         await connection.execute(
             update(signing_keys)
             .where(signing_keys.c.kid == old)
-            .values(active_from=func.now() - func.make_interval(0, 0, 0, 1))
+            .values(active_from=func.now() - func.make_interval(0, 0, 0, 3))
         )
     await ring.rotate(actor="operator:1")
     assert await count(engine) == 2

@@ -17,6 +17,8 @@ async def test_a_join_makes_the_room_and_returns_the_way_in(database_url: str) -
         assert answer.status_code == 200, answer.text
         way = answer.json()
         token = way.pop("token")
+        events = "http://control.test/v1/conferences/standup/events?token="
+        assert way.pop("events").startswith(events)
         assert way == {
             "conference": "standup",
             "cluster": "eu-1",
