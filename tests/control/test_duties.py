@@ -86,6 +86,10 @@ class Party:
         self.lane.close()
 
 
+async def clearing(party: Party) -> bool:
+    return party.replica._clearing is not None and not party.replica._clearing.done()
+
+
 async def _silently() -> None:
     pass
 
@@ -146,6 +150,7 @@ async def test_the_dead_are_replaced_and_their_claims_are_free(
         work_again, probe_again = await until(lambda: free(b.store), lambda seen: seen == (["c"], ["eu-1"]))
         assert (work_again, probe_again) == (["c"], ["eu-1"])
         assert loop.time() - died < 4  # two by its settings; the machine may be busy
+        await until(lambda: clearing(b), lambda busy: not busy)
         listed = {each.name: each.state for each in await b.store.read(replicas.list_all)}
         assert listed == {"a": "gone", "b": "alive"}
 
