@@ -167,6 +167,9 @@ PARTS = {
     "secret": "no-key",
     "stream": "s1",
     "template": "t",
+    "agent": "a-1",
+    "message": "evt_1",
+    "webhook": "wh_1",
 }
 
 
