@@ -78,14 +78,14 @@ def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @command.command()
-@click.argument("url")
+@click.argument("address", metavar="ADDRESS")
 @_filters
 @click.option("--description", default="", metavar="TEXT", help="What it is for; shown in lists.")
 @click.option("--disabled", is_flag=True, help="Do not deliver yet.")
 @remote_options
 def create(
     remote: Remote,
-    url: str,
+    address: str,
     *,
     events: tuple[str, ...],
     types: tuple[str, ...],
@@ -93,10 +93,10 @@ def create(
     description: str,
     disabled: bool,
 ) -> None:
-    """Have events sent to URL. The secret that signs them goes to standard output, once."""
+    """Have events sent to ADDRESS, an https:// URL. Their secret goes to standard output, once."""
     wish = _wish(
         WebhookCreate,
-        url=url,
+        url=address,
         events=list(events),
         types=list(types),
         metadata=_metadata(metadata),
@@ -123,7 +123,7 @@ def show(remote: Remote, webhook: str) -> None:
 
 @command.command(name="set")
 @click.argument("webhook")
-@click.option("--url", "address", metavar="URL", help="Where messages go from now on.")
+@click.option("--address", metavar="URL", help="Where messages go from now on.")
 @_filters
 @click.option("--all-events", is_flag=True, help="Events of all kinds.")
 @click.option("--all-conferences", is_flag=True, help="Conferences of any type and metadata.")
