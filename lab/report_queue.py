@@ -16,13 +16,17 @@ __all__ = ["Rank", "Report", "ReportQueue", "Resource"]
 
 
 class Rank(IntEnum):
-    """What goes first: a room before those in it, those who left before a room that may be a new one."""
+    """What goes first: a room before those in it, those who left before a room that may be a new one.
+
+    That a room closed is told even if it has opened again meanwhile: everybody in it is another one now.
+    """
 
     CAPACITY = 0
     DEPARTURE = 1
-    ROOM = 2
-    ARRIVAL = 3
-    LINK = 4
+    CLOSING = 2
+    ROOM = 3
+    ARRIVAL = 4
+    LINK = 5
 
 
 class Resource(Struct, frozen=True):
@@ -45,7 +49,7 @@ class Report(Struct, frozen=True):
 
 _RANKS: Final = {
     "capacity": (Rank.CAPACITY, Rank.CAPACITY),
-    "room": (Rank.ROOM, Rank.ROOM),
+    "room": (Rank.ROOM, Rank.CLOSING),
     "participant": (Rank.ARRIVAL, Rank.DEPARTURE),
     "link": (Rank.LINK, Rank.LINK),
 }
@@ -117,8 +121,9 @@ class ReportQueue:
             self._add(report)
 
     def _add(self, report: Report) -> None:
-        for pending in self._pending:
-            pending.pop(report.resource, None)
+        for rank, pending in zip(Rank, self._pending, strict=True):
+            if rank is not Rank.CLOSING or report.detail is None:
+                pending.pop(report.resource, None)
         there, gone = _RANKS[report.resource.kind]
         if report.detail is not None:
             self._pending[there][report.resource] = report

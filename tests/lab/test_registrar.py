@@ -87,6 +87,22 @@ def test_a_closed_room_takes_everything_in_it_along() -> None:
     assert drain(queue) == []
 
 
+def test_a_room_that_closed_and_opened_again_is_told_as_both() -> None:
+    queue = ReportQueue(limit=10)
+    queue.put(ROOM, "t")
+    queue.put(WHO, "u", "r")
+    drain(queue)
+    queue.remove(WHO)
+    queue.close_room("r")
+    queue.put(ROOM, "another")
+    queue.put(Resource("participant", "r", "new"), "u", "r")
+    assert drain(queue) == [("room", False), ("room", True), ("participant", True)]
+    queue.close_room("r")
+    queue.put(ROOM, "third")
+    queue.close_room("r")
+    assert drain(queue) == [("room", False)]
+
+
 def test_too_many_departures_make_a_fresh_start_necessary() -> None:
     queue = ReportQueue(limit=2)
     queue.put(ROOM, "t")
