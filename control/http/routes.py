@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import Receive, Scope, Send
 
     from control.http.entry import Entry
     from control.http.gate import Gate
@@ -47,6 +48,7 @@ def application(entries: list[Entry], gate: Gate, settings: HttpSettings) -> Sta
         exception_handlers={RefusedError: _refused, HTTPException: _refused_by_framework},
     )
     app.router.redirect_slashes = False
+    app.router.default = _nothing
     return app
 
 
@@ -59,6 +61,13 @@ def _by_method(
         return await handlers["GET" if request.method == "HEAD" else request.method](request)
 
     return dispatch
+
+
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer what no route takes; the framework would close WebSockets without a word."""
+    if scope["type"] != "websocket":
+        raise HTTPException(404)
+    await status_problem(404, None)(scope, receive, send)
 
 
 # Starlette runs handlers that are no coroutines in a thread.

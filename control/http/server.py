@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from causeway.api import Problem
 from causeway.errors import ConfigError
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from starlette.types import ASGIApp
+    from uvicorn._types import ASGISendEvent
 
     from control.settings import HttpSettings
 
-__all__ = ["LimitedProtocol", "Server", "address_of", "bind", "make_server"]
+__all__ = ["LimitedProtocol", "Server", "SocketProtocol", "address_of", "bind", "make_server"]
 
 _TOO_LARGE: Final = PROBLEMS["head-too-large"]
 
@@ -57,7 +59,7 @@ def make_server(app: ASGIApp, settings: HttpSettings, *, stop_timeout: int) -> S
     config = uvicorn.Config(
         app,
         http=type("Limited", (LimitedProtocol,), {"limits": settings}),
-        ws="websockets-sansio",
+        ws=SocketProtocol,
         ws_max_size=settings.max_socket_bytes,
         ws_ping_interval=settings.socket_ping,
         ws_ping_timeout=settings.socket_ping,
@@ -168,6 +170,16 @@ class LimitedProtocol(HttpToolsProtocol):
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
+
+
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol; it takes refused handshakes for errors of ours, unless told otherwise."""
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send; a refusal that was sent to its end completes the handshake, too."""
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True
 
 
 def address_of(listener: socket.socket) -> tuple[str, int]:
