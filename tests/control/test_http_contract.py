@@ -26,9 +26,12 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from causeway.api import Problem
+from causeway.api import Problem, WebhookCreate
 from control.http.server import address_of, bind, make_server
+from control.registry import webhooks
+from control.registry.store import Store
 from control.settings import HttpSettings, JoinSettings
+from control.webhook_settings import WebhookSettings
 from tests.control.service import Service, running
 
 if TYPE_CHECKING:
@@ -54,19 +57,25 @@ THERE: Final = {
     "room": "standup",
     "stream": "s1",
     "template": "default",
+    "webhook": "wh_0123456789abcdef",
 }
 """Parts of paths that name something."""
+WEBHOOKS: Final = WebhookSettings(allow_networks=("127.0.0.0/8",), allow_http=True, timeout=1.0)
 
 
 @asynccontextmanager
 async def serving(database_url: str) -> AsyncIterator[tuple[Service, str]]:
     join = JoinSettings(timeout=3, cluster_timeout=1)
     async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(running(database_url, join=join))
+        service = await stack.enter_async_context(running(database_url, join=join, webhooks=WEBHOOKS))
         for name, region in (("eu-1", "eu"), ("us-1", "us")):
             cluster = await stack.enter_async_context(service.cluster(name, region=region))
             await cluster.register()
         await service.create("standup")
+        hook = WebhookCreate(url="http://127.0.0.1/")
+        await Store(service.engine).write(
+            webhooks.create, THERE["webhook"], hook, sealed=b"opens for nobody", by="tests", limit=100
+        )
         listener = stack.enter_context(bind("127.0.0.1", 0))
         server = make_server(service.control.app, HttpSettings(), stop_timeout=1)
         task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -117,8 +126,9 @@ def attempt(service: Service, url: str, drawn: Any, seen: dict[str, int]) -> Non
     )
     @given(case=drawn)
     def each(case: Any) -> None:
-        if isinstance(case.body, dict) and "rest_url" in case.body:
-            case.body["rest_url"] = url  # a drawn address might belong to somebody
+        for field in ("rest_url", "url"):
+            if isinstance(case.body, dict) and field in case.body:
+                case.body[field] = url  # a drawn address might belong to somebody
         answer = case.call(base_url=url, headers=headers, timeout=20)
         seen[str(answer.status_code)] = seen.get(str(answer.status_code), 0) + 1
         if answer.status_code >= 400:
