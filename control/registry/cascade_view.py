@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["Snapshot", "load"]
+__all__ = ["STATEMENT", "Snapshot", "load"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ class _Rows(Struct):
 
 
 # Facts that belong to one conference: none of these reads more rows than the conference has.
-_ROWS: Final = text(
+STATEMENT: Final = text(
     f"""
     WITH placed AS MATERIALIZED (
         SELECT p.cluster, p.ordinal, p.state, p.token IS NOT NULL AS has_token, p.attempts, p.retry_at,
@@ -139,7 +139,7 @@ async def load(connection: AsyncConnection, conference: str, *, idle_grace: floa
 
     `idle_grace`, in seconds, goes into the view.
     """
-    found = await connection.scalar(_ROWS, {"conference": conference})
+    found = await connection.scalar(STATEMENT, {"conference": conference})
     if found is None:
         return None
     rows = _DECODER.decode(found)
