@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import socket
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from control.agents.service import Agents
+from causeway import __version__
+from control.agents.service import Agents, sweep_agents
 from control.beats import Beats
 from control.bell import Bell
 from control.cascade.breaker import Breakers
@@ -32,6 +34,7 @@ from control.delivery.sender import Sender
 from control.delivery.webhooks import Webhooks
 from control.drivers.openvidu import OpenViduConnections
 from control.drivers.owt import OwtConnections
+from control.duties import Duty, Replica
 from control.expiry import sweep_empty
 from control.fleet import Fleet
 from control.http.agents import AgentRoutes
@@ -48,6 +51,7 @@ from control.http.openapi import DocumentRoutes
 from control.http.plans import PlanRoutes
 from control.http.regions import RegionRoutes
 from control.http.registration import ClusterRoutes
+from control.http.replicas import ReplicaRoutes
 from control.http.routes import application
 from control.http.server import address_of, bind, make_server
 from control.http.signing_keys import SigningKeyRoutes
@@ -59,8 +63,8 @@ from control.keyring import Keyring
 from control.owt_clusters import OwtClusters
 from control.placing import Placing
 from control.probing import Prober
-from control.registry import agent_leases, clusters, credentials, events, webhook_queue, work
-from control.registry.database import connector, ensure_schema, is_current, open_database
+from control.registry import agent_leases, clusters, credentials, events, replicas, webhook_queue, work
+from control.registry.database import connector, ensure_schema, is_current, newest_revision, open_database
 from control.registry.lane import Lane
 from control.registry.notices import follow
 from control.registry.store import Store
@@ -72,7 +76,6 @@ from control.templates import seed_templates
 from control.upkeep import keep_up
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import AsyncIterator, Callable, Coroutine
 
     from starlette.applications import Starlette
@@ -80,7 +83,7 @@ if TYPE_CHECKING:
     from control.http.entry import Entry
     from control.http.server import Server
     from control.registry.database import Database
-    from control.settings import Settings
+    from control.settings import ControlSettings, Settings
 
 __all__ = ["Control", "build", "serve"]
 
@@ -121,6 +124,17 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
     await keyring.prepare()
     hints = Hints(own.placement)
     guard = Guard.of(own.webhooks.allow_networks, http=own.webhooks.allow_http)
+    replica = Replica(
+        store,
+        Lane(connector(database.url, settings.database)),
+        own.replica,
+        name=own.replica.name or socket.gethostname(),
+        version=__version__,
+        revision=newest_revision() or "",
+        duties=_duties(own, bell),
+        remembered={"credentials": authenticator.forget_all, "signing_keys": keyring.look_again},
+        on_return=partial(_grace, store, own),
+    )
     async with (
         hints,
         OwtConnections(cascade_timeout=own.reconcile.cascade_timeout) as owt,
@@ -141,16 +155,22 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
         moving = Moving(store, placing, own.cascade)
         hands = Hands(store, fleet, vault, moving, settings=own.reconcile, cascade=own.cascade)
         reconciler = Reconciler(
-            store, hands, bell, breakers, settings=own.reconcile, idle_grace=own.cascade.idle_grace
+            store,
+            hands,
+            bell,
+            breakers,
+            settings=own.reconcile,
+            idle_grace=own.cascade.idle_grace,
+            replica=replica.id,
         )
         joining = Joining(store, fleet, bell, placing, own.join)
         kept = KeptAnswers(store, vault, ttl=own.placement.answer_ttl, patience=2 * own.join.timeout)
         owt_clusters = OwtClusters(store, vault, bell, own.owt, own.probe)
-        prober = Prober(store, fleet, bell, own.probe, on_alive=owt_clusters.attach)
+        prober = Prober(store, fleet, bell, own.probe, on_alive=owt_clusters.attach, replica=replica.id)
         agents = Agents(store, vault, bell, own.agents)
         beats = Beats(store, ttl=own.lease.ttl, gather=own.lease.gather)
         webhooks = Webhooks(store, vault, guard, sender, own.webhooks)
-        dispatcher = Dispatcher(store, webhooks, own.webhooks)
+        dispatcher = Dispatcher(store, webhooks, own.webhooks, replica=replica.id)
 
         feeds = Feeds(store, own.events)
         event_routes = EventRoutes(store, feeds, EventTokens(keyring, ttl=own.events.token_ttl), own.events)
@@ -163,6 +183,7 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
             channels = {
                 work.CHANNEL: bell.ring,
                 credentials.REVOKED: authenticator.forget,
+                replicas.CHANGED: replica.changed,
                 events.CHANNEL: feeds.notice,
                 webhook_queue.CHANNEL: dispatcher.heard,
                 agent_leases.CHANNEL: agents.channels.heard,
@@ -193,6 +214,7 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
             *TemplateRoutes(store).entries(),
             *KeyRoutes(store).entries(),
             *SigningKeyRoutes(keyring).entries(),
+            *ReplicaRoutes(store).entries(),
             *WebhookRoutes(store, webhooks, own.webhooks).entries(),
             *OwtRoutes(gate, store, owt_clusters, joining, own.owt).entries(),
             *documents.entries(),
@@ -209,19 +231,36 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
                 kept.run,
                 beats.run,
                 prober.run,
-                partial(keep_up, store, own.upkeep, own.owt),
-                partial(sweep_leases, store, bell, own.lease),
-                agents.run,
-                partial(sweep_empty, store, bell, own.conference),
+                replica.run,
                 listen,
                 authenticator.note_use,
                 keyring.run,
                 feeds.run,
-                partial(keep_days, store, own.events),
                 dispatcher.run,
-                partial(dispatch.keep_up, store, own.webhooks),
             ),
         )
+
+
+def _duties(own: ControlSettings, bell: Bell) -> list[Duty]:
+    """Return what exactly one replica does at a time."""
+    return [
+        Duty(name="agents", body=partial(sweep_agents, bell=bell, settings=own.agents)),
+        Duty(name="conferences", body=partial(sweep_empty, bell=bell, settings=own.conference)),
+        # Each of its steps may be done twice, and it computes for long between statements.
+        Duty(name="events", body=partial(keep_days, settings=own.events), fenced=False),
+        Duty(name="leases", body=partial(sweep_leases, bell=bell, settings=own.lease)),
+        Duty(
+            name="upkeep",
+            body=partial(keep_up, settings=own.upkeep, owt=own.owt, replica=own.replica),
+        ),
+        Duty(name="webhooks", body=partial(dispatch.keep_up, settings=own.webhooks)),
+    ]
+
+
+async def _grace(store: Store, own: ControlSettings, absence: float) -> None:
+    """Let leases hold that nobody could renew while no replica was there for `absence` seconds."""
+    await store.write(clusters.grace, ttl=min(own.lease.ttl, absence))
+    await store.write(agent_leases.grace, ttl=min(own.agents.ttl, absence))
 
 
 async def serve(
@@ -251,8 +290,6 @@ async def serve(
 async def _prepared(settings: Settings, database: Database) -> AsyncIterator[Control]:
     await ensure_schema(database)
     async with build(settings, database) as control:
-        await Store(database.engine).write(clusters.grace, ttl=settings.control.lease.ttl)
-        await Store(database.engine).write(agent_leases.grace, ttl=settings.control.agents.ttl)
         yield control
 
 

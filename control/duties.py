@@ -23,7 +23,7 @@ from control.registry.duties import DutyLostError, Held
 from control.shares import share_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from control.registry.lane import Lane
     from control.registry.replicas import Heard
@@ -47,6 +47,9 @@ class Duty:
     name: str
     body: Body
     """Runs until it is cancelled, with the store that it must write with."""
+    fenced: bool = True
+    """Whether the store refuses what a former holder writes. Its transactions must then not pause for longer
+    than the lease; False for what does harm to nobody when it is done twice."""
 
 
 @dataclass(slots=True)
@@ -59,6 +62,8 @@ class Replica:
     """This replica. `run` must be running beside everything else; it ends by cancellation only.
 
     `remembered`: for each cache, what has to be called when that which is remembered may be out of date.
+    `on_return(seconds)` is awaited when none was alive for so long (infinite: never), before this one is:
+    what ran out meanwhile says nothing about those who could not renew it.
     `lane`: a connection for this alone, so that no other work can delay a beat.
     """
 
@@ -73,12 +78,14 @@ class Replica:
         revision: str,
         duties: Sequence[Duty],
         remembered: Mapping[str, Callable[[], None]],
+        on_return: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._lane = lane
         self._settings = settings
         self._duties = {duty.name: duty for duty in duties}
         self._remembered = remembered
+        self._on_return = on_return
         self._me = replicas.Identity(
             id=uuid.uuid4(), name=name, version=version, revision=revision, duties=tuple(sorted(self._duties))
         )
@@ -113,12 +120,6 @@ class Replica:
         if stale is not None:
             stale()
 
-    async def enter(self) -> None:
-        """Begin the lease before anything is done in this replica's name. Raises DatabaseUnavailableError."""
-        began = time.monotonic()
-        await duties.know(self._lane, tuple(self._duties))
-        await self._beat(began)
-
     async def run(self) -> None:
         """Beat, and do what falls to this replica."""
         known = False
@@ -147,6 +148,10 @@ class Replica:
     # --- the lease ----------------------------------------------------------------------------
 
     async def _beat(self, began: float) -> Heard:
+        if not self.alive and self._on_return is not None:
+            absence = await self._store.read(replicas.absence)
+            if absence > 0:
+                await self._on_return(absence)
         heard = await replicas.beat(self._lane, self._me, ttl=self._settings.ttl)
         if not self.alive:
             # Others may have done the duties since: nothing of before is true any more.
@@ -207,7 +212,7 @@ class Replica:
     async def _do(self, duty: Duty, held: Held) -> None:
         """Do it until it is taken away. What goes wrong in it is said, and tried again."""
         fence = partial(duties.require, held=held, patience=self._settings.ttl * 0.8)
-        store = self._store.fenced(fence)
+        store = self._store.fenced(fence) if duty.fenced else self._store
         trouble = Backoff(base=0.2, cap=10.0)
         while True:
             try:

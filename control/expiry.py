@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 
 
 async def sweep_empty(store: Store, bell: Bell, settings: ConferenceSettings) -> None:
-    """Do that for ever. Every replica may; none waits for another's."""
+    """Do that for ever."""
     while True:
         try:
             while ended := await store.write(conferences.expire, limit=settings.sweep_batch):

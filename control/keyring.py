@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -51,6 +52,7 @@ class Keyring:
         self._settings = settings
         self._ttl = timedelta(seconds=settings.ttl)
         self._ring = KeyRing(())
+        self._stale = asyncio.Event()
 
     # --- signing and publishing ---------------------------------------------------------------
 
@@ -143,10 +145,17 @@ class Keyring:
             for key in stored
         )
 
+    def look_again(self) -> None:
+        """Refresh soon: the stored keys have changed."""
+        self._stale.set()
+
     async def run(self) -> None:
         """Refresh for ever."""
         while True:
-            await asyncio.sleep(self._settings.refresh_interval)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.refresh_interval):
+                    await self._stale.wait()
+            self._stale.clear()
             try:
                 await self.refresh()
             except DatabaseUnavailableError as error:

@@ -174,7 +174,7 @@ class Reporting:
 
 
 async def sweep_leases(store: Store, bell: Bell, settings: LeaseSettings) -> None:
-    """Write off clusters whose lease ran out, one after the other, for ever. Every replica may do this."""
+    """Write off clusters whose lease ran out, one after the other, for ever."""
     while True:
         try:
             while (cluster := await store.write(clusters.sweep)) is not None:

@@ -15,6 +15,7 @@ from control.event_settings import EventSettings
 from control.placement_settings import PlacementSettings, RegionSettings
 from control.rate_settings import RateSettings
 from control.registry.database import DatabaseSettings, StateSettings
+from control.replica_settings import ReplicaSettings
 from control.token_settings import TokenSettings
 from control.webhook_settings import WebhookSettings
 
@@ -121,6 +122,7 @@ class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     keys: KeySettings = field(default_factory=KeySettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     rate: RateSettings = field(default_factory=RateSettings)
+    replica: ReplicaSettings = field(default_factory=ReplicaSettings)
     tokens: TokenSettings = field(default_factory=TokenSettings)
     lease: LeaseSettings = field(default_factory=LeaseSettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)

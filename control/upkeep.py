@@ -1,4 +1,4 @@
-"""Forgets what is old: audit, early reports, modules of gone clusters. Every replica may do this."""
+"""Forgets what is old: audit, early reports, modules of gone clusters, replicas that have gone."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from control.errors import DatabaseUnavailableError
-from control.registry import audit, capacity, early_rooms
+from control.registry import audit, capacity, early_rooms, replicas
 
 if TYPE_CHECKING:
     from control.cluster_settings import OwtSettings, UpkeepSettings
     from control.registry.store import Store
+    from control.replica_settings import ReplicaSettings
 
 __all__ = ["forget_old", "keep_up"]
 
@@ -20,22 +21,25 @@ _log = structlog.get_logger(__name__)
 _DAY: Final = 86_400.0
 
 
-async def keep_up(store: Store, settings: UpkeepSettings, owt: OwtSettings) -> None:
+async def keep_up(store: Store, settings: UpkeepSettings, owt: OwtSettings, replica: ReplicaSettings) -> None:
     """Forget what is old, again and again, until cancelled."""
     while True:
         try:
-            await forget_old(store, settings, owt)
+            await forget_old(store, settings, owt, replica)
         except DatabaseUnavailableError as error:
             _log.warning("upkeep.database_unavailable", error=error.detail)
         await asyncio.sleep(settings.interval)
 
 
-async def forget_old(store: Store, settings: UpkeepSettings, owt: OwtSettings) -> None:
+async def forget_old(
+    store: Store, settings: UpkeepSettings, owt: OwtSettings, replica: ReplicaSettings
+) -> None:
     """Forget it now. Raises DatabaseUnavailableError."""
     forgotten = {
         "audit": await store.write(audit.prune, keep_days=settings.audit_days),
         "rooms": await store.write(early_rooms.prune, after=owt.early_seconds),
         "modules": await store.write(capacity.forget_strangers, after=settings.capacity_days * _DAY),
+        "replicas": await store.write(replicas.forget, after=replica.forget_after),
     }
     if any(forgotten.values()):
         _log.info("upkeep.forgotten", **forgotten)

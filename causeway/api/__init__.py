@@ -81,6 +81,7 @@ from causeway.api.plans import (
 )
 from causeway.api.problems import Problem
 from causeway.api.regions import RegionList, RegionView
+from causeway.api.replicas import ReplicaList, ReplicaView
 from causeway.api.templates import (
     DEFAULT_TEMPLATE,
     NEVER,
@@ -187,6 +188,8 @@ __all__ = [
     "RejectionView",
     "ReplayAnswer",
     "ReplayRequest",
+    "ReplicaList",
+    "ReplicaView",
     "RoleRules",
     "RoomOptions",
     "RoomReport",

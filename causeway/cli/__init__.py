@@ -49,6 +49,7 @@ COMMANDS: Final[dict[str, LazyCommand]] = {
         "causeway.cli.webhook:command", "Have events sent to your application; replay and test."
     ),
     "region": LazyCommand("causeway.cli.region:command", "List the regions."),
+    "replica": LazyCommand("causeway.cli.replica:command", "List the processes of control."),
 }
 """In the order in which somebody new meets them."""
 

@@ -13,6 +13,8 @@ from causeway.api import (
     KeyCreated,
     KeyList,
     KeyView,
+    ReplicaList,
+    ReplicaView,
     TemplateView,
 )
 from causeway.api.tokens import SigningKeyList
@@ -84,6 +86,10 @@ class OperatorCalls(Connection):
         """Return who changed what, newest first; `before`: the `next` of the page before."""
         query = _AuditQuery(subject=subject, before=before, limit=limit)
         return await self._ask("GET", f"audit{query_of(query)}", AuditList)
+
+    async def list_replicas(self) -> list[ReplicaView]:
+        """Return the processes of control, the youngest first."""
+        return (await self._ask("GET", "replicas", ReplicaList)).replicas
 
     # --- templates ----------------------------------------------------------------------------
 

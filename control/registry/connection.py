@@ -49,6 +49,9 @@ class DatabaseSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Seconds after which the server gives up a statement. Default 10."""
     lock_timeout: Seconds = 4.0
     """Seconds that a statement waits for a lock; should be below `statement_timeout`. Default 4."""
+    idle_timeout: Seconds = 3.0
+    """Seconds after which the server gives up a transaction in which nothing happens: its process may be
+    frozen, and others wait for what it has locked; should be below `lock_timeout`. Default 3."""
 
 
 def create_engine(
@@ -84,6 +87,7 @@ def connector(
     session = {"application_name": "causeway", "lock_timeout": _milliseconds(settings.lock_timeout)}
     if bounded:
         session["statement_timeout"] = _milliseconds(settings.statement_timeout)
+        session["idle_in_transaction_session_timeout"] = _milliseconds(settings.idle_timeout)
 
     async def connect() -> asyncpg.Connection[asyncpg.Record]:
         try:

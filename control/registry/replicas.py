@@ -1,23 +1,24 @@
 """Replicas of control: a lease for each, and giving back what the dead among them held.
 
 A replica renews its lease on a connection of its own and hears in the same breath who else is there, who does
-which duty, and how often what it remembers has changed. Claims on work (conferences, probes) name the
-replica that made them; when its lease has run out, any other one gives them back. A replica that was only
+which duty, and how often what it remembers has changed. Claims on work (conferences, probes, deliveries) name
+the replica that made them; when its lease has run out, any other one gives them back. A replica that was only
 frozen or cut off comes back with its next beat, and finds its claims gone.
 """
 
 from __future__ import annotations
 
+import math
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import and_, delete, exists, func, null, or_, select, update
+from sqlalchemy import Double, and_, delete, exists, func, null, or_, select, update
 
 from causeway.api.replicas import ReplicaView
-from control.registry import work
-from control.registry.tables import clusters, dirty_conferences, duties, replicas
+from control.registry import webhook_queue, work
+from control.registry.tables import clusters, dirty_conferences, duties, replicas, webhook_lanes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
     from control.registry.lane import Lane
 
-__all__ = ["Heard", "Identity", "anybody_alive", "beat", "clear", "forget", "list_all", "stop"]
+__all__ = ["CHANGED", "Heard", "Identity", "absence", "beat", "clear", "forget", "list_all", "stop"]
+
+CHANGED: Final = "causeway_cache"
+"""NOTIFY channel; the payload is the name of something that replicas remember and that has changed."""
 
 _NOW: Final = func.clock_timestamp()
 _AT_ONCE: Final = 1000
@@ -118,8 +122,11 @@ async def clear(connection: AsyncConnection, gone: uuid.UUID) -> bool:
         .where(clusters.c.id.in_(unasked.scalar_subquery()))
         .values(probe_by=null(), probe_due_at=func.least(clusters.c.probe_due_at, _NOW))
     )
+    await webhook_queue.give_back(connection, gone, limit=_AT_ONCE)
     held = or_(
-        exists().where(dirty_conferences.c.claimed_by == gone), exists().where(clusters.c.probe_by == gone)
+        exists().where(dirty_conferences.c.claimed_by == gone),
+        exists().where(clusters.c.probe_by == gone),
+        exists().where(webhook_lanes.c.replica == gone),
     )
     lying = select(replicas.c.id).where(replicas.c.id == gone, dead, ~held).with_for_update(skip_locked=True)
     cleared = await connection.execute(
@@ -150,10 +157,13 @@ async def forget(connection: AsyncConnection, *, after: float) -> int:
     return len(gone.all())
 
 
-async def anybody_alive(connection: AsyncConnection) -> bool:
-    """Return whether some replica holds its lease."""
-    found = await connection.scalars(select(exists().where(replicas.c.lease_expires_at > _NOW)))
-    return found.one()
+async def absence(connection: AsyncConnection) -> float:
+    """Return for how many seconds no replica has been alive; infinite if none ever was, 0 if one is."""
+    found = await connection.scalars(
+        select(func.extract("epoch", _NOW - func.max(replicas.c.lease_expires_at)).cast(Double))
+    )
+    seconds = found.one()
+    return math.inf if seconds is None else max(0.0, seconds)
 
 
 async def list_all(connection: AsyncConnection) -> list[ReplicaView]:

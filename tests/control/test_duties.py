@@ -290,6 +290,50 @@ async def test_a_failing_duty_is_tried_again_and_alone(database_url: str, engine
             await task
 
 
+async def test_who_comes_back_to_nobody_is_told_for_how_long(database_url: str, engine: AsyncEngine) -> None:
+    told: list[float] = []
+
+    async def returned(seconds: float) -> None:
+        told.append(seconds)
+
+    store, lane = Store(engine), Cut(connector(database_url, DatabaseSettings()))
+    replica = Replica(
+        store,
+        lane,
+        QUICK,
+        name="a",
+        version="1",
+        revision="0010",
+        duties=[],
+        remembered={},
+        on_return=returned,
+    )
+
+    async def state() -> tuple[int, bool]:
+        return len(told), replica.alive
+
+    task = asyncio.create_task(replica.run())
+    try:
+        await until(state, lambda seen: seen == (1, True))
+        assert told == [float("inf")]
+        lane.cut = True
+        await until(state, lambda seen: not seen[1])
+        lane.cut = False
+        await until(state, lambda seen: seen[0] == 2 and seen[1])
+        assert 0 < told[1] < 30
+        async with parties(database_url, engine, "b") as [b]:
+            await until(lambda: shared(b), once_each)
+            lane.cut = True
+            await until(state, lambda seen: not seen[1])
+            lane.cut = False
+            await until(state, lambda seen: seen[1])
+            assert len(told) == 2
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
 async def test_old_replicas_are_forgotten(database_url: str, engine: AsyncEngine) -> None:
     async with parties(database_url, engine, "a") as [a]:
         async with parties(database_url, engine, "b") as [b]:
@@ -297,8 +341,8 @@ async def test_old_replicas_are_forgotten(database_url: str, engine: AsyncEngine
         assert await a.store.write(replicas.forget, after=3600) == 0
         assert await a.store.write(replicas.forget, after=-1) == 1
         assert [each.name for each in await a.store.read(replicas.list_all)] == ["a"]
-        assert await a.store.read(replicas.anybody_alive)
-    assert not await a.store.read(replicas.anybody_alive)
+        assert await a.store.read(replicas.absence) == 0
+    assert await a.store.read(replicas.absence) > 0
 
 
 # --- what replicas claim ----------------------------------------------------------------------
