@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import and_, delete, func, literal_column, null, select, text, update
+from sqlalchemy import and_, delete, exists, func, literal_column, null, select, text, update
 
 from control.delivery.attempts import Endpoint, judge, outcome_of
 from control.registry import audit
+from control.registry.tables import replicas, webhooks
 from control.registry.tables import webhook_deliveries as deliveries
 from control.registry.tables import webhook_lanes as lanes
-from control.registry.tables import webhooks
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -153,12 +153,13 @@ async def claim(
 
 
 async def give_back(connection: AsyncConnection, replica: uuid.UUID, *, limit: int) -> int:
-    """Let go of up to `limit` lanes that this replica, which is gone, has claimed; return how many."""
+    """Let go of up to `limit` lanes that this replica has claimed, if its lease ran out; return how many."""
+    gone = exists().where(replicas.c.id == replica, replicas.c.lease_expires_at <= _NOW)
     held = (
         select(lanes.c.webhook, lanes.c.conference)
-        .where(lanes.c.replica == replica)
+        .where(lanes.c.replica == replica, gone)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, of=lanes)
         .cte("held")
     )
     freed = await connection.execute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import uuid
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import func, text, update
 
+from control.delivery.attempts import Attempt
 from control.delivery.signing import verify
+from control.registry import webhook_queue
+from control.registry.store import Store
 from control.registry.tables import webhook_deliveries, webhook_lanes, webhooks
 from control.webhook_settings import WebhookSettings
 from tests.control.service import Service, running, until
@@ -594,6 +598,47 @@ async def test_what_a_dead_replica_had_claimed_is_taken_over(database_url: str, 
         async with engine.connect() as connection:
             lanes = await connection.execute(webhook_lanes.select())
             assert lanes.all() == []
+
+
+async def test_nobody_waits_for_the_claims_of_a_replica_that_is_known_to_be_gone(
+    database_url: str, engine: AsyncEngine
+) -> None:
+    gone, there = uuid.uuid4(), uuid.uuid4()
+    async with running(database_url, background=False) as service:
+        webhook = (await made(service, url="https://example.com/"))["id"]
+        async with engine.begin() as connection:
+            for replica, lease in ((gone, "-1 s"), (there, "1 h")):
+                await connection.execute(
+                    text(
+                        "INSERT INTO replicas (id, name, version, revision, duties, lease_expires_at) "
+                        f"VALUES (:id, 'r', '1', '0010', '{{}}', now() + interval '{lease}')"
+                    ),
+                    {"id": replica},
+                )
+        for name in ("a", "b"):
+            await service.create(name)
+        store = Store(engine)
+
+        async def claim(*, replica: uuid.UUID) -> list[webhook_queue.Held]:
+            return await store.write(webhook_queue.claim, limit=1, per_webhook=8, ttl=3600.0, replica=replica)
+
+        [lost] = await claim(replica=gone)
+        [kept] = await claim(replica=there)
+        assert {lost.conference, kept.conference} == {"a", "b"}
+        assert await claim(replica=there) == []
+        assert await store.write(webhook_queue.give_back, there, limit=10) == 0
+        assert await store.write(webhook_queue.give_back, gone, limit=10) == 1
+        [again] = await claim(replica=there)
+        assert (again.webhook, again.conference) == (webhook, lost.conference)
+        # Who was only frozen learns it before it sends, and again before it writes down anything.
+        assert await store.write(webhook_queue.load, lost) is None
+        late = await store.write(
+            webhook_queue.settle, lost, uuid.uuid4(), Attempt(status=200), LOCAL, go_on=True
+        )
+        assert late is None
+        message = await store.write(webhook_queue.load, again)
+        assert message is not None
+        assert (message.conference, message.sequence) == (lost.conference, 1)
 
 
 @pytest.mark.parametrize(
