@@ -15,11 +15,12 @@ from __future__ import annotations
 from causeway.client.clusters import ClusterCalls
 from causeway.client.conferences import ConferenceCalls
 from causeway.client.connection import Tagged
+from causeway.client.events import EventCalls
 from causeway.client.operators import OperatorCalls
 from causeway.client.webhooks import WebhookCalls
 
 __all__ = ["ControlClient", "Tagged"]
 
 
-class ControlClient(ClusterCalls, ConferenceCalls, OperatorCalls, WebhookCalls):
+class ControlClient(ClusterCalls, ConferenceCalls, EventCalls, OperatorCalls, WebhookCalls):
     """One control service, one key. An async context manager; any number of calls may run at once."""

@@ -10,7 +10,7 @@ from causeway.client.connection import Connection, headers_of, path_of
 if TYPE_CHECKING:
     from typing import Literal
 
-    from causeway.api import Capacity, ClusterRegistration, ParticipantReport, RoomReport
+    from causeway.api import Capacity, ClusterRegistration, ParticipantReport, RoomReport, StreamReport
 
 __all__ = ["ClusterCalls"]
 
@@ -64,6 +64,18 @@ class ClusterCalls(Connection):
     async def participant_left(self, cluster: str, room: str, participant: str, *, epoch: int) -> None:
         """Report that a client that had joined here is gone."""
         path = path_of("clusters", cluster, "rooms", room, "participants", participant)
+        await self._call("DELETE", path, headers=headers_of(epoch=epoch))
+
+    async def report_stream(
+        self, cluster: str, room: str, stream: str, report: StreamReport, *, epoch: int
+    ) -> None:
+        """Report a stream that is published here, or what it is now."""
+        path = path_of("clusters", cluster, "rooms", room, "streams", stream)
+        await self._call("PUT", path, body=report, headers=headers_of(epoch=epoch))
+
+    async def stream_gone(self, cluster: str, room: str, stream: str, *, epoch: int) -> None:
+        """Report that a stream is no longer there."""
+        path = path_of("clusters", cluster, "rooms", room, "streams", stream)
         await self._call("DELETE", path, headers=headers_of(epoch=epoch))
 
     async def report_link(

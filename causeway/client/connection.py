@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-__all__ = ["Connection", "Tagged", "headers_of", "path_of", "query_of"]
+__all__ = ["Connection", "Tagged", "headers_of", "path_of", "query_of", "refusal_of"]
 
 _KEY: Final = re.compile(r"[!-~]+")
 
@@ -134,7 +134,7 @@ class Connection:
                 f"{method} /v1/{path}: control cannot be reached ({type(error).__name__})"
             ) from error
         if not response.is_success:
-            raise _refusal(response.status_code, answer)
+            raise refusal_of(response.status_code, answer)
         return answer, response.headers.get("etag", "")
 
     async def _read(self, response: httpx2.Response) -> bytes:
@@ -189,7 +189,7 @@ def _decoded(answer: bytes, kind: type[_T], call: str) -> _T:
         raise UnavailableError(f"{call}: the answer is not control's") from None
 
 
-def _refusal(status: int, answer: bytes) -> ApiError:
+def refusal_of(status: int, answer: bytes) -> ApiError:
     """Read a problem document; anything else (a proxy's page) is named after its status."""
     try:
         problem: Any = msgspec.json.decode(answer, type=Problem)
