@@ -6,6 +6,21 @@ Names are those of docs/api.md. Reports of a cluster carry the epoch of its leas
 
 from __future__ import annotations
 
+from causeway.api.agents import (
+    AgentAddress,
+    AgentAddresses,
+    AgentCapacity,
+    AgentKind,
+    AgentLease,
+    AgentList,
+    AgentLoad,
+    AgentQuery,
+    AgentRefusal,
+    AgentRegistration,
+    AgentState,
+    AgentView,
+    ProtocolRange,
+)
 from causeway.api.base import EPOCH_HEADER, ClusterId, ConferenceId, Module, Region
 from causeway.api.clusters import (
     AuditEntry,
@@ -119,6 +134,18 @@ __all__ = [
     "NEVER",
     "SNAPSHOT",
     "UNLIMITED",
+    "AgentAddress",
+    "AgentAddresses",
+    "AgentCapacity",
+    "AgentKind",
+    "AgentLease",
+    "AgentList",
+    "AgentLoad",
+    "AgentQuery",
+    "AgentRefusal",
+    "AgentRegistration",
+    "AgentState",
+    "AgentView",
     "AuditEntry",
     "AuditList",
     "BlockRequest",
@@ -182,6 +209,7 @@ __all__ = [
     "PlanView",
     "PortalAddress",
     "Problem",
+    "ProtocolRange",
     "Region",
     "RegionList",
     "RegionView",

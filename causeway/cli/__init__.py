@@ -40,6 +40,7 @@ COMMANDS: Final[dict[str, LazyCommand]] = {
     "bridge": LazyCommand("causeway.cli.bridge:command", "Run the event and media bridge of one cluster."),
     "db": LazyCommand("causeway.cli.db:command", "Look after the database: upgrade its schema."),
     "cluster": LazyCommand("causeway.cli.cluster:command", "List, show, drain and block clusters."),
+    "agent": LazyCommand("causeway.cli.agent:command", "List, show and drain bridges and recorders."),
     "conference": LazyCommand(
         "causeway.cli.conference:command", "List, show, create, lock, end and explain conferences."
     ),

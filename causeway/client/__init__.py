@@ -12,6 +12,7 @@ retried here: the caller knows how long it may wait.
 
 from __future__ import annotations
 
+from causeway.client.agents import AgentCalls
 from causeway.client.clusters import ClusterCalls
 from causeway.client.conferences import ConferenceCalls
 from causeway.client.connection import Tagged
@@ -22,5 +23,5 @@ from causeway.client.webhooks import WebhookCalls
 __all__ = ["ControlClient", "Tagged"]
 
 
-class ControlClient(ClusterCalls, ConferenceCalls, EventCalls, OperatorCalls, WebhookCalls):
+class ControlClient(AgentCalls, ClusterCalls, ConferenceCalls, EventCalls, OperatorCalls, WebhookCalls):
     """One control service, one key. An async context manager; any number of calls may run at once."""
