@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ WORDS = st.text(st.characters(exclude_characters="\r\n\x00", exclude_categories=
 def fed(data: bytes, cuts: list[int]) -> list[Message]:
     parser, found = EventParser(), []
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in pairwise(edges):
         found += parser.feed(data[begin:end])
     return found
 
