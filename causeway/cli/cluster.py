@@ -151,6 +151,8 @@ def _draw(cluster: ClusterView) -> None:
 
 def _notes(cluster: ClusterView) -> str:
     notes = []
+    if (breaker := cluster.breaker) is not None:
+        notes.append(f"{breaker.state} breaker after {breaker.failures} failures: {breaker.error or 'none'}")
     if (drain := cluster.drain) is not None:
         left = f"{drain.participants} participants, {drain.conferences} conferences left"
         until = "" if drain.deadline is None else f", until {drain.deadline:%Y-%m-%d %H:%M:%S}"
