@@ -15,9 +15,9 @@ from control.cascade.breaker import Breakers
 from control.cascade.hands import Hands
 from control.cascade.outcome import DONE, NOT_BEGUN, Outcome
 from control.cascade.reconcile import Reconciler
-from control.cascade.view import CreateRoom
+from control.cascade.view import CreateRoom, FetchBridges
 from control.cascade_settings import BreakerSettings
-from control.registry import cascade_view, clusters, conferences, placements
+from control.registry import cascade_view, clusters, conferences, placements, reports
 from control.registry.store import Store
 from control.registry.tables import dirty_conferences
 from control.settings import ReconcileSettings
@@ -233,3 +233,70 @@ async def test_two_reconcilers_share_the_work(engine: AsyncEngine) -> None:
     async with reconciling(store, hands), reconciling(store, hands):
         await until(lambda: marks(engine), lambda count: count == 0)
     assert sorted(name for name, _ in hands.asked) == sorted(names)
+
+
+async def test_a_cluster_that_fails_is_left_alone_then_tried_once_then_all_goes_on(
+    engine: AsyncEngine,
+) -> None:
+    store = Store(engine)
+    names = [f"c{n}" for n in range(12)]
+    await placed(store, *names, cluster="bad-1")
+    await placed(store, "good", cluster="eu-1")
+    broken = True
+    under_way = most = 0
+
+    async def create(view: View, action: Action) -> bool | Outcome:
+        nonlocal under_way, most
+        assert isinstance(action, CreateRoom)
+        if action.cluster == "bad-1" and broken:
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0)
+            under_way -= 1
+            return Outcome(answered=False, fault="cluster-unreachable")
+        await hands.room_is_there(view, action.cluster)
+        return Outcome(answered=True)
+
+    hands = Pretending(store, create)
+    breaker = BreakerSettings(failures=3, rest_base=0.05, rest_cap=0.2)
+    settings = ReconcileSettings(poll_interval=0.05, claim_ttl=1.0, max_per_cluster=2)
+    async with reconciling(store, hands, settings, breaker):
+        await until(lambda: store.read(placements.placed, "good", "eu-1"), lambda p: p.state == "ready")
+        asked = len(hands.asked)
+        await until(lambda: asyncio.sleep(0, len(hands.asked)), lambda count: count > asked + 2)
+        assert most <= 2
+        broken = False
+        await until(lambda: marks(engine), lambda count: count == 0)
+    rooms = {action.cluster for _, action in hands.asked if isinstance(action, CreateRoom)}
+    assert rooms == {"bad-1", "eu-1"}
+    for name in names:
+        made = await store.read(placements.placed, name, "bad-1")
+        assert made is not None
+        assert made.state == "ready"
+
+
+async def test_one_slow_peer_does_not_take_all_of_a_cluster_s_calls(engine: AsyncEngine) -> None:
+    store = Store(engine)
+    names = [f"c{n}" for n in range(6)]
+    for cluster in ("eu-1", "us-1"):
+        await placed(store, *names, cluster=cluster)
+    for name in names:
+        await store.write(reports.room_opened, name, "eu-1", sealed_token=b"t")
+        await store.write(reports.participant_joined, name, "us-1", "p", user="ada", role="presenter")
+        await store.write(reports.participant_joined, name, "eu-1", "p", user="ada", role="presenter")
+    await placed(store, "other", cluster="eu-1")
+    forever = asyncio.Event()
+
+    async def act(view: View, action: Action) -> bool | Outcome:
+        if isinstance(action, CreateRoom):
+            return await hands.room_is_there(view, action.cluster)
+        await forever.wait()
+        return False
+
+    hands = Pretending(store, act)
+    settings = ReconcileSettings(poll_interval=0.05, claim_ttl=1.0, max_per_cluster=4)
+    async with reconciling(store, hands, settings):
+        await until(lambda: store.read(placements.placed, "other", "eu-1"), lambda p: p.state == "ready")
+        await until(lambda: asyncio.sleep(0, len(hands.asked)), lambda count: count == 2)
+        assert {type(action) for _, action in hands.asked} == {CreateRoom, FetchBridges}
+        forever.set()
