@@ -146,6 +146,7 @@ class Cluster:
             load=self._load,
         )
         self.rooms.listeners.append(self.registrar.hear)
+        self.management.ordered.append(self.registrar.link_ordered)
         return self.registrar
 
     def app(self) -> Starlette:

@@ -113,6 +113,8 @@ class Management:
         self._mauth = mauth
         self._portal_host = portal_host
         self._settings = settings
+        self.ordered: list[Callable[[str, str], None]] = []
+        """Called with a room and a cluster whenever the bridges have taken the order to connect them."""
 
     def mount(self) -> Mount:
         """Return the routes."""
@@ -248,7 +250,7 @@ class Management:
         return _json(answer)
 
     async def _start_cascading(self, request: Request) -> Response:
-        self._rooms.record(request.path_params["room"])
+        room = self._rooms.record(request.path_params["room"]).id
         asked = (await self._body(request, _StartCascading)).options
         if (asked.mediaIP is None) != (asked.mediaPort is None):
             raise _HttpError(HTTPStatus.BAD_REQUEST, "mediaIP and mediaPort go together")
@@ -266,6 +268,9 @@ class Management:
         )
         if any(answer != "ok" for answer in answers):
             raise RpcFailedError("startCascading: a bridge did not take the order")
+        if asked.targetCluster is not None:
+            for listener in self.ordered:
+                listener(room, asked.targetCluster)
         return PlainTextResponse("ok")
 
     async def _stop_cascading(self, request: Request) -> Response:

@@ -110,6 +110,13 @@ class Registrar:
                 return
         self._work.set()
 
+    def link_ordered(self, room: str, peer: str) -> None:
+        """Tell a link anew if it is up: whoever orders one that there is waits to hear of it."""
+        resource = Resource("link", room, peer)
+        if self._queue.states(resource):
+            self._queue.put(resource)
+            self._work.set()
+
     def _worker_joined(self, worker: Worker) -> None:
         self._queue.put(Resource("capacity", name=worker.purpose))
         self._work.set()

@@ -76,6 +76,10 @@ class ReportQueue:
         """Everything that is so, whether or not control knows."""
         return list(self._true.values())
 
+    def states(self, resource: Resource) -> bool:
+        """Say whether `resource` is stated to be there."""
+        return resource in self._true
+
     def put(self, resource: Resource, *detail: str) -> None:
         """State that `resource` is there, with this detail."""
         report = Report(resource, detail)
