@@ -168,13 +168,15 @@ async def forget(connection: AsyncConnection, conference: str, cluster: str) -> 
 async def vacate(connection: AsyncConnection, conference: str, cluster: str) -> bool:
     """Want the room no longer to be as it is, if nobody is there and nobody is on the way; else False.
 
-    Whoever comes from now on waits until it is made again: the placement is wanted. `vacated` ends it.
+    Whoever comes from now on waits until it is made again: the placement is wanted. `vacated` ends it. The
+    token stays what the cluster said last, until it says that the room is closed: should the room live on, as
+    it could not be removed and somebody came, it will not say the token again.
     """
     await _hold(connection, conference)
     emptied = await connection.execute(
         update(placements)
         .where(_is_deserted(conference, cluster), placements.c.state != "lost")
-        .values(state="wanted", room=None, token=None)
+        .values(state="wanted", room=None)
     )
     return emptied.rowcount > 0
 
@@ -188,12 +190,25 @@ async def is_deserted(connection: AsyncConnection, conference: str, cluster: str
 
 
 async def vacated(connection: AsyncConnection, conference: str, cluster: str) -> bool:
-    """Forget a placement whose room has been removed; False: somebody came meanwhile, and it stays wanted."""
+    """Forget a placement whose room has been removed; False: somebody came meanwhile, and it stays wanted.
+
+    Also if a report from just before the removal has made it ready: the room it spoke of is no more. To make
+    one anew where there is one after all does no harm.
+    """
     await _hold(connection, conference)
     gone = await connection.execute(
         delete(placements).where(_is_deserted(conference, cluster), placements.c.state == "wanted")
     )
     if gone.rowcount == 0:
+        await connection.execute(
+            update(placements)
+            .where(
+                placements.c.conference == conference,
+                placements.c.cluster == cluster,
+                placements.c.state == "ready",
+            )
+            .values(state="wanted", room=None, attempts=0, retry_at=None, error=None)
+        )
         await work.mark(connection, conference)
     return gone.rowcount > 0
 
