@@ -256,7 +256,7 @@ async def test_what_happens_in_rooms_is_told_in_order_and_only_what_is_local() -
             await event.call(node, "handleCascadingEvents", event.worker, "c2", initialize())
             assert await control.was_told("PUT", "/rooms/room/links/c2") == [{"state": "up"}]
             assert not [path for _, path, _ in control.told if path.endswith("/participants/q")]
-            # Whoever orders a link that is up waits to hear of it; of one that is not there is nothing to say.
+            # Whoever orders a link that is up waits to hear of it.
             for listener in cluster.management.ordered:
                 listener("room", "c3")
                 listener("room", "c2")
