@@ -17,8 +17,17 @@ import structlog
 from causeway.api import BridgeAddress, ClusterRegistration, Load, ParticipantReport, RoomReport
 from causeway.backoff import Backoff
 from causeway.errors import ApiError, CausewayError, UnavailableError
+from lab import stream_reports
 from lab.report_queue import Report, ReportQueue, Resource
-from lab.room_outputs import LinkDown, LinkUp, ParticipantJoined, ParticipantLeft
+from lab.room_outputs import (
+    LinkDown,
+    LinkUp,
+    ParticipantJoined,
+    ParticipantLeft,
+    StreamAdded,
+    StreamRemoved,
+    StreamUpdated,
+)
 from lab.rooms import RoomClosed, RoomOpened
 from lab.rpc_socket import RpcFailedError, RpcLostError
 
@@ -102,6 +111,10 @@ class Registrar:
                 self._queue.put(resource, participant.user, participant.role)
             case ParticipantLeft(id_, local=True):
                 self._queue.remove(Resource("participant", room_id, id_))
+            case StreamAdded(stream) | StreamUpdated(stream) if stream.cluster == self._cluster:
+                self._queue.put(Resource("stream", room_id, stream.id), stream_reports.text_of(stream))
+            case StreamRemoved(id_):  # of another cluster: never told, nothing to take back
+                self._queue.remove(Resource("stream", room_id, id_))
             case LinkUp(peer):
                 self._queue.put(Resource("link", room_id, peer))
             case LinkDown(peer):
@@ -273,6 +286,10 @@ class Registrar:
             case "participant", (user, role):
                 who = ParticipantReport(user=user, role=role)
                 await client.participant_joined(cluster, room, name, who, epoch=epoch)
+            case "stream", None:
+                await client.stream_gone(cluster, room, name, epoch=epoch)
+            case "stream", (text,):
+                await client.report_stream(cluster, room, name, stream_reports.read(text), epoch=epoch)
             case _:
                 state: Literal["up", "down"] = "down" if detail is None else "up"
                 await client.report_link(cluster, room, name, state, epoch=epoch)

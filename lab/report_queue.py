@@ -26,11 +26,12 @@ class Rank(IntEnum):
     CLOSING = 2
     ROOM = 3
     ARRIVAL = 4
-    LINK = 5
+    STREAM = 5
+    LINK = 6
 
 
 class Resource(Struct, frozen=True):
-    """A module, or a room, or a participant or linked cluster (`name`) of a room."""
+    """A module, or a room, or a participant, stream or linked cluster (`name`) of a room."""
 
     kind: str
     room: str = ""
@@ -51,6 +52,7 @@ _RANKS: Final = {
     "capacity": (Rank.CAPACITY, Rank.CAPACITY),
     "room": (Rank.ROOM, Rank.CLOSING),
     "participant": (Rank.ARRIVAL, Rank.DEPARTURE),
+    "stream": (Rank.STREAM, Rank.DEPARTURE),
     "link": (Rank.LINK, Rank.LINK),
 }
 
