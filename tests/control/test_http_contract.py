@@ -142,6 +142,8 @@ def attempt(service: Service, url: str, drawn: Any, seen: dict[str, int]) -> Non
     each()
 
 
+# The service draws its own numbers meanwhile, in the other thread.
+@pytest.mark.filterwarnings("ignore:Do not use the .random. module inside strategies")
 @pytest.mark.timeout(180)  # about 25 s on a quiet machine
 async def test_every_operation_answers_as_its_document_says(database_url: str) -> None:
     async with serving(database_url) as (service, url):
