@@ -14,13 +14,14 @@ import msgspec
 import structlog
 
 from bridges.codes import CloseCode
+from bridges.control.port import best_round_trips, nobody_watches
 from bridges.event.delivery import Delivery
 from bridges.event.figures import Figures
 from bridges.event.links import Dialler, Link
 from bridges.event.session import EventSession, Role
 from bridges.event.streams import PeerConnection
 from bridges.node.admission import admitting_node
-from bridges.node.cascading import parse_cascading
+from bridges.node.cascading import parse_cascading, parse_stop
 from bridges.node.port import NodeUnreachableError, RpcError
 from bridges.quic import listen
 from bridges.wire.messages import Event
@@ -28,10 +29,11 @@ from bridges.wire.messages import Event
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from bridges.control.port import LegWatcher
     from bridges.event.streams import EventStream
     from bridges.node.cascading import CascadingOptions
     from bridges.node.port import ClusterNode
-    from bridges.quic import Certificate, Connection, Listener
+    from bridges.quic import Certificate, Connection, Listener, RoundTrip
     from bridges.settings import BridgeSettings
 
 __all__ = ["EventBridge"]
@@ -66,6 +68,7 @@ class EventBridge:
         self._checks = 0
         self._figures = Figures(max_entries=settings.event.max_links)
         self._refused_tokens = 0
+        self.on_leg: LegWatcher = nobody_watches
 
     @property
     def port(self) -> int:
@@ -109,7 +112,12 @@ class EventBridge:
                     "fingerprint": self._certificate.fingerprint,
                 }
             case "startCascading", _:
-                return self._start_cascading(parse_cascading(args))
+                self.start_cascading(parse_cascading(args))
+                return _OK
+            case "stopCascading", _:
+                stop = parse_stop(args)
+                self.stop_cascading(stop.target_cluster, stop.room)
+                return _OK
             case "notify", [str(node), message, data]:
                 return self._notify(node, message, data)
             case "destroyRoom", [str(room)]:
@@ -157,6 +165,7 @@ class EventBridge:
         log.info("link.ended", peer=stream.peer, room=stream.room, reason=reason)
         self._figures.ended(stream)
         self._delivery.end(stream)
+        self._tell(stream.peer, stream.room, reason)
 
     # --- inside: listening ----------------------------------------------------------------------
 
@@ -198,20 +207,23 @@ class EventBridge:
             log.warning("link.refused", peer=stream.peer, room=room, reason=reason)
             stream.refuse(CloseCode.TOKEN_REFUSED, reason)
 
-    # --- inside: dialling -----------------------------------------------------------------------
+    # --- orders: of our cluster, or of control ----------------------------------------------------
 
-    def _start_cascading(self, options: CascadingOptions) -> str:
+    def start_cascading(self, options: CascadingOptions) -> None:
+        """Connect a room to another cluster and keep it so; see Cascader."""
         if options.self_cluster != self._settings.cluster:
             raise RpcError(f"selfCluster: this bridge belongs to {self._settings.cluster!r}")
         if options.target_cluster == options.self_cluster:
             raise RpcError("targetCluster: a cluster does not cascade with itself")
+        if options.ev_ip is None or options.ev_port is None:
+            raise RpcError("evIP, evPort: needed by the event bridge")
         if options.ev_fingerprint is None and not self._settings.quic.insecure_unpinned:
             raise RpcError("evFingerprint: needed, as this bridge only trusts certificates that it knows")
         key = (options.target_cluster, options.room)
         known = self._links.get(key)
         if known is not None and known[0].options == options:
             known[0].hurry()
-            return _OK
+            return
         if known is None and len(self._links) >= self._limits.max_links:
             raise RpcError(f"there are {len(self._links)} links already")
         self._drop_link(key)
@@ -222,27 +234,42 @@ class EventBridge:
             self._limits,
             current=self._delivery.table.current,
             node_up=self._node_up.wait,
+            failed=lambda: self._tell(*key, link.error),
         )
         self._links[key] = (link, self._spawn(self._keep(key, link)))
         log.info("link.wanted", peer=options.target_cluster, room=options.room, host=options.ev_ip)
-        return _OK
+
+    def stop_cascading(self, peer: str, room: str) -> None:
+        """Want no link that we dialled any more; see Cascader."""
+        if self._drop_link((peer, room)):
+            log.info("link.stopped", peer=peer, room=room)
+            self.on_leg(peer, room, "gone", "called off")
+
+    def round_trips(self) -> dict[str, RoundTrip]:
+        """Return what is measured now, by cluster; see Cascader."""
+        return best_round_trips((s.peer, s.round_trip) for s in self._delivery.table.sessions())
+
+    # --- inside: dialling -----------------------------------------------------------------------
 
     async def _keep(self, key: tuple[str, str], link: Link) -> None:
-        try:
-            await link.run()
-        finally:
-            if key in self._links and self._links[key][0] is link:
-                del self._links[key]
+        """Run a link; one that ends by itself has found its room closed."""
+        await link.run()
+        if key in self._links and self._links[key][0] is link:
+            del self._links[key]
+            self.on_leg(*key, "gone", link.error)
 
-    def _drop_link(self, key: tuple[str, str]) -> None:
+    def _drop_link(self, key: tuple[str, str]) -> bool:
+        """Cancel a link; return whether there was one."""
         known = self._links.pop(key, None)
         if known is not None:
             known[1].cancel()
+        return known is not None
 
     def _room_gone(self, room: str) -> None:
         """Want no link of the room any more, and end its streams."""
         for key in [key for key in self._links if key[1] == room]:
             self._drop_link(key)
+            self.on_leg(*key, "gone", "the room is gone")
         for stream in self._delivery.table.sessions():
             if stream.room == room:
                 stream.give_up(CloseCode.NOT_WANTED, "the room is gone")
@@ -263,11 +290,18 @@ class EventBridge:
             if about.type == "initialize":
                 if (stream.session, stream.stream) == (about.session, about.stream):
                     stream.send_initialize(event)
+                    self._tell(stream.peer, stream.room)
             elif stream.initialized:
                 stream.send(event)
         return _OK
 
     # --- inside: figures ------------------------------------------------------------------------
+
+    def _tell(self, peer: str, room: str, error: str = "") -> None:
+        """Tell the watcher how a link is now: up once the peer has got our node's state."""
+        current = self._delivery.table.current(peer, room)
+        up = current is not None and current.initialized and not current.ended
+        self.on_leg(peer, room, "up" if up else "down", "" if up else error)
 
     def _stats(self) -> dict[str, Any]:
         links = []

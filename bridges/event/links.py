@@ -60,6 +60,8 @@ class Dialler:
     @asynccontextmanager
     async def connection(self, options: CascadingOptions) -> AsyncIterator[PeerConnection]:
         """Hold the connection to the options' event bridge; raises DialError."""
+        assert options.ev_ip is not None
+        assert options.ev_port is not None
         address = _Address(options.target_cluster, options.ev_ip, options.ev_port, options.ev_fingerprint)
         slot = self._slots.setdefault(address, _Slot())
         slot.users += 1
@@ -96,6 +98,7 @@ class Link:
         *,
         current: Callable[[str, str], EventStream | None],
         node_up: Callable[[], Awaitable[Any]],
+        failed: Callable[[], None],
     ) -> None:
         self.options = options
         self.error = ""
@@ -105,6 +108,7 @@ class Link:
         self._settings = settings
         self._current = current
         self._node_up = node_up
+        self._failed = failed
         self._backoff = Backoff(base=settings.retry_base, cap=settings.retry_cap)
         self._hurry = asyncio.Event()
 
@@ -126,11 +130,13 @@ class Link:
             try:
                 await self._hold()
             except RpcError as error:
-                log.info("link.room_gone", peer=options.target_cluster, room=options.room, error=str(error))
+                self.error = str(error)
+                log.info("link.room_gone", peer=options.target_cluster, room=options.room, error=self.error)
                 return
             except (DialError, TooManyStreamsError, ConnectionClosedError, NodeUnreachableError) as error:
                 self.error = str(error)
             log.info("link.down", peer=options.target_cluster, room=options.room, error=self.error)
+            self._failed()
             await self._pause()
 
     async def _hold(self) -> None:

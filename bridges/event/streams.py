@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bridges.event.settings import EventSettings
-    from bridges.quic import Connection
+    from bridges.quic import Connection, RoundTrip
     from bridges.wire.messages import Event
 
 __all__ = ["EventStream", "PeerConnection", "StreamOwner"]
@@ -93,6 +93,11 @@ class EventStream:
     def open(self) -> bool:
         """Whether events may flow."""
         return self._session.state is State.OPEN
+
+    @property
+    def round_trip(self) -> RoundTrip | None:
+        """How long the peer takes to answer; None while nothing was measured."""
+        return self._carrier.connection.round_trip
 
     @property
     def ended(self) -> bool:

@@ -14,11 +14,12 @@ import msgspec
 import structlog
 from msgspec import Meta
 
+from bridges.control.port import nobody_watches
 from bridges.internal.listener import DuplicateSourceError, InternalListener
 from bridges.media.links import Links
 from bridges.media.pull import PulledTrack
 from bridges.media.push import LinkAddress, PushedTrack
-from bridges.node.cascading import parse_cascading
+from bridges.node.cascading import parse_cascading, parse_stop
 from bridges.node.port import RpcError
 from bridges.quic import listen
 from bridges.wire.objects import Id, TrackRequest
@@ -27,10 +28,11 @@ from causeway.errors import UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from bridges.control.port import LegState, LegWatcher
     from bridges.media.connection import TrackStream
     from bridges.node.cascading import CascadingOptions
     from bridges.node.port import ClusterNode
-    from bridges.quic import Certificate, Listener
+    from bridges.quic import Certificate, Listener, RoundTrip
     from bridges.settings import BridgeSettings
 
 __all__ = ["MediaBridge"]
@@ -80,6 +82,7 @@ class MediaBridge:
         self._pulled: dict[str, list[PulledTrack]] = {}
         self._pulled_count = 0
         self._pushed: dict[str, PushedTrack] = {}
+        self.on_leg: LegWatcher = nobody_watches
 
     @property
     def port(self) -> int:
@@ -154,7 +157,10 @@ class MediaBridge:
         """Do what the cluster orders; raises RpcError."""
         match method, args:
             case "startCascading", _:
-                self._start_cascading(parse_cascading(args))
+                self.start_cascading(parse_cascading(args))
+            case "stopCascading", _:
+                stop = parse_stop(args)
+                self.stop_cascading(stop.target_cluster, stop.room)
             case "destroyRoom", [str(room)]:
                 self._room_gone(room)
             case "publish", [str(session), "mediabridge", options]:
@@ -192,6 +198,10 @@ class MediaBridge:
                 if (track.peer, track.room) == (peer, room):
                     track.attach()
 
+    def link_changed(self, peer: str, room: str, state: LegState, error: str) -> None:
+        """Pass on how a link is."""
+        self.on_leg(peer, room, state, error)
+
     def wants_track(self, stream: TrackStream) -> PushedTrack | None:
         """Hear what a peer wants on a stream that it opened."""
         if len(self._pushed) >= self._limits.max_tracks:
@@ -199,9 +209,10 @@ class MediaBridge:
             return None
         return PushedTrack(stream, node=self._node, on_wanted=self._wanted, settings=self._limits)
 
-    # --- inside: links --------------------------------------------------------------------------
+    # --- orders: of our cluster, or of control ----------------------------------------------------
 
-    def _start_cascading(self, options: CascadingOptions) -> None:
+    def start_cascading(self, options: CascadingOptions) -> None:
+        """Connect a room to another cluster and keep it so; see Cascader."""
         if options.self_cluster != self._settings.cluster:
             raise RpcError(f"selfCluster: this bridge belongs to {self._settings.cluster!r}")
         if options.target_cluster == options.self_cluster:
@@ -211,6 +222,16 @@ class MediaBridge:
         if options.media_fingerprint is None and not self._settings.quic.insecure_unpinned:
             raise RpcError("mediaFingerprint: needed, as this bridge only trusts certificates that it knows")
         self._links.want(options)
+
+    def stop_cascading(self, peer: str, room: str) -> None:
+        """Want no link that we dialled any more; see Cascader."""
+        self._links.unwant(peer, room)
+
+    def round_trips(self) -> dict[str, RoundTrip]:
+        """Return what is measured now, by cluster; see Cascader."""
+        return self._links.round_trips()
+
+    # --- inside: links --------------------------------------------------------------------------
 
     def _room_gone(self, room: str) -> None:
         self._links.room_gone(room)

@@ -17,6 +17,7 @@ from bridges.wire.messages import ClusterHello, Ready
 
 if TYPE_CHECKING:
     from bridges.quic.connection import Connection
+    from bridges.quic.roundtrip import RoundTrip
 
 __all__ = ["ConnectionOwner", "MediaConnection", "StreamUser", "TrackStream"]
 
@@ -119,6 +120,11 @@ class MediaConnection:
     def up(self) -> bool:
         """Whether tracks may be opened."""
         return not self.closed and self._session.state is State.OPEN
+
+    @property
+    def round_trip(self) -> RoundTrip | None:
+        """How long the peer takes to answer; None while nothing was measured."""
+        return self._quic.round_trip
 
     def begin(self) -> None:
         """Open the signalling stream; for the dialer, once the handler is set. Raises CausewayError."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import structlog
 
 from bridges.codes import CloseCode
+from bridges.control.port import best_round_trips
 from bridges.media.connection import MediaConnection
 from bridges.node.admission import admitting_node
 from bridges.node.port import NodeUnreachableError, RpcError
@@ -22,11 +23,12 @@ from causeway.backoff import Backoff
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from bridges.control.port import LegState
     from bridges.media.connection import StreamUser, TrackStream
     from bridges.media.settings import MediaSettings
     from bridges.node.cascading import CascadingOptions
     from bridges.node.port import ClusterNode
-    from bridges.quic import Connection, QuicSettings
+    from bridges.quic import Connection, QuicSettings, RoundTrip
 
 __all__ = ["LinkUser", "Links"]
 
@@ -41,6 +43,9 @@ class LinkUser(Protocol):
 
     def link_up(self, peer: str, room: str) -> None:
         """Take note that `Links.current(peer, room)` is a new connection."""
+
+    def link_changed(self, peer: str, room: str, state: LegState, error: str) -> None:
+        """Take note of how a link is now; told again when it is the same."""
 
     def wants_track(self, stream: TrackStream) -> StreamUser | None:
         """Return who serves a stream that a peer opened; None refuses it."""
@@ -117,10 +122,23 @@ class Links:
         link.task = self._spawn(self._keep(link))
         _log.info("media.link_wanted", peer=key[0], room=key[1], host=options.media_ip)
 
+    def unwant(self, peer: str, room: str) -> None:
+        """Want no connection that we dialled any more, if there is one."""
+        if self._drop((peer, room)):
+            _log.info("media.link_stopped", peer=peer, room=room)
+            self._user.link_changed(peer, room, "gone", "called off")
+
+    def round_trips(self) -> dict[str, RoundTrip]:
+        """Return what is measured now, by cluster: the best of the connections to each."""
+        dialled = [link.connection for link in self._wanted.values() if link.connection is not None]
+        up = [one for one in (*dialled, *self._accepted.values()) if one.up]
+        return best_round_trips((one.peer, one.round_trip) for one in up)
+
     def room_gone(self, room: str) -> None:
         """Want no link of `room` any more and close its connections."""
         for key in [key for key in self._wanted if key[1] == room]:
             self._drop(key)
+            self._user.link_changed(*key, "gone", "the room is gone")
         for connection in list(self._accepted.values()):
             if connection.room == room:
                 connection.close("the room is gone", CloseCode.NOT_WANTED)
@@ -192,6 +210,7 @@ class Links:
             link.error = ""
         _log.info("media.link_up", peer=connection.peer, room=connection.room, role=connection.role)
         self._user.link_up(*key)
+        self._tell(key)
 
     def wants_track(self, stream: TrackStream) -> StreamUser | None:
         """Return who serves a stream that the peer opened."""
@@ -207,6 +226,8 @@ class Links:
         if link is not None and link.connection is connection:
             link.error = reason
         _log.info("media.link_down", peer=key[0], room=key[1], role=connection.role, reason=reason)
+        if connection.room:
+            self._tell(key, reason)
 
     async def _check(self, connection: MediaConnection, hello: ClusterHello) -> None:
         try:
@@ -229,10 +250,16 @@ class Links:
 
     # Dialling
 
-    def _drop(self, key: Key) -> None:
+    def _drop(self, key: Key) -> bool:
+        """Cancel a link; return whether there was one."""
         link = self._wanted.pop(key, None)
         if link is not None and link.task is not None:
             link.task.cancel()
+        return link is not None
+
+    def _tell(self, key: Key, error: str = "") -> None:
+        up = self.current(*key) is not None
+        self._user.link_changed(*key, "up" if up else "down", "" if up else error)
 
     async def _keep(self, link: _Link) -> None:
         """Keep a link up until cancelled, or until our own cluster says that the room is gone."""
@@ -247,15 +274,18 @@ class Links:
                 try:
                     await self._hold(link)
                 except RpcError as error:
-                    _log.info("media.room_gone", peer=link.key[0], room=link.key[1], error=str(error))
+                    link.error = str(error)
+                    _log.info("media.room_gone", peer=link.key[0], room=link.key[1], error=link.error)
                     return
                 except (DialError, NodeUnreachableError, ConnectionClosedError) as error:
                     link.error = str(error)
                     _log.info("media.dial_failed", peer=link.key[0], room=link.key[1], error=link.error)
+                    self._tell(link.key, link.error)
                 await self._pause(link)
         finally:
             if self._wanted.get(link.key) is link:
                 del self._wanted[link.key]
+                self._user.link_changed(*link.key, "gone", link.error)
 
     async def _hold(self, link: _Link) -> None:
         """Dial and wait for the connection's end. Raises DialError, RpcError, NodeUnreachableError."""

@@ -1,7 +1,8 @@
-"""The order to cascade, as a cluster gives it to its bridges: `startCascading [options]`.
+"""The orders to cascade and to stop it, as a cluster gives them to its bridges.
 
-The fields are those of OWT's management API; the two fingerprints are Causeway's own, given where both
-clusters' bridges are Causeway's.
+`startCascading [options]`: the fields are those of OWT's management API; the two fingerprints are Causeway's
+own, given where both clusters' bridges are Causeway's. `stopCascading [{room, targetCluster}]` is Causeway's:
+OWT has no call that ends one link of a room.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from msgspec import Meta
 
 from bridges.node.port import RpcError
 
-__all__ = ["CascadingOptions", "parse_cascading"]
+__all__ = ["CascadingOptions", "StopOptions", "parse_cascading", "parse_stop"]
 
 _Id = Annotated[str, Meta(min_length=1, max_length=256)]
 _Host = Annotated[str, Meta(min_length=1, max_length=253)]
@@ -38,15 +39,16 @@ class CascadingOptions(
 ):
     """Connect `room` to the cluster `target_cluster`, whose bridges listen at the given addresses.
 
-    `room` and `token` are those of the cluster that is connected to; unknown fields are ignored.
+    `room` and `token` are those of the cluster that is connected to; unknown fields are ignored. Each kind of
+    bridge needs its own address only.
     """
 
     room: _Id
     token: Annotated[str, Meta(min_length=1, max_length=512)]
     self_cluster: _Id
     target_cluster: _Id
-    ev_ip: _Host
-    ev_port: _Port
+    ev_ip: _Host | None = None
+    ev_port: _Port | None = None
     media_ip: _Host | None = None
     media_port: _Port | None = None
     ev_fingerprint: _Fingerprint | None = None
@@ -63,3 +65,18 @@ def parse_cascading(args: list[Any]) -> CascadingOptions:
     except msgspec.ValidationError as error:
         # msgspec names the field and the expected type, never the value.
         raise RpcError(f"startCascading: {error}") from None
+
+
+class StopOptions(msgspec.Struct, frozen=True, kw_only=True, rename={"target_cluster": "targetCluster"}):
+    """Want `room` no longer connected to the cluster `target_cluster`; unknown fields are ignored."""
+
+    room: _Id
+    target_cluster: _Id
+
+
+def parse_stop(args: list[Any]) -> StopOptions:
+    """Return the options of a stopCascading call; raises RpcError when they are not of the shape."""
+    try:
+        return msgspec.convert(args, tuple[StopOptions])[0]
+    except msgspec.ValidationError as error:
+        raise RpcError(f"stopCascading: {error}") from None

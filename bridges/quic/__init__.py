@@ -10,6 +10,7 @@ from bridges.quic.connection import Connection, ConnectionHandler
 from bridges.quic.dial import dial
 from bridges.quic.errors import ConnectionClosedError, DialError, TooManyStreamsError
 from bridges.quic.listen import Listener, listen
+from bridges.quic.roundtrip import RoundTrip
 from bridges.quic.settings import QuicSettings
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "DialError",
     "Listener",
     "QuicSettings",
+    "RoundTrip",
     "TooManyStreamsError",
     "dial",
     "listen",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from aioquic.quic.connection import NetworkAddress, QuicConnection
 
+    from bridges.quic.roundtrip import RoundTrip
     from bridges.quic.settings import QuicSettings
     from bridges.quic.streams import Stream
 
@@ -126,6 +127,11 @@ class Connection:
     def streams(self) -> int:
         """Bidirectional streams that exist now, the peer's and ours."""
         return len(self._streams)
+
+    @property
+    def round_trip(self) -> RoundTrip | None:
+        """How long the peer takes to answer; None while nothing was measured."""
+        return internals.round_trip(self._quic)
 
     @property
     def ended_streams(self) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bridges.quic.roundtrip import RoundTrip
+
 if TYPE_CHECKING:
     from aioquic.quic.connection import QuicConnection
     from aioquic.quic.events import ConnectionTerminated
@@ -19,6 +21,7 @@ __all__ = [
     "may_open_stream",
     "peer_certificate",
     "received_bytes",
+    "round_trip",
     "stream_exists",
     "termination",
     "unacknowledged",
@@ -42,6 +45,12 @@ def unacknowledged(quic: QuicConnection, stream_id: int) -> int:
     """Return how many bytes were written to a stream and not yet acknowledged; 0 for an unknown stream."""
     stream = quic._streams.get(stream_id)  # noqa: SLF001
     return 0 if stream is None else len(stream.sender._buffer)  # noqa: SLF001
+
+
+def round_trip(quic: QuicConnection) -> RoundTrip | None:
+    """Return the smoothed round trip; None before the first acknowledgement."""
+    loss = quic._loss  # noqa: SLF001
+    return RoundTrip(loss._rtt_smoothed, loss._rtt_variance) if loss._rtt_initialized else None  # noqa: SLF001
 
 
 def stream_exists(quic: QuicConnection, stream_id: int) -> bool:

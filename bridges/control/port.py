@@ -1,0 +1,55 @@
+"""What control's side of an agent may ask of a bridge, and what a bridge tells it.
+
+Bridges know this file only: neither the channel to control nor what is done with what they tell.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from bridges.node.cascading import CascadingOptions
+    from bridges.quic import RoundTrip
+
+__all__ = ["Cascader", "LegState", "LegWatcher", "best_round_trips", "nobody_watches"]
+
+LegState: TypeAlias = Literal["up", "down", "gone"]
+"""Of one bridge's part of a link. `gone`: the bridge does not try any more, as its room is closed."""
+
+
+class LegWatcher(Protocol):
+    """Who wants to know how links are. Called synchronously; must not call the bridge back."""
+
+    def __call__(self, peer: str, room: str, state: LegState, error: str) -> None:
+        """Take note of a state; told again when it is the same. `error`: why it is not up, if known."""
+
+
+def nobody_watches(peer: str, room: str, state: LegState, error: str) -> None:
+    """Watch nothing."""
+
+
+class Cascader(Protocol):
+    """A bridge that connects rooms to other clusters. Both orders may be repeated."""
+
+    on_leg: LegWatcher
+    """Told of every change, of links that were ordered and of those that a peer dialled."""
+
+    def start_cascading(self, options: CascadingOptions) -> None:
+        """Connect a room to another cluster and keep it so. Raises RpcError when it cannot be done."""
+
+    def stop_cascading(self, peer: str, room: str) -> None:
+        """Want that no more, and end what we dialled; what the peer dialled stays."""
+
+    def round_trips(self) -> Mapping[str, RoundTrip]:
+        """Return what is measured now, by cluster: the best of the connections to each."""
+
+
+def best_round_trips(measured: Iterable[tuple[str, RoundTrip | None]]) -> dict[str, RoundTrip]:
+    """Return the shortest round trip to each peer; what was not measured is left out."""
+    best: dict[str, RoundTrip] = {}
+    for peer, round_trip in measured:
+        if round_trip is not None and (peer not in best or round_trip < best[peer]):
+            best[peer] = round_trip
+    return best

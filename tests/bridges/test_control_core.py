@@ -1,0 +1,608 @@
+"""The agent's desired state: what is dialled, hung up, reported, refused. No socket, no clock."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from bridges.control.core import AgentCore
+from bridges.control.orders import Dial, HangUp, Leave, Leg, Say
+from causeway.api.agents import AgentAddress, AgentLoad
+from causeway.backoff import Backoff
+from causeway.channel import (
+    Ack,
+    Assignment,
+    Delta,
+    Desired,
+    DesiredLink,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    LeaseRenewed,
+    LinkState,
+    Refusal,
+    Refuse,
+    Report,
+    Resync,
+    RoundTrip,
+    Unknown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bridges.control.orders import Kind, Output
+    from causeway.channel import FromAgent
+
+PIN = "0" * 64
+KINDS: tuple[Kind, ...] = ("event", "media")
+
+
+def core(
+    *, kinds: tuple[Kind, ...] = ("event", "media"), pinned: bool = True, max_links: int = 100
+) -> AgentCore:
+    return AgentCore(
+        cluster="west",
+        kinds=kinds,
+        pinned=pinned,
+        max_links=max_links,
+        backoff=lambda: Backoff(base=1.0, cap=8.0, uniform=lambda _low, high: high),
+    )
+
+
+def address(port: int, fingerprint: str | None = PIN) -> AgentAddress:
+    return AgentAddress(host="192.0.2.1", port=port, fingerprint=fingerprint)
+
+
+def dialled(
+    peer: str = "east",
+    *,
+    attempt: int = 0,
+    token: str | None = "token",
+    event: AgentAddress | None = address(1),  # noqa: B008 - frozen
+    media: AgentAddress | None = address(2),  # noqa: B008 - frozen
+) -> DesiredLink:
+    return DesiredLink(peer=peer, role="dial", attempt=attempt, token=token, event=event, media=media)
+
+
+def serving(conference: str, *links: DesiredLink) -> Assignment:
+    return Assignment(conference=conference, links=list(links))
+
+
+def said(outputs: Sequence[Output]) -> list[FromAgent]:
+    return [output.message for output in outputs if isinstance(output, Say)]
+
+
+def orders(outputs: Sequence[Output]) -> list[tuple[str, str, str, str]]:
+    return [
+        (type(output).__name__, output.kind, output.conference, output.peer)
+        for output in outputs
+        if isinstance(output, Dial | HangUp)
+    ]
+
+
+def started(*conferences: Assignment, agent: AgentCore | None = None, version: int = 1) -> AgentCore:
+    agent = agent or core()
+    agent.connected(epoch=1, ttl=10.0, now=0.0)
+    agent.receive(Desired(version=version, conferences=list(conferences)), 0.0)
+    return agent
+
+
+def both(agent: AgentCore, state: Literal["up", "down", "gone"], now: float, peer: str = "east") -> None:
+    for kind in ("event", "media"):
+        agent.leg_changed(kind, "c", peer, state, now=now)
+
+
+def test_core_is_pure() -> None:
+    code = (
+        "import sys, bridges.control.core\n"
+        "print(sorted({'asyncio', 'socket', 'websockets', 'aioquic'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert ran.stdout == "[]\n"
+
+
+def test_first_word_is_hello_and_the_state_is_acted_on_acknowledged_and_reported() -> None:
+    agent = core()
+    assert agent.connected(epoch=7, ttl=10.0, now=0.0) == [Say(Hello(epoch=7, version=None))]
+    outputs = agent.receive(Desired(version=3, conferences=[serving("c", dialled())]), 0.0)
+    assert orders(outputs) == [("Dial", "event", "c", "east"), ("Dial", "media", "c", "east")]
+    assert said(outputs) == [Ack(version=3), Report(links=[], full=True)]
+    assert outputs[0] == Dial(
+        kind="event", conference="c", peer="east", token="token", address=address(1), attempt=0
+    )
+    assert agent.version == 3
+    assert agent.conferences == 1
+
+
+def test_a_link_is_up_once_both_of_its_legs_are() -> None:
+    agent = started(serving("c", dialled()))
+    agent.leg_changed("event", "c", "east", "up", now=1.0)
+    assert agent.next_timer() == 10.0, "nothing to say yet, only the lease waits for time"
+    agent.leg_changed("media", "c", "east", "up", now=2.0)
+    assert agent.next_timer() == 2.0
+    assert said(agent.handle_timer(2.0)) == [
+        Report(links=[LinkState(conference="c", peer="east", state="up")])
+    ]
+    assert agent.is_up("c", "east")
+    assert agent.links_up == 1
+    agent.leg_changed("media", "c", "east", "down", error="lost", now=3.0)
+    agent.leg_changed("event", "c", "east", "down", error="gone quiet", now=3.0)
+    assert said(agent.handle_timer(3.0)) == [
+        Report(
+            links=[
+                LinkState(conference="c", peer="east", state="down", error="event: gone quiet; media: lost")
+            ]
+        )
+    ], "one report of everything that changed in the same instant"
+
+
+def test_a_flap_within_an_instant_is_not_reported() -> None:
+    agent = started(serving("c", dialled()))
+    both(agent, "up", 1.0)
+    agent.handle_timer(1.0)
+    agent.leg_changed("event", "c", "east", "down", now=2.0)
+    agent.leg_changed("event", "c", "east", "up", now=2.0)
+    assert agent.handle_timer(2.0) == []
+
+
+def test_another_reason_waits_for_the_heartbeat() -> None:
+    agent = started(serving("c", dialled()))
+    agent.leg_changed("event", "c", "east", "down", error="one", now=1.0)
+    assert len(agent.handle_timer(1.0)) == 1
+    agent.leg_changed("event", "c", "east", "down", error="two", now=2.0)
+    assert agent.next_timer() == 10.0
+    beat = agent.heartbeat(AgentLoad(conferences=1), [RoundTrip(cluster="east", ms=12.5)])
+    assert said(beat) == [
+        Heartbeat(load=AgentLoad(conferences=1), round_trips=[RoundTrip(cluster="east", ms=12.5)]),
+        Report(links=[LinkState(conference="c", peer="east", state="down", error="event: two")]),
+    ]
+    assert len(agent.heartbeat(AgentLoad(), [])) == 1
+
+
+def test_an_error_is_cut_to_what_control_takes() -> None:
+    agent = started(serving("c", dialled()))
+    agent.leg_changed("event", "c", "east", "down", error="x" * 5000, now=1.0)
+    (report,) = said(agent.handle_timer(1.0))
+    assert isinstance(report, Report)
+    assert len(report.links[0].error or "") == 500
+
+
+def test_deltas_touch_only_what_they_name() -> None:
+    agent = started(serving("a", dialled()), serving("b", dialled()))
+    outputs = agent.receive(Delta(base=1, version=2, set=[serving("c", dialled("north"))], drop=["a"]), 1.0)
+    assert orders(outputs) == [
+        ("HangUp", "event", "a", "east"),
+        ("HangUp", "media", "a", "east"),
+        ("Dial", "event", "c", "north"),
+        ("Dial", "media", "c", "north"),
+    ]
+    assert said(outputs) == [Ack(version=2)]
+    outputs = agent.receive(Delta(base=2, version=3, set=[serving("c", dialled("south"))]), 1.0)
+    assert orders(outputs) == [
+        ("HangUp", "event", "c", "north"),
+        ("HangUp", "media", "c", "north"),
+        ("Dial", "event", "c", "south"),
+        ("Dial", "media", "c", "south"),
+    ]
+
+
+def test_the_same_state_again_asks_nothing_of_the_bridges() -> None:
+    agent = started(serving("c", dialled()))
+    again = agent.receive(Desired(version=1, conferences=[serving("c", dialled())]), 1.0)
+    assert orders(again) == []
+    assert said(again) == [Ack(version=1), Report(links=[], full=True)]
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds"),
+    [
+        (dialled(attempt=1), ["event", "media"]),
+        (dialled(token="another"), ["event", "media"]),
+        (dialled(event=address(9)), ["event"]),
+        (dialled(media=address(2, "1" * 64)), ["media"]),
+    ],
+)
+def test_a_new_attempt_token_or_address_is_dialled(change: DesiredLink, kinds: list[str]) -> None:
+    agent = started(serving("c", dialled()))
+    outputs = agent.receive(Delta(base=1, version=2, set=[serving("c", change)]), 1.0)
+    assert orders(outputs) == [("Dial", kind, "c", "east") for kind in kinds]
+
+
+def test_an_address_that_goes_ends_its_leg_alone() -> None:
+    agent = started(serving("c", dialled()))
+    agent.leg_changed("event", "c", "east", "up", now=1.0)
+    outputs = agent.receive(Delta(base=1, version=2, set=[serving("c", dialled(media=None))]), 1.0)
+    assert orders(outputs) == [("HangUp", "media", "c", "east")]
+    assert agent.is_up("c", "east")
+
+
+def test_one_kind_dials_its_own_address_only() -> None:
+    agent = core(kinds=("media",))
+    started(serving("c", dialled()), agent=agent)
+    agent.leg_changed("media", "c", "east", "up", now=1.0)
+    assert agent.is_up("c", "east")
+
+
+def test_without_control_nothing_changes_and_its_return_finds_the_same_version() -> None:
+    agent = started(serving("c", dialled()), version=5)
+    both(agent, "up", 1.0)
+    agent.handle_timer(1.0)
+    agent.disconnected()
+    assert agent.next_timer() is None
+    assert agent.heartbeat(AgentLoad(), []) == []
+    agent.leg_changed("event", "c", "east", "down", error="away", now=1e6)
+    assert agent.next_timer() is None, "there is nobody to tell"
+    agent.leg_changed("event", "c", "east", "gone", now=1e6)
+    assert agent.next_timer() == 1e6 + 1.0
+    assert orders(agent.handle_timer(1e6 + 1.0)) == [("Dial", "event", "c", "east")]
+    assert agent.connected(epoch=8, ttl=10.0, now=2e6) == [Say(Hello(epoch=8, version=5))]
+    outputs = agent.receive(Desired(version=5, conferences=[serving("c", dialled())]), 2e6)
+    assert orders(outputs) == []
+    assert said(outputs) == [
+        Ack(version=5),
+        Report(links=[LinkState(conference="c", peer="east", state="down")], full=True),
+    ]
+
+
+def test_a_connection_may_begin_with_a_delta() -> None:
+    agent = started(serving("c", dialled()))
+    agent.disconnected()
+    agent.connected(epoch=2, ttl=10.0, now=5.0)
+    outputs = agent.receive(Delta(base=1, version=2, drop=["c"]), 5.0)
+    assert said(outputs) == [Ack(version=2), Report(links=[], full=True)]
+
+
+def test_a_database_that_was_set_back_is_believed_on_a_new_connection() -> None:
+    agent = started(serving("c", dialled()), version=50)
+    agent.disconnected()
+    agent.connected(epoch=2, ttl=10.0, now=5.0)
+    agent.receive(Desired(version=4, conferences=[]), 5.0)
+    assert agent.version == 4
+    assert agent.conferences == 0
+
+
+def test_what_comes_twice_or_late_is_passed_over() -> None:
+    agent = started(serving("c", dialled()), version=5)
+    delta = Delta(base=5, version=6, drop=["c"])
+    assert said(agent.receive(delta, 1.0)) == [Ack(version=6)]
+    assert agent.receive(delta, 1.0) == []
+    assert agent.receive(Desired(version=3, conferences=[serving("c", dialled())]), 1.0) == []
+    assert (agent.version, agent.stale) == (6, 2)
+
+
+def test_a_delta_with_a_gap_is_answered_by_one_resync() -> None:
+    agent = started(serving("c", dialled()), version=5)
+    assert agent.receive(Delta(base=7, version=8, drop=["c"]), 1.0) == [Say(Resync())]
+    assert agent.receive(Delta(base=8, version=9), 1.0) == []
+    assert agent.version == 5
+    assert said(agent.receive(Desired(version=9, conferences=[]), 1.0))[0] == Ack(version=9)
+    assert agent.receive(Delta(base=11, version=12), 1.0) == [Say(Resync())]
+
+
+def test_a_delta_before_any_state_is_answered_by_resync() -> None:
+    agent = core()
+    agent.connected(epoch=1, ttl=10.0, now=0.0)
+    assert agent.receive(Delta(base=0, version=1), 0.0) == [Say(Resync())]
+
+
+@pytest.mark.parametrize(
+    ("link", "word"),
+    [
+        (dialled(token=None), "token"),
+        (dialled(event=None, media=None), "no address"),
+        (dialled(event=address(1, None)), "fingerprint"),
+        (dialled("west"), "itself"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_and_the_rest_is_done(link: DesiredLink, word: str) -> None:
+    agent = core()
+    agent.connected(epoch=1, ttl=10.0, now=0.0)
+    outputs = agent.receive(Desired(version=1, conferences=[serving("c", link, dialled("north"))]), 0.0)
+    assert orders(outputs) == [("Dial", "event", "c", "north"), ("Dial", "media", "c", "north")]
+    refuse = said(outputs)[0]
+    assert isinstance(refuse, Refuse)
+    assert refuse.version == 1
+    assert [(each.conference, each.peer) for each in refuse.problems] == [("c", link.peer)]
+    assert word in refuse.problems[0].reason
+    mended = agent.receive(Delta(base=1, version=2, set=[serving("c", dialled(), dialled("north"))]), 1.0)
+    assert orders(mended) == [("Dial", "event", "c", "east"), ("Dial", "media", "c", "east")]
+    assert said(mended) == [Ack(version=2)]
+
+
+def test_unpinned_is_dialled_where_that_is_allowed() -> None:
+    agent = core(pinned=False)
+    agent.connected(epoch=1, ttl=10.0, now=0.0)
+    link = dialled(event=address(1, None))
+    assert len(orders(agent.receive(Desired(version=1, conferences=[serving("c", link)]), 0.0))) == 2
+
+
+def test_links_beyond_the_limit_wait_for_room() -> None:
+    agent = core(max_links=1)
+    agent.connected(epoch=1, ttl=10.0, now=0.0)
+    outputs = agent.receive(
+        Desired(version=1, conferences=[serving("a", dialled()), serving("b", dialled())]), 0.0
+    )
+    assert {conference for _, _, conference, _ in orders(outputs)} == {"a"}
+    assert said(outputs)[0] == Refuse(
+        version=1, problems=[Refusal(conference="b", peer="east", reason="too many links")]
+    )
+    outputs = agent.receive(Delta(base=1, version=2, drop=["a"]), 1.0)
+    assert [order[:3] for order in orders(outputs)] == [
+        ("HangUp", "event", "a"),
+        ("HangUp", "media", "a"),
+        ("Dial", "event", "b"),
+        ("Dial", "media", "b"),
+    ]
+    assert said(outputs) == [Ack(version=2)]
+
+
+def test_a_leg_that_its_bridge_has_given_up_is_dialled_again_after_growing_pauses() -> None:
+    agent = started(serving("c", dialled(media=None)))
+    now = 0.5
+    for pause in (1.0, 2.0, 4.0, 8.0, 8.0):
+        agent.receive(LeaseRenewed(ttl=1000.0), now)
+        agent.leg_changed("event", "c", "east", "gone", error="the room is gone", now=now)
+        agent.leg_changed("event", "c", "east", "gone", error="the room is gone", now=now)
+        agent.handle_timer(now)
+        assert agent.next_timer() == now + pause
+        now += pause
+        assert orders(agent.handle_timer(now)) == [("Dial", "event", "c", "east")]
+    agent.leg_changed("event", "c", "east", "up", now=now)
+    agent.handle_timer(now)
+    agent.leg_changed("event", "c", "east", "gone", now=now)
+    agent.handle_timer(now)
+    assert agent.next_timer() == now + 1.0, "being up forgives"
+
+
+def test_a_new_attempt_does_not_wait_for_the_pause() -> None:
+    agent = started(serving("c", dialled(media=None)))
+    agent.leg_changed("event", "c", "east", "gone", now=0.0)
+    agent.handle_timer(0.0)
+    link = dialled(media=None, attempt=1)
+    assert orders(agent.receive(Delta(base=1, version=2, set=[serving("c", link)]), 0.1)) != []
+    assert agent.next_timer() == 10.0
+
+
+def test_a_link_that_is_up_and_ordered_anew_is_said_to_be_up_anew() -> None:
+    agent = started(serving("c", dialled(media=None)))
+    agent.leg_changed("event", "c", "east", "up", now=0.0)
+    up = Report(links=[LinkState(conference="c", peer="east", state="up")])
+    assert said(agent.handle_timer(0.0)) == [up]
+    link = dialled(media=None, attempt=1)
+    assert orders(agent.receive(Delta(base=1, version=2, set=[serving("c", link)]), 0.1)) != []
+    assert said(agent.handle_timer(0.1)) == [up]
+
+
+def test_a_bridge_that_does_not_take_an_order_is_asked_again_and_the_reason_reported() -> None:
+    agent = core()
+    agent.connected(epoch=1, ttl=10.0, now=0.0)
+    link = dialled(media=None)
+    outputs = agent.receive(Desired(version=1, conferences=[serving("c", link)]), 0.0)
+    dial = outputs[0]
+    assert isinstance(dial, Dial)
+    agent.refused(dial, "not running", 0.0)
+    assert said(agent.handle_timer(0.0)) == [
+        Report(links=[LinkState(conference="c", peer="east", state="down", error="event: not running")])
+    ]
+    assert agent.handle_timer(1.0) == [dial]
+    agent.receive(Delta(base=1, version=2, drop=["c"]), 2.0)
+    agent.refused(dial, "not running", 2.0)
+    assert agent.next_timer() == 10.0, "an order that was taken back is of no interest"
+
+
+def test_a_link_that_the_peer_dials_is_reported_by_its_events() -> None:
+    agent = core()
+    agent.leg_changed("event", "c", "north", "up", now=0.0)  # it came before control's word
+    agent.connected(epoch=1, ttl=10.0, now=0.0)
+    listening = serving("c", DesiredLink(peer="north", role="listen"))
+    outputs = agent.receive(Desired(version=1, conferences=[listening]), 0.0)
+    assert orders(outputs) == []
+    up = LinkState(conference="c", peer="north", state="up")
+    assert said(outputs)[1] == Report(links=[up], full=True)
+    agent.leg_changed("event", "c", "north", "down", error="lost", now=1.0)
+    assert len(agent.handle_timer(1.0)) == 1
+
+
+def test_a_role_that_turns_round_hangs_up() -> None:
+    agent = started(serving("c", dialled()))
+    listening = serving("c", DesiredLink(peer="east", role="listen"))
+    assert orders(agent.receive(Delta(base=1, version=2, set=[listening]), 1.0)) == [
+        ("HangUp", "event", "c", "east"),
+        ("HangUp", "media", "c", "east"),
+    ]
+
+
+def test_what_a_dropped_link_still_says_is_of_no_interest() -> None:
+    agent = started(serving("c", dialled()))
+    both(agent, "up", 1.0)
+    agent.handle_timer(1.0)
+    agent.receive(Delta(base=1, version=2, drop=["c"]), 2.0)
+    both(agent, "gone", 2.0)
+    both(agent, "down", 2.0)
+    assert agent.next_timer() == 10.0
+    outputs = agent.receive(Delta(base=2, version=3, set=[serving("c", dialled())]), 3.0)
+    assert len(orders(outputs)) == 2
+    assert not agent.is_up("c", "east"), "its new life begins with nothing known"
+
+
+def test_goodbye_and_a_lease_that_is_not_renewed_end_the_connection() -> None:
+    agent = started()
+    assert agent.receive(Goodbye(reason="restarting", retry_after=1.5), 1.0) == [
+        Leave(reason="restarting", retry_after=1.5)
+    ]
+    agent.receive(LeaseRenewed(ttl=10.0), 8.0)
+    assert agent.next_timer() == 18.0
+    assert agent.handle_timer(17.0) == []
+    assert [type(output) for output in agent.handle_timer(18.0)] == [Leave]
+    assert agent.next_timer() is None
+
+
+def test_unknown_messages_are_counted() -> None:
+    agent = started()
+    assert agent.receive(Unknown("praise"), 1.0) == []
+    assert agent.unknown == 1
+
+
+def test_the_token_does_not_show() -> None:
+    (dial, *_) = started_outputs()
+    assert "token" not in repr(dial)
+
+
+def started_outputs() -> list[Output]:
+    agent = core()
+    agent.connected(epoch=1, ttl=10.0, now=0.0)
+    return agent.receive(Desired(version=1, conferences=[serving("c", dialled())]), 0.0)
+
+
+# --- against a model: whatever comes in whatever order ------------------------------------------
+
+CONFERENCES = ("a", "b")
+PEERS = ("east", "north", "west")
+LINKS = st.builds(
+    lambda peer, attempt, token, event, media, role: DesiredLink(
+        peer=peer,
+        role=role,
+        attempt=attempt,
+        token=token,
+        event=address(1) if event else None,
+        media=address(2) if media else None,
+    ),
+    st.sampled_from(PEERS),
+    st.integers(0, 1),
+    st.sampled_from([None, "one", "two"]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["dial", "listen"]),
+)
+ASSIGNMENTS = st.dictionaries(
+    st.sampled_from(CONFERENCES), st.lists(LINKS, max_size=3, unique_by=lambda link: link.peer), max_size=2
+)
+
+
+class Agent(RuleBasedStateMachine):
+    """A control that is always right, bridges that do as told, and everything between them in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.core = core(max_links=3)
+        self.now = 0.0
+        self.version = 0
+        self.truth: dict[str, list[DesiredLink]] = {}
+        self.dialled: dict[Leg, Dial] = {}
+        self.up: set[Leg] = set()
+        self.connected = False
+        self.in_step = False
+        self.acknowledged: int | None = None
+        self.told: dict[tuple[str, str], str] = {}
+
+    def do(self, outputs: Sequence[Output]) -> None:
+        for output in outputs:
+            match output:
+                case Dial():
+                    self.dialled[output.leg] = output
+                case HangUp():
+                    leg = Leg(output.conference, output.peer, output.kind)
+                    del self.dialled[leg]
+                    self.up.discard(leg)
+                    self.core.leg_changed(leg.kind, leg.conference, leg.peer, "gone", now=self.now)
+                case Say(message=Ack(version=version) | Refuse(version=version)):
+                    self.acknowledged = version
+                case Say(message=Report(links=links, full=full)):
+                    if full:
+                        self.told = {}
+                    self.told |= {(each.conference, each.peer): each.state for each in links}
+                case Say() | Leave():
+                    pass
+
+    @rule()
+    def connect(self) -> None:
+        self.connected, self.in_step = True, False
+        self.do(self.core.connected(epoch=1, ttl=1e9, now=self.now))
+
+    @rule()
+    def disconnect(self) -> None:
+        self.connected = self.in_step = False
+        self.core.disconnected()
+
+    @precondition(lambda self: self.connected)
+    @rule(truth=ASSIGNMENTS)
+    def tell_all(self, truth: dict[str, list[DesiredLink]]) -> None:
+        self.version += 1
+        self.truth = truth
+        self.in_step = True
+        conferences = [serving(each, *links) for each, links in truth.items()]
+        self.do(self.core.receive(Desired(version=self.version, conferences=conferences), self.now))
+
+    @precondition(lambda self: self.in_step)
+    @rule(changes=ASSIGNMENTS, drop=st.sets(st.sampled_from(CONFERENCES)))
+    def tell_changes(self, changes: dict[str, list[DesiredLink]], drop: set[str]) -> None:
+        delta = Delta(
+            base=self.version,
+            version=self.version + 1,
+            set=[serving(each, *links) for each, links in changes.items()],
+            drop=sorted(drop - changes.keys()),
+        )
+        self.version += 1
+        self.truth = {k: v for k, v in self.truth.items() if k not in drop} | changes
+        self.do(self.core.receive(delta, self.now))
+        before = self.core.version
+        self.do(self.core.receive(delta, self.now))
+        assert self.core.version == before
+
+    @rule(data=st.data(), state=st.sampled_from(["up", "down", "gone"]))
+    def bridge_says(self, data: st.DataObject, state: Literal["up", "down", "gone"]) -> None:
+        known = sorted(self.dialled)
+        if not known:
+            return
+        leg = data.draw(st.sampled_from(known))
+        (self.up.add if state == "up" else self.up.discard)(leg)
+        self.core.leg_changed(leg.kind, leg.conference, leg.peer, state, now=self.now)
+
+    @rule(seconds=st.floats(0.0, 20.0))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        while (due := self.core.next_timer()) is not None and due <= self.now:
+            self.do(self.core.handle_timer(self.now))
+
+    @invariant()
+    def dials_what_is_desired(self) -> None:
+        if not self.in_step:
+            return
+        assert self.acknowledged == self.version
+        possible = {
+            Leg(conference, link.peer, kind): (link.token, link.attempt)
+            for conference, links in self.truth.items()
+            for link in links
+            if link.role == "dial" and link.token and link.peer != "west"
+            for kind in KINDS
+            if (link.event if kind == "event" else link.media) is not None
+        }
+        dialled = {leg: (dial.token, dial.attempt) for leg, dial in self.dialled.items()}
+        assert dialled.items() <= possible.items()
+        links = {leg.link for leg in dialled}
+        assert len(links) == min(3, len({leg.link for leg in possible})), "as many as there is room for"
+        assert dialled.keys() == {leg for leg in possible if leg.link in links}, "each as a whole"
+
+    @invariant()
+    def reports_what_is_true(self) -> None:
+        due = self.core.next_timer()
+        if not self.in_step or (due is not None and due <= self.now):
+            return
+        for conference, links in self.truth.items():
+            for link in links:
+                legs = {leg for leg in self.dialled if leg.link == (conference, link.peer)}
+                if legs and legs <= self.up:
+                    assert self.told.get((conference, link.peer)) == "up"
+                elif legs:
+                    assert self.told.get((conference, link.peer)) != "up"
+
+
+Agent.TestCase.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAgent = Agent.TestCase
