@@ -71,9 +71,6 @@ from causeway.api.events import (
     HistoryQuery,
     LinkStanding,
     PlacementStanding,
-    StreamReport,
-    StreamView,
-    Track,
 )
 from causeway.api.joining import (
     DecisionList,
@@ -97,6 +94,7 @@ from causeway.api.plans import (
 from causeway.api.problems import Problem
 from causeway.api.regions import RegionList, RegionView
 from causeway.api.replicas import ReplicaList, ReplicaView
+from causeway.api.streams import StreamReport, StreamView, Track
 from causeway.api.templates import (
     DEFAULT_TEMPLATE,
     NEVER,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, UnsetType, field
 
 from causeway.api.base import Answer, ClusterId, ConferenceId, Region, Request
+from causeway.api.streams import StreamView
 from causeway.api.templates import Limit, TemplateName, Ttl
 
 __all__ = [
@@ -149,6 +150,8 @@ class ConferenceView(ConferenceHead, frozen=True, kw_only=True):
     placements: list[PlacementView]
     links: list[LinkView]
     participants: list[ParticipantView]
+    streams: list[StreamView] = field(default_factory=list)
+    """What is published, on the clusters that report it."""
 
 
 class ConferenceList(Answer, frozen=True, kw_only=True):

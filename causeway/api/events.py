@@ -1,4 +1,4 @@
-"""What happens in conferences: events, streams as clusters report them, and a conference at some time.
+"""What happens in conferences: events, and a conference at some time.
 
 Events of a conference are numbered from 1 without gaps (`seq`), over its whole life and those of later
 conferences with the same id. docs/events.md lists the kinds and what their bodies hold; readers skip kinds
@@ -10,10 +10,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct
 
 from causeway.api.base import NAME, Answer, ConferenceId, Request
 from causeway.api.conferences import ParticipantView
+from causeway.api.streams import StreamView
 
 __all__ = [
     "EVENT_KINDS",
@@ -27,9 +28,6 @@ __all__ = [
     "HistoryQuery",
     "LinkStanding",
     "PlacementStanding",
-    "StreamReport",
-    "StreamView",
-    "Track",
 ]
 
 EVENT_KINDS: Final = (
@@ -58,40 +56,6 @@ SNAPSHOT: Final = "snapshot"
 """Name of the event of a stream that carries a whole ConferenceState: what a reader knew before is void."""
 
 Seq = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Drawn = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~@:+=-]+$(?!\n)", max_length=128)]
-"""Drawn by clusters; wider than our own names."""
-
-
-# --- streams, as clusters report them ---------------------------------------------------------
-
-
-class Track(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A track of a stream."""
-
-    kind: Literal["audio", "video"]
-    id: Drawn | None = None
-    codec: Annotated[str, Meta(max_length=64)] | None = None
-    source: Annotated[str, Meta(max_length=64)] | None = None
-    """`camera`, `mic`, `screen-cast` …, as the publisher says."""
-    muted: bool = False
-
-
-class StreamReport(Request, frozen=True, kw_only=True):
-    """`PUT /v1/clusters/{id}/rooms/{room}/streams/{stream}`: published there, by a client of that cluster."""
-
-    participant: Drawn | None = None
-    """Whose it is; it goes with them. None: the room's own (mixed)."""
-    tracks: Annotated[list[Track], Meta(max_length=32)] = field(default_factory=list)
-
-
-class StreamView(Answer, frozen=True, kw_only=True):
-    """A stream, on the cluster where it is published."""
-
-    id: str
-    participant: str | None
-    cluster: str
-    tracks: list[Track]
-    published_at: datetime
 
 
 # --- events -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import structs
 
 from causeway.api import ConferenceCreate, ConferencePatch, ConferenceQuery
+from causeway.cli.conference_events import events, history
 from causeway.cli.conference_plan import plan
 from causeway.cli.remote import remote_options
 from causeway.errors import ConfigError
@@ -27,6 +28,8 @@ def command() -> None:
     \b
         causeway conference list --region eu-west
         causeway conference explain standup
+        causeway conference events standup --follow
+        causeway conference history standup --at 2026-01-31T12:00
         causeway conference plan standup
     """  # noqa: D301 - click wants the character itself, it keeps the lines below as they are
 
@@ -47,7 +50,7 @@ def list_(remote: Remote, type_: str | None, **filters: Any) -> None:
 @click.argument("conference")
 @remote_options
 def show(remote: Remote, conference: str) -> None:
-    """Show a conference with its placements, links and participants."""
+    """Show a conference with its placements, links, participants and streams."""
     remote.show(remote.run(lambda control: control.get_conference(conference)), _draw)
 
 
@@ -118,6 +121,8 @@ def unlock(remote: Remote, conference: str) -> None:
 
 
 command.add_command(plan)
+command.add_command(events)
+command.add_command(history)
 
 
 def _set_lock(remote: Remote, conference: str, *, locked: bool) -> None:
@@ -198,6 +203,15 @@ def _draw(conference: ConferenceView) -> None:
         table(
             ("participant", "user", "role", "cluster", "joined"),
             ((p.id, p.user, p.role, p.cluster, p.joined_at) for p in conference.participants),
+        )
+    if conference.streams:
+        heading("streams")
+        table(
+            ("stream", "participant", "cluster", "tracks", "published"),
+            (
+                (s.id, s.participant, s.cluster, [t.kind for t in s.tracks], s.published_at)
+                for s in conference.streams
+            ),
         )
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-__all__ = ["facts", "heading", "table"]
+__all__ = ["facts", "heading", "table", "words"]
 
 _UNBOUNDED: Final = 10_000
 """Columns of an output that is no terminal: nothing is cut off, so that it can be searched."""
@@ -53,23 +53,24 @@ def heading(title: str) -> None:
 
 
 def _text(value: Any) -> Text:
-    return Text(_words(value))
+    return Text(words(value))
 
 
-def _words(value: Any) -> str:
+def words(value: Any) -> str:
+    """Return a value as text of printable characters, on one line."""
     if isinstance(value, dict):
-        words = ", ".join(f"{_words(name)}={_words(each)}" for name, each in value.items())
+        text = ", ".join(f"{words(name)}={words(each)}" for name, each in value.items())
     elif isinstance(value, list | tuple):
-        words = ", ".join(_words(each) for each in value)
+        text = ", ".join(words(each) for each in value)
     elif isinstance(value, bool):
-        words = "yes" if value else "no"
+        text = "yes" if value else "no"
     elif isinstance(value, datetime):
-        words = f"{value:%Y-%m-%d %H:%M:%S}"
+        text = f"{value:%Y-%m-%d %H:%M:%S}"
     elif isinstance(value, float):
-        words = f"{value:g}"
+        text = f"{value:g}"
     else:
-        words = "" if value is None else str(value)
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in words) or _NONE
+        text = "" if value is None else str(value)
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text) or _NONE
 
 
 def _print(drawn: RenderableType) -> None:

@@ -28,7 +28,7 @@ from control.errors import (
     ConferenceUnknownError,
     InvalidRequestError,
 )
-from control.registry import templates, work
+from control.registry import streams, templates, work
 from control.registry.metadata import check_metadata, check_nesting, merged
 from control.registry.tables import clusters, conferences, links, participants, placements, reservations
 
@@ -213,6 +213,7 @@ async def show(connection: AsyncConnection, conference: str) -> ConferenceView:
             )
             for row in people
         ],
+        streams=await streams.of_conference(connection, conference),
     )
 
 
