@@ -40,15 +40,16 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
 
 @command.command()
 @_options
-def upgrade(config: Path | None, state: str | None) -> None:
-    """Bring the database's schema to the newest revision.
+@click.option("--dry-run", is_flag=True, help="Show what would be done, as SQL, and do nothing.")
+def upgrade(config: Path | None, state: str | None, *, dry_run: bool) -> None:
+    """Bring the database's schema to the newest revision, and say what is done.
 
-    Run it before control starts with a new release. Control may keep running meanwhile, and several upgrades
-    at once do no harm.
+    Run it before control starts with a new release. Control of the previous release may keep running
+    meanwhile and afterwards, and several upgrades at once do no harm. docs/migrations.md has the rules.
     """
     from causeway.cli import db_actions  # noqa: PLC0415 - heavy; nobody's --help shall wait for it
 
-    db_actions.upgrade(config, state)
+    db_actions.upgrade(config, state, dry_run=dry_run)
 
 
 @command.command()

@@ -17,12 +17,15 @@ from control.registry.database import (
     migrate,
     newest_revision,
     open_database,
+    pending,
     schema_revision,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    from control.registry.schema import Step
 
 __all__ = ["current", "on_database", "upgrade"]
 
@@ -36,15 +39,32 @@ class _Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log: LogSettings = field(default_factory=lambda: LogSettings(level="warning"))
 
 
-def upgrade(config: Path | None, state: str | None) -> None:
-    """Migrate the configured database and print from which revision to which."""
+def upgrade(config: Path | None, state: str | None, *, dry_run: bool) -> None:
+    """Migrate the configured database, and print each migration and how long it took.
+
+    `dry_run`: print what would be done, with its SQL, and do nothing.
+    """
 
     async def work(database: Database) -> None:
         before = await schema_revision(database.engine)
-        after = await migrate(database.url)
+        steps = {step.revision: step for step in pending(before)}
+        if dry_run:
+            for step in steps.values():
+                click.echo(f"-- {_line(step)}\n{step.statements.strip()}\n")
+            click.echo(f"-- {len(steps)} to do; nothing was changed")
+            return
+        after = await migrate(
+            database.url,
+            on_step=lambda revision, seconds: click.echo(f"{_line(steps[revision])} ({seconds:.2f} s)"),
+        )
         click.echo(f"{after} (already the newest)" if before == after else f"{before or 'empty'} -> {after}")
 
     on_database(config, state, work)
+
+
+def _line(step: Step) -> str:
+    kind = "expands" if step.contract is None else f"contracts: programs must know {step.contract}"
+    return f"{step.revision} {step.title} [{kind}]"
 
 
 def current(config: Path | None, state: str | None) -> None:

@@ -16,7 +16,14 @@ from msgspec import Struct
 
 from control.registry.connection import DatabaseSettings, check_server, connector, create_engine
 from control.registry.embedded import EmbeddedPostgres
-from control.registry.schema import ensure_schema, is_current, migrate, newest_revision, schema_revision
+from control.registry.schema import (
+    ensure_schema,
+    is_current,
+    migrate,
+    newest_revision,
+    pending,
+    schema_revision,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,6 +41,7 @@ __all__ = [
     "migrate",
     "newest_revision",
     "open_database",
+    "pending",
     "schema_revision",
 ]
 

@@ -60,6 +60,7 @@ __all__ = [
     "reservations",
     "roster",
     "round_trips",
+    "schema_bounds",
     "seats",
     "signing_keys",
     "streams",
@@ -829,6 +830,15 @@ class _Duties(TypedColumns):
 
 
 duties: Final = Table("duties", metadata, _Duties)
+
+
+class _SchemaBounds(TypedColumns):
+    id: Named[bool] = Column(Boolean, primary_key=True, server_default=text("true"))
+    oldest: Named[str] = Column(Text, nullable=False)
+    """Programs that know this revision can work with the schema; kept by migrations/env.py."""
+
+
+schema_bounds: Final = Table("schema_bounds", metadata, _SchemaBounds, CheckConstraint("id", name="single"))
 
 
 class _Caches(TypedColumns):

@@ -36,6 +36,15 @@ _REPLICAS = (
         since timestamptz
     )
     """,
+    # Which programs can work with the schema: those that know this revision, or a newer one.
+    """
+    CREATE TABLE schema_bounds (
+        id boolean NOT NULL DEFAULT true CONSTRAINT schema_bounds_single_check CHECK (id),
+        oldest text NOT NULL,
+        CONSTRAINT schema_bounds_pkey PRIMARY KEY (id)
+    )
+    """,
+    "INSERT INTO schema_bounds (oldest) VALUES ('0005')",
     # Who asks the cluster just now, so that a probe is due again when its prober dies.
     "ALTER TABLE clusters ADD COLUMN probe_by uuid",
 )

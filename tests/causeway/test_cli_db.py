@@ -43,11 +43,16 @@ def test_upgrade_and_current_with_a_url(
 ) -> None:
     config = tmp_path / "causeway.toml"
     config.write_text(f'[database]\nurl = "{empty_database_url}"\n[control]\nport = 1\n')
+    dry = causeway("db", "upgrade", "--dry-run", "--config", str(config))
+    assert dry.out.startswith("-- 0001 The registry: ")
+    assert "CREATE TABLE replicas" in dry.out
     before = causeway("db", "current", "--config", str(config))
     assert before.code == 0
     assert before.out.startswith("empty (newest is ")
     assert before.out.endswith("; run: causeway db upgrade)\n")
     assert causeway("db", "upgrade", "--config", str(config)).out.splitlines()[-1].startswith("empty -> ")
+    dry = causeway("db", "upgrade", "--dry-run", CAUSEWAY_DATABASE__URL=empty_database_url)
+    assert dry.out == "-- 0 to do; nothing was changed\n"
     again = causeway("db", "upgrade", CAUSEWAY_DATABASE__URL=empty_database_url)
     assert again.out.endswith(" (already the newest)\n")
     after = causeway("db", "current", CAUSEWAY_DATABASE__URL=empty_database_url)
@@ -65,7 +70,9 @@ def test_upgrade_of_the_embedded_database_as_a_process_of_its_own(state_folder: 
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("empty -> ")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("0001 The registry: ")
+    assert lines[-1].startswith("empty -> ")
     assert (state_folder / "postgres").is_dir()
 
 
