@@ -6,16 +6,31 @@ Composition only: what a bridge does is in its own package, how the cluster is r
 from __future__ import annotations
 
 import asyncio
+import re
+import secrets
 import signal
+import socket
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
+from bridges.control.channel import Agent
+from bridges.control.core import AgentCore
+from bridges.control.port import Cascader
 from bridges.event.bridge import EventBridge
 from bridges.media.bridge import MediaBridge
 from bridges.node.port import RpcService
 from bridges.node.websocket import WebSocketNode
 from bridges.quic import Certificate
+from causeway import __version__
+from causeway.api.agents import (
+    AgentAddress,
+    AgentAddresses,
+    AgentCapacity,
+    AgentRegistration,
+    ProtocolRange,
+)
+from causeway.channel import PROTOCOL
 from causeway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,10 +45,15 @@ log = structlog.get_logger(__name__)
 
 STOP_TIMEOUT: Final = 2.5
 """Seconds that an orderly stop may take; what is not done by then is cut."""
+_MAX_ID: Final = 128
 
 
-class Bridge(RpcService, Protocol):
-    """What the process wants of a bridge beyond serving its cluster's calls."""
+class Bridge(RpcService, Cascader, Protocol):
+    """What the process wants of a bridge beyond serving its cluster's calls, and control's orders."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the certificate that other clusters' bridges are shown."""
 
     @property
     def port(self) -> int:
@@ -64,6 +84,13 @@ def check(settings: BridgeSettings) -> None:
             raise ConfigError(
                 f"bridge.{name} is not set (CAUSEWAY_BRIDGE__{name.upper()} in the environment)"
             )
+    if settings.control.url:
+        for name, value in (("key", settings.control.key), ("region", settings.control.region)):
+            if not value:
+                raise ConfigError(
+                    f"bridge.control.{name} is not set, which bridge.control.url needs "
+                    f"(CAUSEWAY_BRIDGE__CONTROL__{name.upper()} in the environment)"
+                )
 
 
 async def run(settings: BridgeSettings) -> None:
@@ -80,9 +107,13 @@ async def serve(settings: BridgeSettings, *, stop: asyncio.Event) -> None:
     check(settings)
     try:
         async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as tasks:
+            bridges: dict[BridgeKind, Bridge] = {}
             work: list[asyncio.Task[None]] = []
             for kind in settings.kinds:
-                work += await _start(kind, settings, tasks)
+                bridges[kind], started = await _start(kind, settings, tasks)
+                work += started
+            if settings.control.url:
+                work.append(tasks.create_task(_agent(bridges, settings).run()))
             log.info("bridge.started", cluster=settings.cluster, kinds=settings.kinds)
             await stop.wait()
             limit.reschedule(asyncio.get_running_loop().time() + STOP_TIMEOUT)
@@ -99,7 +130,7 @@ async def serve(settings: BridgeSettings, *, stop: asyncio.Event) -> None:
 
 async def _start(
     kind: BridgeKind, settings: BridgeSettings, tasks: asyncio.TaskGroup
-) -> list[asyncio.Task[None]]:
+) -> tuple[Bridge, list[asyncio.Task[None]]]:
     """Have one bridge listen, work, and be a worker of its cluster."""
     node = WebSocketNode(
         settings.node_url,
@@ -111,7 +142,45 @@ async def _start(
     bridge = _BRIDGES[kind](node, settings, Certificate.self_signed(f"{settings.cluster} {kind} bridge"))
     await bridge.start()
     # The bridge works before the cluster can call it: tasks begin in this order.
-    return [
+    return bridge, [
         tasks.create_task(bridge.run()),
         tasks.create_task(node.run(bridge, info={"port": bridge.port})),
     ]
+
+
+def _agent(bridges: dict[BridgeKind, Bridge], settings: BridgeSettings) -> Agent:
+    """Return what lets control order these bridges; they listen already."""
+    addresses = {
+        kind: AgentAddress(host=settings.public_host, port=bridge.port, fingerprint=bridge.fingerprint)
+        for kind, bridge in bridges.items()
+    }
+    limits = {"event": settings.event.max_links, "media": settings.media.max_links}
+    core = AgentCore(
+        cluster=settings.cluster,
+        kinds=settings.kinds,
+        pinned=not settings.quic.insecure_unpinned,
+        max_links=min(limits[kind] for kind in settings.kinds),
+    )
+    registration = AgentRegistration(
+        cluster=settings.cluster,
+        region=settings.control.region,
+        kinds=list(settings.kinds),
+        addresses=AgentAddresses(event=addresses.get("event"), media=addresses.get("media")),
+        capacity=AgentCapacity(conferences=settings.control.max_conferences),
+        version=__version__,
+        protocol=ProtocolRange(min=PROTOCOL, max=PROTOCOL),
+        instance=secrets.token_hex(16),
+    )
+    return Agent(
+        settings.control.agent or _agent_id(settings),
+        core,
+        bridges,
+        registration=registration,
+        settings=settings.control,
+    )
+
+
+def _agent_id(settings: BridgeSettings) -> str:
+    """Return what stays the same whenever these bridges are started on this machine."""
+    name = f"{settings.cluster}-{'-'.join(settings.kinds)}@{socket.gethostname()}"
+    return re.sub(r"[^A-Za-z0-9._~@:-]", "-", name)[:_MAX_ID]

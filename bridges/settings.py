@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from bridges.control.settings import ControlSettings
 from bridges.event.settings import EventSettings
 from bridges.media.settings import MediaSettings
 from bridges.node.websocket import NodeSettings
@@ -48,6 +49,8 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """`[bridge.event]`"""
     media: MediaSettings = MediaSettings()
     """`[bridge.media]`"""
+    control: ControlSettings = ControlSettings()
+    """`[bridge.control]`: what makes this process an agent of control."""
 
     @property
     def public_host(self) -> str:

@@ -76,6 +76,11 @@ class EventBridge:
         assert self._listener is not None
         return self._listener.port
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the certificate that other clusters' bridges are shown."""
+        return self._certificate.fingerprint
+
     async def start(self) -> None:
         """Listen. Raises UnavailableError when the address is taken."""
         self._listener = await listen(

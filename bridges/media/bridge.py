@@ -96,6 +96,11 @@ class MediaBridge:
         assert self._internal is not None
         return self._internal.port
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the certificate that other clusters' bridges are shown."""
+        return self._certificate.fingerprint
+
     async def start(self) -> None:
         """Listen. Raises UnavailableError when an address is taken."""
         host = self._settings.host

@@ -62,8 +62,22 @@ _EXTRA: Final = ("av", "numpy")
     show_default=True,
     help="Pictures a second that are published.",
 )
+@click.option(
+    "--agents/--no-agents",
+    default=True,
+    show_default=True,
+    help="Whether the bridges are agents, which take control's orders themselves, or get them through "
+    "their cluster.",
+)
 def command(
-    *, seconds: float | None, regions: int, port: int, state: Path | None, media: Path | None, fps: int
+    *,
+    seconds: float | None,
+    regions: int,
+    port: int,
+    state: Path | None,
+    media: Path | None,
+    fps: int,
+    agents: bool,
 ) -> int:
     """Run several regions and one conference on this machine.
 
@@ -96,7 +110,17 @@ def command(
     from lab.launcher.supervisor import ChildFailedError  # noqa: PLC0415
 
     try:
-        return run(Options(seconds=seconds, regions=regions, port=port, state=state, media=media, fps=fps))
+        return run(
+            Options(
+                seconds=seconds,
+                regions=regions,
+                port=port,
+                state=state,
+                media=media,
+                fps=fps,
+                agents=agents,
+            )
+        )
     except ChildFailedError as error:
         if error.tail:
             click.echo(f"{error.tail}\n(the end of its log)", err=True)

@@ -60,6 +60,7 @@ class Options:
     state: Path | None
     media: Path | None
     fps: int
+    agents: bool = True
 
 
 def run(options: Options) -> int:
@@ -86,7 +87,13 @@ class Laboratory:
         self._directory = directory
         self._regions = [Region(name=name, port=port) for name, port in zip(names, ports, strict=True)]
         self._conference = f"lab-{secrets.token_hex(4)}"
-        self._processes = Processes(directory, control_port=options.port, keys=keys, environment=os.environ)
+        self._processes = Processes(
+            directory,
+            control_port=options.port,
+            keys=keys,
+            environment=os.environ,
+            agents=options.agents,
+        )
         self._client = ControlClient(self._processes.control_url, keys.operator, timeout=3.0)
         self._observer = Observer(self._client, self._processes.control_url, self._regions)
         self._scoreboard = Scoreboard()

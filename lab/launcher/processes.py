@@ -70,9 +70,17 @@ class Processes:
     """Recipes for the processes of one run, in one directory."""
 
     def __init__(
-        self, directory: Path, *, control_port: int, keys: Keys, environment: Mapping[str, str]
+        self,
+        directory: Path,
+        *,
+        control_port: int,
+        keys: Keys,
+        environment: Mapping[str, str],
+        agents: bool = True,
     ) -> None:
-        """`environment` is the launcher's: PATH and the like are passed on, Causeway's settings are not.
+        """`agents`: bridges take control's orders themselves; without, through their cluster.
+
+        `environment` is the launcher's: PATH and the like are passed on, Causeway's settings are not.
 
         Except for logging, and for control the database: both are the same for a laboratory as elsewhere.
         """
@@ -80,6 +88,7 @@ class Processes:
         self._keys = keys
         self._environment = environment
         self._control_port = control_port
+        self._agents = agents
         self.control_url = f"http://{HOST}:{control_port}"
 
     def control(self) -> Process:
@@ -118,14 +127,17 @@ class Processes:
 
     def bridge(self, region: Region) -> Process:
         """Return the event bridge and the media bridge of a region, one process."""
-        tables = {
-            "bridge": {
-                "cluster": region.cluster,
-                "node_url": f"ws://{HOST}:{region.port}/node",
-                "host": HOST,
-            }
+        bridge: dict[str, Any] = {
+            "cluster": region.cluster,
+            "node_url": f"ws://{HOST}:{region.port}/node",
+            "host": HOST,
         }
         secret = {"BRIDGE__NODE_SECRET": region.node_secret}
+        if self._agents:
+            agent = f"bridge-{region.name}"
+            bridge["control"] = {"url": self.control_url, "region": region.name, "agent": agent}
+            secret["BRIDGE__CONTROL__KEY"] = self._keys.enrolment
+        tables = {"bridge": bridge}
         return self._process(f"bridge-{region.name}", ["-m", "causeway", "bridge"], tables, secret)
 
     def participant(
