@@ -79,7 +79,7 @@ function inputFor(parameter) {
 }
 
 async function send(method, path, fields, body, output, button) {
-  const headers = {};
+  const headers = { Accept: "application/json" };
   const query = new URLSearchParams();
   let target = path;
   for (const { parameter, input } of fields) {
