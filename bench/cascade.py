@@ -174,14 +174,14 @@ async def _bare(pool: Any, conferences: int) -> float:
 
     The marks are due much later, so that the replica leaves them alone.
     """
-    view = cascade_view.STATEMENT.text.replace(":conference", "$1")
+    view = cascade_view.STATEMENT.text.replace(":conferences", "$1")
     await pool.execute(_MARK, conferences, 86_400.0)
     todo = iter(range(1, conferences + 1))
 
     async def work() -> None:
         async with pool.acquire() as connection:
             for number in todo:
-                await connection.fetchval(view, f"c{number}")
+                await connection.fetch(view, [f"c{number}"])
                 await connection.execute("DELETE FROM dirty_conferences WHERE conference = $1", f"c{number}")
 
     begin = time.perf_counter()

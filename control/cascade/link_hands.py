@@ -61,13 +61,11 @@ class LinkHands:
 
     async def _fetch_bridges(self, view: View, dialer: str, listener: str) -> Outcome:
         conference = view.conference
-        access = await self._store.read(clusters.access, listener)
-        there = await self._store.read(placements.room_token, conference, listener)
-        if there is None:
-            return NOT_BEGUN
         if is_served(view, listener):
             return await self._copy_addresses(conference, dialer, listener)
-        if access is None:
+        access = await self._store.read(clusters.access, listener)
+        there = await self._store.read(placements.room_token, conference, listener)
+        if access is None or there is None:
             return NOT_BEGUN
         order = await self._store.write(links.begin_fetch, conference, dialer=dialer, listener=listener)
         if order is None:
@@ -79,6 +77,8 @@ class LinkHands:
                 )
         except (DriverError, SealError, TimeoutError) as error:
             await self._link_failed(view, dialer, listener, order, error)
+            if isinstance(error, RoomNotFoundError):
+                await self._look_for_room(conference, access, there[0])
             return verdict(error)
         await self._store.write(
             links.fetched, conference, order, dialer=dialer, listener=listener, bridges=_stored(bridges)
@@ -125,6 +125,8 @@ class LinkHands:
                 )
         except (DriverError, SealError, TimeoutError) as error:
             await self._link_failed(view, dialer, listener, order.id, error)
+            if isinstance(error, RoomNotFoundError):
+                await self._look_for_room(conference, near, here[0] if here else conference)
             return verdict(error, of_two=True)
         _log.info("cascade.requested", conference=conference, dialer=dialer, listener=listener)
         await self._store.write(links.order_taken, conference, order.id, dialer=dialer, listener=listener)
@@ -167,6 +169,17 @@ class LinkHands:
             with suppress(RoomNotFoundError):  # its links went with it
                 await driver.stop_cascade(conference, target_cluster=listener)
         return ANSWERED
+
+    async def _look_for_room(self, conference: str, access: ClusterAccess, room: str) -> None:
+        """Have a room made again that the cluster does not know, after another call has said so, too."""
+        try:
+            async with asyncio.timeout(self._settings.room_timeout):
+                await self._fleet.driver(access.id, access).list_participants(room)
+        except RoomNotFoundError:
+            _log.warning("room.missing", conference=conference, cluster=access.id)
+            await self._store.write(placements.room_missing, conference, access.id, room=room)
+        except (DriverError, TimeoutError):
+            pass  # nothing is known; the link's next try brings us here again
 
     async def _link_failed(
         self, view: View, dialer: str, listener: str, order: Any, error: Exception

@@ -40,9 +40,11 @@ from control.cascade.view import (
     UnassignAgent,
 )
 from control.errors import DatabaseUnavailableError
+from control.gathering import Gathering
 from control.registry import cascade_view, work
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from control.bell import Bell
@@ -77,6 +79,10 @@ class _Means:
     breakers: Breakers
     settings: ReconcileSettings
     idle_grace: float
+    looks: Gathering[str, str | None]
+    """Views, by conference, as they are read."""
+    ends: Gathering[work.Finish, bool]
+    """Claims to be given back."""
     calls: Counter[tuple[str, ...]] = field(default_factory=Counter)
     """Actions under way, by cluster and by pair of clusters."""
     put_offs: dict[str, Backoff] = field(default_factory=dict)
@@ -103,7 +109,14 @@ class Reconciler:
         self._replica = replica
         """Whose claims they are: when this process dies, others give them back."""
         self._means = _Means(
-            store=store, hands=hands, bell=bell, breakers=breakers, settings=settings, idle_grace=idle_grace
+            store=store,
+            hands=hands,
+            bell=bell,
+            breakers=breakers,
+            settings=settings,
+            idle_grace=idle_grace,
+            looks=Gathering(self._look_at),
+            ends=Gathering(self._give_back),
         )
         self._working: set[str] = set()
 
@@ -111,6 +124,8 @@ class Reconciler:
         """Claim and work on whatever is due, now and for ever."""
         trouble = Backoff(base=0.2, cap=5.0)
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._means.looks.run())
+            group.create_task(self._means.ends.run())
             while True:
                 self._bell.any.clear()
                 try:
@@ -125,6 +140,14 @@ class Reconciler:
                     group.create_task(self._work(claim))
                 if not claims or len(self._working) >= self._settings.max_conferences:
                     await _wait(self._bell.any, self._settings.poll_interval)
+
+    async def _look_at(self, conferences: Sequence[str]) -> list[str | None]:
+        found = await self._store.read(cascade_view.texts, conferences)
+        return [found.get(conference) for conference in conferences]
+
+    async def _give_back(self, done: Sequence[work.Finish]) -> list[bool]:
+        given = await self._store.write(work.finish_all, done)
+        return [each.held.conference in given for each in done]
 
     async def _claim(self) -> list[Claim]:
         free = self._settings.max_conferences - len(self._working)
@@ -197,11 +220,13 @@ class _Work:
         """
         while True:
             self._ended = False
-            snapshot = await self._store.read(
-                cascade_view.load, self._claim.conference, idle_grace=self._means.idle_grace
-            )
-            if not self._ended:
-                return None if snapshot is None else with_breakers(snapshot, self._means.breakers)
+            found = await self._means.looks.ask(self._claim.conference)
+            if self._ended:
+                continue
+            if found is None:
+                return None
+            snapshot = cascade_view.read(self._claim.conference, found, idle_grace=self._means.idle_grace)
+            return with_breakers(snapshot, self._means.breakers)
 
     def _begin(self, group: asyncio.TaskGroup, snapshot: Snapshot, changed: asyncio.Event) -> None:
         """Start what is due and can run beside what is under way."""
@@ -295,7 +320,7 @@ class _Work:
             due = soon if due is None else min(due, soon)
         else:
             self._means.put_offs.pop(conference, None)
-        return await self._store.write(work.finish, self._claim, version=version, due_at=due)
+        return await self._means.ends.ask(work.Finish(held=self._claim, version=version, due_at=due))
 
 
 def with_breakers(snapshot: Snapshot, breakers: Breakers) -> Snapshot:

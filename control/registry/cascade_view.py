@@ -1,4 +1,4 @@
-"""The view of a conference that planning works on, read in one statement: all of it is of one moment.
+"""The views of conferences that planning works on, read in one statement: all of each is of one moment.
 
 This module knows how facts are stored, and no rule about what follows from them; see control.cascade.view.
 """
@@ -20,11 +20,11 @@ from control.registry.agents import STAFF, Staff
 from control.registry.placement_epoch import epoch_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["STATEMENT", "Snapshot", "load"]
+__all__ = ["STATEMENT", "Snapshot", "load", "read", "texts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +70,7 @@ class _Link(Struct):
     since: datetime
     via: Literal["driver", "agent"]
     bridges_at: datetime | None
+    orders: int
     attempts: int
     retry_at: datetime | None
 
@@ -96,52 +97,63 @@ class _Rows(Struct):
 # Facts that belong to one conference: none of these reads more rows than the conference has.
 STATEMENT: Final = text(
     f"""
-    WITH placed AS MATERIALIZED (
-        SELECT p.cluster, p.ordinal, p.state, p.token IS NOT NULL AS has_token, p.attempts, p.retry_at,
-            p.created_at, p.empty_since,
-            (SELECT count(*) FROM participants x
-                WHERE x.conference = p.conference AND x.cluster = p.cluster) AS participants,
-            (SELECT max(r.expires_at) FROM reservations r
-                WHERE r.conference = p.conference AND r.cluster = p.cluster
-                AND r.expires_at > clock_timestamp()) AS reserved_until,
-            (SELECT count(*) FROM displaced d
-                WHERE d.conference = p.conference AND d.cluster = p.cluster) AS displaced
-        FROM placements p WHERE p.conference = :conference
-    ), concerned AS (
-        SELECT c.id, c.state = 'online' AND c.lease_expires_at > clock_timestamp() AS online,
-            c.state = 'unregistered' AS gone, c.reports_links, c.driver, c.incarnation, c.region,
-            c.latitude, c.longitude
-        FROM clusters c WHERE c.id IN (SELECT cluster FROM placed)
-    ), linked AS (
-        SELECT dialer, listener, state, since, via, bridges_at, attempts, retry_at
-        FROM links WHERE conference = :conference
-    )
-    SELECT jsonb_build_object(
+    SELECT c.id, jsonb_build_object(
         'state', c.state,
         'now', clock_timestamp(),
         'template_version', c.template_version,
-        'placements', (SELECT coalesce(jsonb_agg(x ORDER BY x.ordinal), '[]') FROM placed x),
-        'clusters', (SELECT coalesce(jsonb_agg(x ORDER BY x.id), '[]') FROM concerned x),
-        'links', (SELECT coalesce(jsonb_agg(x ORDER BY x.dialer, x.listener), '[]') FROM linked x),
-        'staff', {STAFF},
+        'placements', (
+            SELECT coalesce(jsonb_agg(x ORDER BY x.ordinal), '[]') FROM (
+                SELECT p.cluster, p.ordinal, p.state, p.token IS NOT NULL AS has_token, p.attempts,
+                    p.retry_at, p.created_at, p.empty_since,
+                    (SELECT count(*) FROM participants y
+                        WHERE y.conference = p.conference AND y.cluster = p.cluster) AS participants,
+                    (SELECT max(r.expires_at) FROM reservations r
+                        WHERE r.conference = p.conference AND r.cluster = p.cluster
+                        AND r.expires_at > clock_timestamp()) AS reserved_until,
+                    (SELECT count(*) FROM displaced d
+                        WHERE d.conference = p.conference AND d.cluster = p.cluster) AS displaced
+                FROM placements p WHERE p.conference = c.id
+            ) x
+        ),
+        'clusters', (
+            SELECT coalesce(jsonb_agg(x ORDER BY x.id), '[]') FROM (
+                SELECT k.id, k.state = 'online' AND k.lease_expires_at > clock_timestamp() AS online,
+                    k.state = 'unregistered' AS gone, k.reports_links, k.driver, k.incarnation, k.region,
+                    k.latitude, k.longitude
+                FROM placements p JOIN clusters k ON k.id = p.cluster WHERE p.conference = c.id
+            ) x
+        ),
+        'links', (
+            SELECT coalesce(jsonb_agg(x ORDER BY x.dialer, x.listener), '[]') FROM (
+                SELECT dialer, listener, state, since, via, bridges_at, orders, attempts, retry_at
+                FROM links WHERE conference = c.id
+            ) x
+        ),
+        'staff', {STAFF.replace(":conference", "c.id")},
         'topology', t.body -> 'topology'
-    )::text
+    )::text AS view
     FROM conferences c
         JOIN templates t ON t.name = c.template AND t.version = c.template_version
-    WHERE c.id = :conference
+    WHERE c.id = ANY (CAST(:conferences AS text[]))
     """  # noqa: S608 - put together from constants
 )
 _DECODER: Final = msgspec.json.Decoder(_Rows)
 
 
-async def load(connection: AsyncConnection, conference: str, *, idle_grace: float) -> Snapshot | None:
-    """Return what planning needs to know, None if there is no such conference.
+async def texts(connection: AsyncConnection, conferences: Sequence[str]) -> dict[str, str]:
+    """Return what is to be known of each of these conferences that there is, for `read`."""
+    found = await connection.execute(STATEMENT, {"conferences": list(conferences)})
+    return {row.id: row.view for row in found}
 
-    `idle_grace`, in seconds, goes into the view.
-    """
-    found = await connection.scalar(STATEMENT, {"conference": conference})
-    if found is None:
-        return None
+
+async def load(connection: AsyncConnection, conference: str, *, idle_grace: float) -> Snapshot | None:
+    """Return what planning needs to know, None if there is no such conference; see `read`."""
+    found = (await texts(connection, [conference])).get(conference)
+    return None if found is None else read(conference, found, idle_grace=idle_grace)
+
+
+def read(conference: str, found: str, *, idle_grace: float) -> Snapshot:
+    """Return the snapshot that one of `texts` stands for. `idle_grace`, in seconds, goes into the view."""
     rows = _DECODER.decode(found)
     view = View(
         conference=conference,
@@ -157,6 +169,7 @@ async def load(connection: AsyncConnection, conference: str, *, idle_grace: floa
                 since=row.since,
                 via=row.via,
                 bridges_at=row.bridges_at,
+                orders=row.orders,
                 attempts=row.attempts,
                 retry_at=row.retry_at,
             )

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import ColumnElement, and_, delete, func, null, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, null, or_, select, text, update
 from sqlalchemy.dialects.postgresql import Insert, insert
 
 from control.registry.tables import dirty_conferences as dirty
 from control.registry.tables import placements
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from sqlalchemy import Select
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 __all__ = [
     "CHANNEL",
     "Claim",
+    "Finish",
     "announce",
     "claim",
     "due_at",
     "finish",
+    "finish_all",
     "mark",
     "mark_cluster",
     "mark_selected",
@@ -142,6 +144,50 @@ async def finish(connection: AsyncConnection, held: Claim, *, version: int, due_
             .returning(dirty.c.conference)
         )
     return done.one_or_none() is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """A claim to be given back; `version` and `due_at` as `finish` has them."""
+
+    held: Claim
+    version: int
+    due_at: datetime | None
+
+
+_FINISH: Final = text("""
+    WITH given AS (
+        SELECT * FROM unnest(
+            CAST(:conferences AS text[]), CAST(:ids AS uuid[]), CAST(:versions AS bigint[]),
+            CAST(:dues AS timestamptz[])
+        ) AS g (conference, id, version, due_at)
+    ), mine AS MATERIALIZED (
+        SELECT d.conference, g.due_at FROM dirty_conferences d JOIN given g
+            ON d.conference = g.conference AND d.claimed_by = g.id AND d.version = g.version
+        ORDER BY d.conference FOR UPDATE OF d
+    ), gone AS (
+        DELETE FROM dirty_conferences d USING mine
+        WHERE d.conference = mine.conference AND mine.due_at IS NULL RETURNING d.conference
+    ), kept AS (
+        UPDATE dirty_conferences d SET claimed_by = NULL, claimed_until = NULL, due_at = mine.due_at
+        FROM mine WHERE d.conference = mine.conference AND mine.due_at IS NOT NULL RETURNING d.conference
+    )
+    SELECT conference FROM gone UNION ALL SELECT conference FROM kept
+""")
+
+
+async def finish_all(connection: AsyncConnection, done: Sequence[Finish]) -> set[str]:
+    """Do what `finish` does, for many at once, each conference once; return those that were given back."""
+    found = await connection.scalars(
+        _FINISH,
+        {
+            "conferences": [each.held.conference for each in done],
+            "ids": [each.held.id for each in done],
+            "versions": [each.version for each in done],
+            "dues": [each.due_at for each in done],
+        },
+    )
+    return set(found.all())
 
 
 async def due_at(connection: AsyncConnection, conference: str) -> datetime | None:

@@ -114,8 +114,8 @@ async def test_a_view_older_than_an_outcome_does_not_repeat_the_action(engine: A
 
         async def read(self, function: Any, *args: Any, **kwargs: Any) -> Any:
             seen = await super().read(function, *args, **kwargs)
-            self.snapshots += function is cascade_view.load
-            if self.snapshots == 2 and function is cascade_view.load:
+            self.snapshots += function is cascade_view.texts
+            if self.snapshots == 2 and function is cascade_view.texts:
                 go.set()
                 await done.wait()
                 await asyncio.sleep(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, update
@@ -48,6 +49,10 @@ async def linked(service: Service, eu: Cluster, us: Cluster) -> None:
     await until(lambda: states(service), lambda seen: seen == [("us-1", "eu-1", "requested")])
     await us.link("standup", "eu-1", "up")
     await until(lambda: states(service), lambda seen: seen == [("us-1", "eu-1", "up")])
+
+
+def has_room(cluster: Cluster) -> bool:
+    return "standup" in cluster.stub.rooms
 
 
 async def states(service: Service) -> list[tuple[str, str, str]]:
@@ -149,8 +154,12 @@ async def test_a_room_that_would_not_go_is_tried_again(database_url: str) -> Non
 
 async def test_clients_of_a_lost_cluster_are_moved_and_told(database_url: str) -> None:
     cascade = CascadeSettings(move_ttl=1000.0)
-    async with clusters(database_url, "eu-1", "eu-2", "us-1", cascade=cascade) as (service, [eu, other, us]):
+    async with (
+        clusters(database_url, "eu-1", "us-1", cascade=cascade) as (service, [eu, us]),
+        service.cluster("eu-2", region="eu", service_key="key of eu-2") as other,
+    ):
         await linked(service, eu, us)
+        await other.register(driver="causeway", portal=PORTAL)
         answer = await service.application.patch("/v1/conferences/standup", json={"locked": True})
         assert answer.status_code == 200
         await service.expire("eu-1")
@@ -212,3 +221,19 @@ async def test_a_restarted_cluster_takes_its_clients_again_once_they_are_told(da
             {"participant": "p1", "user": "ada", "from": "eu-1", "to": "eu-1", "region": "eu"}
         ]
         await until(lambda: left_behind(service), lambda seen: not seen)
+
+
+async def test_a_room_that_its_cluster_does_not_know_is_made_again(database_url: str) -> None:
+    async with clusters(database_url, "eu-1", "us-1") as (service, [eu, us]):
+        await service.join("standup", region="eu")
+        await eu.enter("standup", "p1")
+        await service.join("standup", region="us")
+        for cluster in (eu, us):
+            cluster.stub.rooms.clear()
+        await us.enter("standup", "p2")
+        # First the listener is asked, and does not know its room; then the dialer is, and neither does it.
+        for cluster, participant in ((eu, "p1"), (us, "p2")):
+            await cluster.stub.wait_for(partial(has_room, cluster))
+            await until(lambda: placed(service), lambda seen: seen == [("eu-1", "ready"), ("us-1", "ready")])
+            await cluster.enter("standup", participant)
+        await until(lambda: states(service), lambda seen: seen == [("us-1", "eu-1", "requested")])

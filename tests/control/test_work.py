@@ -4,13 +4,14 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from control.registry import conferences, work
 from control.registry.connection import DatabaseSettings
 from control.registry.database import connector
 from control.registry.notices import follow
 from control.registry.store import Store
+from control.registry.tables import dirty_conferences
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -103,3 +104,31 @@ async def test_notices_arrive_and_a_cut_connection_is_replaced(
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+async def test_many_are_given_back_at_once_those_marked_again_are_not(engine: AsyncEngine) -> None:
+    store = Store(engine)
+    names = ["a", "b", "c", "d"]
+    await marked(store, *names)
+    held = {claim.conference: claim for claim in await store.write(work.claim, limit=10, ttl=60)}
+    assert sorted(held) == names
+    await store.write(work.mark, "b")
+    now = await due(engine)
+    later = now["a"] + timedelta(hours=1)
+    done = [
+        work.Finish(held=held[name], version=held[name].version, due_at=at)
+        for name, at in (("a", None), ("b", None), ("c", later))
+    ]
+    assert await store.write(work.finish_all, done) == {"a", "c"}
+    left = await due(engine)
+    assert sorted(left) == ["b", "c", "d"]
+    assert left["c"] == later
+    assert await store.write(work.finish_all, done) == set()
+    assert await store.write(work.renew, held["b"], ttl=60) == held["b"].version + 1
+    assert await store.write(work.renew, held["c"], ttl=60) is None
+
+
+async def due(engine: AsyncEngine) -> dict[str, datetime]:
+    async with engine.connect() as connection:
+        found = await connection.execute(select(dirty_conferences.c.conference, dirty_conferences.c.due_at))
+        return {row.conference: row.due_at for row in found}
