@@ -4,7 +4,7 @@
 ARGS ?=
 VENV := .venv/bin
 
-.PHONY: help setup lab test check format bench lock clean
+.PHONY: help setup lab test nightly check format bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -26,6 +26,9 @@ check: setup ## format, lint, types, import rules, dependencies
 
 test: check ## everything: the checks above and all tests
 	$(VENV)/pytest -n auto --dist loadgroup $(ARGS)
+
+nightly: test ## the tests, then 10,000 simulated schedules that begin where no night began before
+	$(VENV)/python bench/simulate.py --schedules 10000 --seed $${SEED:-$$(date +%s)} --jobs $$(nproc)
 
 format: setup ## let ruff format and fix what it can
 	$(VENV)/ruff format .
