@@ -169,7 +169,8 @@ def test_waiting_ends_with_the_answer_or_in_time() -> None:
     soon: Future[int] = Future()
 
     async def work() -> None:
-        seen.append(await kernel.within(soon, 5.0))
+        answer = await kernel.within(soon, 5.0)
+        seen.append(answer)
         try:
             await kernel.within(never, 1.0)
         except LateError as error:
