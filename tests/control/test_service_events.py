@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from control.errors import DatabaseUnavailableError
 from control.event_settings import EventSettings
 from control.registry import events
 from control.registry.store import Store
@@ -196,3 +197,33 @@ async def test_there_is_room_for_so_many_streams_and_everything_else(database_ur
                 return stream.answer.status_code
 
         assert await until(status, lambda seen: seen == 200) == 200
+
+
+async def test_streams_end_when_the_process_is_about_to_stop(database_url: str) -> None:
+    async with serving(database_url) as served:
+        await served.service.create("c")
+        async with served.stream("c") as stream:
+            await stream.take(1)
+            served.service.control.stopping()
+            assert await stream.next() is None
+
+
+async def test_a_database_that_is_away_for_a_while_only_delays(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = events.tails, iter([True, True])
+
+    async def tails(*args: Any, **options: Any) -> Any:
+        if next(failures, False):
+            raise DatabaseUnavailableError("away", retry_after=1)
+        return await real(*args, **options)
+
+    monkeypatch.setattr(events, "tails", tails)
+    async with serving(database_url) as served:
+        await served.service.create("c")
+        async with served.stream("c") as stream:
+            await stream.take(1)
+            for n in range(2, 6):
+                await served.write("c", n)
+                assert [each["seq"] for each in await stream.take(1)] == [n]
+        assert next(failures, None) is None
