@@ -30,7 +30,8 @@ Links: how long
     somebody is at its dialing end. A room closes when its last client leaves, and its token goes; the bridges
     learn that from their cluster. Then the link is forgotten, so that the room's next life starts a new one,
     with the new token. The same goes for a placement that is lost or gone. One that both ends could go on
-    with, and that nobody wants any more, is ended before anything takes its place.
+    with, and that nobody wants any more, is ended before anything takes its place; so is one that the cluster
+    was told to make, and that its agents, who came later, are to make now.
     An offline cluster's links are left as they are: its lease may come back with everything running; if it
     does not, its placement becomes lost.
 
@@ -216,7 +217,7 @@ class _Plan:
         for link in self._view.links:
             if link.dialer == link.listener or not self._may_live(link):
                 yield _AT_ONCE, ForgetLink(link.dialer, link.listener)
-            elif (link.listener, link.dialer) not in self.topology.edges:
+            elif (link.listener, link.dialer) not in self.topology.edges or self._is_taken_over(link):
                 told_from = _AT_ONCE if link.via == "agent" else self._callable_from(link.dialer)
                 if told_from is not None:
                     yield max(told_from, link.retry_at or _AT_ONCE), StopCascade(link.dialer, link.listener)
@@ -232,6 +233,15 @@ class _Plan:
             and self._lives(dialer)
         )
 
+    def _is_taken_over(self, link: LinkFacts) -> bool:
+        """Say whether the cluster was told to dial, and now has agents who are to do it instead."""
+        return (
+            link.via == "driver"
+            and link.orders > 0
+            and self._staff.served(link.dialer)
+            and self._staff.ready(link.dialer)
+        )
+
     def _starts(self) -> Iterator[tuple[datetime, Action]]:
         rows = {(link.dialer, link.listener): link for link in self._view.links}
         for earlier, later in sorted(self.topology.edges):
@@ -239,10 +249,12 @@ class _Plan:
                 continue
             if (earlier, later) in rows:
                 continue  # points the wrong way: first it must be ended
-            due = self._start_due(rows.get((later, earlier)), later, earlier)
+            row = rows.get((later, earlier))
+            due = (
+                None if row is not None and self._is_taken_over(row) else self._start_due(row, later, earlier)
+            )
             if due is None:
                 continue
-            row = rows.get((later, earlier))
             fetched = None if row is None else row.bridges_at
             if fetched is not None and max(due, self._now) < fetched + BRIDGES_FRESH:
                 yield due, StartCascade(later, earlier)

@@ -6,7 +6,8 @@ the conference has a second placement to be linked with, so that nobody waits fo
 the conference already for another kind, else the one with the most room left. It keeps them while it can:
 
 - one that died is relieved at once, and so is one that the conference needs no more;
-- one that drains is relieved once another one has room for the conference; until then it is better than none.
+- one that drains is relieved once another one has room for the conference. Until then it is better than none,
+  and so it is taken where there is no other.
 
 A cluster whose agents are all full has to wait: its own bridges are those agents.
 Other clusters' bridges are their own business, and reached by their driver.
@@ -87,11 +88,11 @@ class Staffing:
             return False
         if not agent.draining:
             return True
-        others = [other for _, other in placement.agents if other != name]
-        return self._best(placement.cluster, kind, others) is None
+        best = self._best(placement.cluster, kind, [other for _, other in placement.agents if other != name])
+        return best is None or best.draining
 
     def _best(self, cluster: str, kind: AgentKind, having: Iterable[str]) -> AgentFacts | None:
         """Return who shall take the conference; `having`: agents that have it for another kind."""
         here = set(having)
-        able = [a for a in self._alive(cluster, kind) if not a.draining and (a.room > 0 or a.id in here)]
-        return max(able, key=lambda agent: (agent.id in here, agent.room), default=None)
+        able = [agent for agent in self._alive(cluster, kind) if agent.room > 0 or agent.id in here]
+        return max(able, key=lambda agent: (not agent.draining, agent.id in here, agent.room), default=None)

@@ -136,6 +136,8 @@ class LinkFacts:
     """Who was told to dial: the cluster, by its driver, or an agent of it, by its desired state."""
     bridges_at: datetime | None = None
     """When the listener's addresses were fetched; None: they were not, or have been used."""
+    orders: int = 0
+    """How often the dialing side was told to connect, by whatever came of it."""
     attempts: int = 0
     retry_at: datetime | None = None
 

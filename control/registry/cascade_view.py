@@ -58,6 +58,7 @@ class _Cluster(Struct):
     reports_links: bool
     driver: str
     incarnation: str
+    probed: bool
     region: str
     latitude: float | None
     longitude: float | None
@@ -119,7 +120,7 @@ STATEMENT: Final = text(
             SELECT coalesce(jsonb_agg(x ORDER BY x.id), '[]') FROM (
                 SELECT k.id, k.state = 'online' AND k.lease_expires_at > clock_timestamp() AS online,
                     k.state = 'unregistered' AS gone, k.reports_links, k.driver, k.incarnation, k.region,
-                    k.latitude, k.longitude
+                    k.probe_due_at IS NOT NULL AS probed, k.latitude, k.longitude
                 FROM placements p JOIN clusters k ON k.id = p.cluster WHERE p.conference = c.id
             ) x
         ),
@@ -218,6 +219,9 @@ def _cluster(row: _Cluster) -> ClusterFacts:
         online=row.online,
         reports_links=row.reports_links,
         can_cascade=kind is not None and kind.cascade,
+        # Where neither the cluster says who comes and goes, nor everybody is surveyed at once, rooms are looked
+        # into now and then, by lot: nobody's absence follows from that.
+        knows_participants=kind is not None and not (row.probed and kind.reports),
         gone=row.gone,
         region=row.region,
         location=None if row.latitude is None or row.longitude is None else (row.latitude, row.longitude),

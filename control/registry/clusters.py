@@ -442,11 +442,14 @@ async def _rooms_are_gone(connection: AsyncConnection, cluster: str) -> None:
 
 
 async def return_rooms(connection: AsyncConnection, cluster: str) -> None:
-    """Take the rooms of a start that is back as they were; it reports tokens and participants again."""
+    """Take the rooms of a start that is back as they were; it reports tokens and participants again.
+
+    Until it has, nobody seems to be there: the time after which a deserted room is removed begins anew.
+    """
     await connection.execute(
         update(placements)
         .where(placements.c.cluster == cluster, placements.c.state == "lost")
-        .values(state=case((placements.c.room.is_(None), "wanted"), else_="ready"))
+        .values(state=case((placements.c.room.is_(None), "wanted"), else_="ready"), empty_since=_NOW)
     )
     await displaced.returned(connection, cluster)
 

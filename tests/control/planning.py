@@ -86,6 +86,7 @@ def linked(
     retry_at: datetime | None = None,
     fetched: float | None = None,
     via: Via = "driver",
+    orders: int = 0,
 ) -> LinkFacts:
     """`fetched`: how many seconds ago."""
     return LinkFacts(
@@ -96,6 +97,7 @@ def linked(
         retry_at=retry_at,
         bridges_at=None if fetched is None else NOW - fetched * SECOND,
         via=via,
+        orders=orders,
     )
 
 

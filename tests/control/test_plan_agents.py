@@ -67,6 +67,17 @@ def test_without_live_agents_the_cluster_itself_is_asked() -> None:
     assert plan(seen(A, B, agents=[agent("x", "b", "media")]), NOW) == (FetchBridges("b", "a"),)
 
 
+def test_agents_take_over_what_the_cluster_was_told_to_do() -> None:
+    view = seen(A, B, links=[linked("up", orders=1)], agents=[agent("x", "b")])
+    assert {type(action) for action in plan(view, NOW)} == {AssignAgent}
+    staffed = replace(B, agents=(("event", "x"), ("media", "x")))
+    assert plan(replace(view, placements=(A, staffed)), NOW) == (StopCascade("b", "a"),)
+    assert plan(replace(view, placements=(A, staffed), links=()), NOW) == (FetchBridges("b", "a"),)
+    assert (
+        plan(replace(view, placements=(A, staffed), links=(linked("up", via="agent", orders=2),)), NOW) == ()
+    )
+
+
 def test_draining_agent_serves_until_another_one_can() -> None:
     had = replace(B, agents=(("event", "x"), ("media", "x")))
     draining = agent("x", "b", draining=True)
@@ -75,6 +86,14 @@ def test_draining_agent_serves_until_another_one_can() -> None:
     assert set(plan(seen(A, had, agents=[draining, agent("y", "b")]), NOW)) == {
         UnassignAgent("b", "event", "x"),
         UnassignAgent("b", "media", "x"),
+    }
+
+
+def test_draining_agent_is_taken_where_there_is_no_other() -> None:
+    draining = agent("x", "b", draining=True)
+    assert set(plan(seen(A, B, agents=[draining, agent("y", "b", live=False)]), NOW)) == {
+        AssignAgent("b", "event", "x"),
+        AssignAgent("b", "media", "x"),
     }
 
 

@@ -52,6 +52,7 @@ def views(draw: st.DrawFn) -> View:
             since=draw(moments),
             via=draw(st.sampled_from(["driver", "agent"])),
             bridges_at=draw(st.none() | moments),
+            orders=draw(st.integers(0, 1)),
             retry_at=draw(st.none() | moments),
         )
         for dialer, listener in pairs
@@ -165,7 +166,8 @@ def assert_staffing(view: View, action: AssignAgent | UnassignAgent) -> None:
     if isinstance(action, AssignAgent):
         facts = next(facts for facts in view.agents if facts.id == action.agent)
         assert facts.live
-        assert not facts.draining
+        others = [a for a in view.agents if a.cluster == facts.cluster and action.kind in a.kinds and a.live]
+        assert not facts.draining or not any(a.room for a in others if not a.draining)
         assert action.kind not in dict(has)
     else:
         assert (action.kind, action.agent) in has
