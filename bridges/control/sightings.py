@@ -66,7 +66,7 @@ class Sightings:
             conference=link.conference,
             peer=link.peer,
             state="down" if down else "up",
-            error="; ".join(errors)[:_MAX_ERROR] or None,
+            error=_sendable("; ".join(errors)) or None,
         )
 
     def note(self, link: Link) -> bool:
@@ -94,3 +94,8 @@ class Sightings:
         known = {link: described for link in sorted(links) if (described := self.describe(link)) is not None}
         self._told = known
         return Report(links=list(known.values()), full=True)
+
+
+def _sendable(text: str) -> str:
+    """Return a text, which may be a peer's or a node's, as control takes it."""
+    return text.replace("\x00", "").encode(errors="replace").decode()[:_MAX_ERROR]

@@ -32,6 +32,8 @@ from causeway.channel import (
     Resync,
     RoundTrip,
     Unknown,
+    decode_from_agent,
+    encode,
 )
 
 if TYPE_CHECKING:
@@ -168,10 +170,11 @@ def test_another_reason_waits_for_the_heartbeat() -> None:
 
 def test_an_error_is_cut_to_what_control_takes() -> None:
     agent = started(serving("c", dialled()))
-    agent.leg_changed("event", "c", "east", "down", error="x" * 5000, now=1.0)
+    agent.leg_changed("event", "c", "east", "down", error="\x00\ud800" + "x" * 5000, now=1.0)
     (report,) = said(agent.handle_timer(1.0))
     assert isinstance(report, Report)
     assert len(report.links[0].error or "") == 500
+    assert decode_from_agent(encode(report)) == report
 
 
 def test_deltas_touch_only_what_they_name() -> None:
