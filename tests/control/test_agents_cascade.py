@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import base64
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from causeway.channel import (
     Desired,
     Goodbye,
     Heartbeat,
-    Hello,
     LeaseRenewed,
     LinkState,
     Refusal,
@@ -352,29 +350,6 @@ async def test_a_revoked_key_closes_the_channel(database_url: str) -> None:
             await channel.hear(Desired)
             await here.service.operator.delete(f"/v1/keys/{made.json()['id']}")
             assert await channel.end() == Goodbye(reason="register")
-
-
-async def test_an_agent_that_does_not_read_is_let_go(database_url: str) -> None:
-    quick = AgentSettings(ttl=30.0, send_timeout=0.3)
-    async with world(database_url, quick=quick) as here:
-        us = here.agent("us-a", "us-1")
-        await us.register()
-        async with us.channel(max_queue=1, ping_interval=None) as channel:
-            await channel.say(Hello(epoch=us.epoch))
-            channel.socket.transport.pause_reading()
-            with_much = Heartbeat(load=AgentLoad())
-
-            async def flood() -> None:
-                while True:
-                    await channel.say(with_much)
-                    await asyncio.sleep(0)
-
-            task = asyncio.create_task(flood())
-            try:
-                await until(lambda: here.shown("us-a"), lambda view: not view["connected"], timeout=60)
-            finally:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_placements_that_go_take_their_assignments_along(database_url: str) -> None:

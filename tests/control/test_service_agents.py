@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import websockets
+from sqlalchemy import event
 
 from causeway.channel import (
     Desired,
@@ -12,13 +15,20 @@ from causeway.channel import (
     Heartbeat,
     Hello,
     LeaseRenewed,
+    encode,
 )
 from control.agent_settings import AgentSettings
+from control.agents.service import Agents
+from control.bell import Bell
+from control.registry.store import Store
+from control.security.vault import Vault
 from control.settings import HttpSettings
 from tests.control.agents import Agent, listening
-from tests.control.service import running
+from tests.control.service import running, until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.control.service import Service
 
 QUICK = AgentSettings(ttl=30.0, sweep_interval=0.05, waiting_interval=0.1, poll_interval=30.0)
@@ -204,3 +214,73 @@ async def test_an_agent_that_says_nothing_or_too_much_is_let_go(database_url: st
             await channel.say_text(" " * 4096)
             assert await channel.end() is None
             assert channel.socket.close_code == 1009
+
+
+class Stuck:
+    """The WebSocket of an agent that says hello and then never reads."""
+
+    def __init__(self, epoch: int) -> None:
+        self._said = [encode(Hello(epoch=epoch))]
+        self.never = asyncio.Event()
+
+    async def receive(self) -> str | None:
+        if self._said:
+            return self._said.pop()
+        await self.never.wait()
+        return None
+
+    async def send(self, _text: str) -> None:
+        await self.never.wait()
+
+
+async def yes() -> bool:
+    return True
+
+
+async def test_an_agent_that_does_not_read_is_let_go(database_url: str) -> None:
+    settings = AgentSettings(ttl=30.0, send_timeout=0.1)
+    async with running(database_url, background=False) as service, listening(service) as at:
+        await agent(service, at, "eu-a", "eu-1").register()
+        agents = Agents(Store(service.engine), Vault(bytes(32)), Bell(), settings)
+        async with asyncio.timeout(20):
+            await agents.serve("eu-a", Stuck(epoch=1), allowed=yes)
+        view = await shown(service, "eu-a")
+        assert (view["state"], view["connected"], view["desired_version"]) == ("online", False, 1)
+        # One that is cancelled is closed, too.
+        task = asyncio.create_task(
+            Agents(Store(service.engine), Vault(bytes(32)), Bell(), AgentSettings()).serve(
+                "eu-a", Stuck(epoch=1), allowed=yes
+            )
+        )
+        await until(lambda: shown(service, "eu-a"), lambda view: view["connected"])
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await shown(service, "eu-a"))["connected"] is False
+
+
+async def test_a_database_that_is_away_lets_agents_come_back(database_url: str) -> None:
+    async with running(database_url, background=False) as service, listening(service) as at:
+        eu = agent(service, at, "eu-a", "eu-1")
+        async with eu.connected() as channel:
+            await channel.hear(Desired)
+            with mute(service):
+                await channel.say(Heartbeat())
+                assert await channel.end() == Goodbye(reason="restarting", retry_after=1.0)
+        async with eu.connected() as channel:
+            await channel.hear(Desired)
+            assert eu.epoch == 1
+
+
+@contextmanager
+def mute(service: Service) -> Iterator[None]:
+    """Have the database out of reach."""
+
+    def refuse(*_arguments: Any) -> None:
+        raise OSError("no route to the database")
+
+    event.listen(service.engine.sync_engine, "before_cursor_execute", refuse)
+    try:
+        yield
+    finally:
+        event.remove(service.engine.sync_engine, "before_cursor_execute", refuse)
