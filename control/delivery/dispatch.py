@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from control.errors import DatabaseUnavailableError, WebhookUnknownError
-from control.registry import webhook_deliveries, webhook_queue, webhooks
+from control.delivery.attempts import outcome_of
+from control.errors import DatabaseUnavailableError
+from control.registry import webhook_deliveries, webhook_queue, webhook_tries
 from control.registry.webhook_deliveries import message_id
 
 if TYPE_CHECKING:
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
     from control.delivery.attempts import Attempt
     from control.delivery.webhooks import Webhooks
     from control.registry.store import Store
-    from control.registry.webhook_queue import Held, Message, Settled
+    from control.registry.webhook_queue import Held
+    from control.registry.webhook_tries import Loaded, Message, Settled
     from control.webhook_settings import WebhookSettings
 
 __all__ = ["Dispatcher", "keep_up"]
 
 _log = structlog.get_logger(__name__)
 
+_STATEMENTS_AT_ONCE: Final = 4
+"""So that, however much is to be delivered, the pool has connections left for everything else."""
 _MOST_IN_A_ROW: Final = 16
 """Messages of one lane before the others of its webhook get a turn."""
 
@@ -45,6 +49,7 @@ class Dispatcher:
         self._replica = replica
         self._free = settings.max_at_once
         self._woken = asyncio.Event()
+        self._database = asyncio.Semaphore(_STATEMENTS_AT_ONCE)
 
     def wake(self) -> None:
         """Look at once."""
@@ -86,8 +91,6 @@ class Dispatcher:
         except DatabaseUnavailableError as error:
             # The claim runs out, and the message is sent again.
             _log.warning("webhook.database_unavailable", webhook=held.webhook, error=error.detail)
-        except WebhookUnknownError:
-            pass  # deleted just now, with all that waited
         except Exception:  # noqa: BLE001 - one webhook's trouble must not end the others' deliveries; logged
             _log.exception("webhook.defect", webhook=held.webhook)
         finally:
@@ -97,24 +100,36 @@ class Dispatcher:
     async def _work(self, held: Held) -> None:
         """Send the lane's messages until one fails, none is left, or others shall have a turn."""
         for turn in range(1, _MOST_IN_A_ROW + 1):
-            message = await self._store.write(webhook_queue.load, held)
-            if message is None:
+            async with self._database:
+                loaded = await self._store.read(webhook_tries.load, held)
+            if loaded is None:
                 return
-            target = await self._store.read(webhooks.target, held.webhook)
-            attempt = await self._service.send(target, message)
-            settled = await self._store.write(
-                webhook_queue.settle,
-                held,
-                message.id,
-                attempt,
-                self._settings,
-                go_on=turn < _MOST_IN_A_ROW,
+            if isinstance(loaded, int):
+                async with self._database:
+                    await self._store.write(webhook_tries.finish, held, loaded)
+                return
+            attempt = await self._service.send(loaded.target, loaded.message)
+            async with self._database:
+                if not await self._settle(held, loaded, attempt, go_on=turn < _MOST_IN_A_ROW):
+                    return
+
+    async def _settle(self, held: Held, loaded: Loaded, attempt: Attempt, *, go_on: bool) -> bool:
+        """Write down what came of a try; return whether the lane is still ours, and may go on."""
+        if attempt.status is not None and outcome_of(attempt) == "taken":
+            written = await self._store.read(
+                webhook_tries.taken, held, loaded, attempt.status, ttl=self._settings.claim_ttl
             )
-            if settled is None:
-                return
-            _tell(held, message, attempt, settled)
-            if not settled.more:
-                return
+            if written == "settled" and not go_on:
+                await self._store.write(webhook_queue.let_go, held)
+            if written is not None:
+                return written == "settled" and go_on
+        settled = await self._store.write(
+            webhook_tries.settle, held, loaded.message.id, attempt, self._settings, go_on=go_on
+        )
+        if settled is None:
+            return False
+        _tell(held, loaded.message, attempt, settled)
+        return settled.more
 
 
 async def keep_up(store: Store, settings: WebhookSettings) -> None:
@@ -135,11 +150,9 @@ def _tell(held: Held, message: Message, attempt: Attempt, settled: Settled) -> N
     log = _log.bind(webhook=held.webhook, message=message_id(message.id), kind=message.kind)
     if verdict.recovered:
         log.info("webhook.recovered")
-    if verdict.message == "delivered":
-        log.debug("webhook.delivered", seconds=round(attempt.seconds, 3))
-    elif verdict.message == "dead":
+    if verdict.message == "dead":
         log.warning("webhook.given_up", status=attempt.status, error=attempt.error)
-    else:
+    elif verdict.message == "pending":
         log.info("webhook.failed", status=attempt.status, error=attempt.error, due_at=str(verdict.due_at))
     if verdict.disable is not None:
         log.warning("webhook.disabled", reason=verdict.disable)

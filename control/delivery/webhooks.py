@@ -19,7 +19,7 @@ from control.delivery.signing import headers, new_secret
 from control.errors import InvalidRequestError
 from control.registry import webhooks
 from control.registry.webhook_deliveries import message_id
-from control.registry.webhook_queue import Message
+from control.registry.webhook_tries import Message
 from control.security.vault import SealError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from control.delivery.guard import Guard
     from control.delivery.sender import Sender
     from control.registry.store import Store
-    from control.registry.webhooks import Target
+    from control.registry.webhook_tries import Target
     from control.security.vault import Vault
     from control.webhook_settings import WebhookSettings
 

@@ -5,7 +5,7 @@ All functions work inside the caller's transaction. Who changed what is in the a
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from causeway.api import WebhookView
 from control.delivery.attempts import Endpoint, circuit_of
 from control.errors import WebhookLimitError, WebhookUnknownError
-from control.registry import audit, webhook_queue
+from control.registry import audit, webhook_queue, webhook_tries
 from control.registry.tables import webhook_deliveries as deliveries
 from control.registry.tables import webhook_lanes as lanes
 from control.registry.tables import webhooks
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SEALED_FOR",
-    "Target",
     "create",
     "find_all",
     "patch",
@@ -48,17 +47,6 @@ SEALED_FOR: Final = "webhooks.secret"
 
 _NOW: Final = func.clock_timestamp()
 _SETTINGS: Final = ("url", "events", "types", "metadata", "description", "enabled")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Where messages go, and the sealed secrets that they are signed with, newest first."""
-
-    webhook: str
-    url: str = field(repr=False)
-    sealed: tuple[bytes, ...] = field(repr=False)
-    now: datetime
-    """The database's clock."""
 
 
 async def create(
@@ -183,7 +171,7 @@ async def remove(connection: AsyncConnection, webhook: str, *, by: str) -> None:
     await audit.note(connection, actor=_actor(by), subject=f"webhook:{webhook}", action="deleted")
 
 
-async def target(connection: AsyncConnection, webhook: str) -> Target:
+async def target(connection: AsyncConnection, webhook: str) -> webhook_tries.Target:
     """Return where to send and what to sign with; raises WebhookUnknownError."""
     row = (
         await connection.execute(
@@ -198,10 +186,7 @@ async def target(connection: AsyncConnection, webhook: str) -> Target:
     ).one_or_none()
     if row is None:
         raise _unknown(webhook)
-    sealed = [row.secret]
-    if row.previous_secret is not None and row.previous_until is not None and row.now < row.previous_until:
-        sealed.append(row.previous_secret)
-    return Target(webhook=webhook, url=row.url, sealed=tuple(sealed), now=row.now)
+    return webhook_tries.target_of(webhook, row)
 
 
 async def _read(connection: AsyncConnection, webhook: str | None) -> list[WebhookView]:

@@ -14,7 +14,7 @@ from sqlalchemy import func, text, update
 
 from control.delivery.attempts import Attempt
 from control.delivery.signing import verify
-from control.registry import webhook_queue
+from control.registry import webhook_queue, webhook_tries
 from control.registry.store import Store
 from control.registry.tables import webhook_deliveries, webhook_lanes, webhooks
 from control.webhook_settings import WebhookSettings
@@ -631,14 +631,14 @@ async def test_nobody_waits_for_the_claims_of_a_replica_that_is_known_to_be_gone
         [again] = await claim(replica=there)
         assert (again.webhook, again.conference) == (webhook, lost.conference)
         # Who was only frozen learns it before it sends, and again before it writes down anything.
-        assert await store.write(webhook_queue.load, lost) is None
+        assert await store.read(webhook_tries.load, lost) is None
         late = await store.write(
-            webhook_queue.settle, lost, uuid.uuid4(), Attempt(status=200), LOCAL, go_on=True
+            webhook_tries.settle, lost, uuid.uuid4(), Attempt(status=200), LOCAL, go_on=True
         )
         assert late is None
-        message = await store.write(webhook_queue.load, again)
-        assert message is not None
-        assert (message.conference, message.sequence) == (lost.conference, 1)
+        loaded = await store.read(webhook_tries.load, again)
+        assert isinstance(loaded, webhook_tries.Loaded)
+        assert (loaded.message.conference, loaded.message.sequence) == (lost.conference, 1)
 
 
 @pytest.mark.parametrize(
