@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from alembic import command
 from sqlalchemy import text
 
 from causeway.api import EVENT_KINDS, ConferenceState, StreamReport, Track
 from control.delivery.rebuilding import at_time
 from control.errors import ConferenceUnknownError, EventsGoneError
-from control.registry import events, histories, streams
+from control.registry import events, histories, schema, streams
+from control.registry.database import create_engine
 from control.registry.events import Cursor
 from tests.control.events_kit import BEGINNING, CLUSTERS, LATER, log, make, prepared, sql, timeless, told
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from control.registry.store import Store
@@ -278,3 +281,38 @@ async def test_what_was_dropped_is_gone_and_not_unknown(store: Store) -> None:
     with pytest.raises(ConferenceUnknownError):
         await store.snapshot(at_time, "never", first.at)
     assert (await store.snapshot(histories.standing, "c1")).seq == 2
+
+
+async def test_history_begins_with_what_was_there_before_the_log(empty_database_url: str) -> None:
+    engine = create_engine(empty_database_url)
+
+    def upgrade(connection: Connection, revision: str) -> None:
+        command.upgrade(schema._config(connection=connection, on_applied=lambda _: None), revision)
+
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(upgrade, "0007")
+        store = await prepared(engine)
+        await make(store, "c1", "a", "b")
+        await make(store, "c2")
+        for statement in (
+            """INSERT INTO participants (conference, cluster, id, user_name, role)
+            VALUES ('c1', 'b', 'p1', 'ada', 'viewer')""",
+            "INSERT INTO links (conference, dialer, listener, state) VALUES ('c1', 'b', 'a', 'up')",
+            "UPDATE conferences SET state = 'ending' WHERE id = 'c2'",
+        ):
+            await store.write(sql, statement)
+        async with engine.connect() as connection:
+            await connection.run_sync(upgrade, "head")
+        assert [(each.seq, each.kind) for each in await log(store, "c1")] == [
+            (1, "conference.created"),
+            (2, "placement.ready"),
+            (3, "placement.ready"),
+            (4, "participant.joined"),
+            (5, "link.up"),
+        ]
+        for conference in ("c1", "c2"):
+            shown = await store.snapshot(histories.standing, conference)
+            assert timeless(await store.snapshot(at_time, conference, LATER)) == timeless(shown)
+    finally:
+        await engine.dispose()
