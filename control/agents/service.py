@@ -47,10 +47,6 @@ class Agents:
         self.channels = Channels()
         """Those that are open here; notices go to them."""
 
-    async def run(self) -> None:
-        """Do what is to be done beside requests, for ever. Every replica may."""
-        await sweep_agents(self._store, self._bell, self._settings)
-
     async def register(self, agent: str, request: AgentRegistration, *, actor: str) -> AgentLease:
         """Take the agent in and start its lease. Raises AgentIncompatibleError."""
         protocol = _agreed(request.protocol)
@@ -104,7 +100,10 @@ class Agents:
 
 
 async def sweep_agents(store: Store, bell: Bell, settings: AgentSettings) -> None:
-    """Write off agents whose lease ran out, and find agents for conferences that wait for one, for ever."""
+    """Write off agents whose lease ran out, and find agents for conferences that wait for one, for ever.
+
+    One replica does it at a time; two at once would do no harm.
+    """
     away = False
     waited = float("-inf")
     while True:
