@@ -105,6 +105,7 @@ from causeway.api.templates import (
     TemplateList,
     TemplateName,
     TemplateView,
+    Topology,
 )
 from causeway.api.webhooks import (
     DeliveryList,
@@ -227,6 +228,7 @@ __all__ = [
     "TemplateList",
     "TemplateName",
     "TemplateView",
+    "Topology",
     "TopologyView",
     "Track",
     "WaitingStep",

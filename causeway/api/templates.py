@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from msgspec import Meta, field
 
-from causeway.api.base import NAME, Answer, Module, Region, Request, Role
+from causeway.api.base import NAME, Answer, ClusterId, Module, Region, Request, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +31,7 @@ __all__ = [
     "TemplateList",
     "TemplateName",
     "TemplateView",
+    "Topology",
     "VideoCodec",
     "View",
     "ViewVideo",
@@ -156,6 +157,25 @@ class RoomOptions(Request, frozen=True, kw_only=True, omit_defaults=False):
                 )
 
 
+class Topology(Request, frozen=True, kw_only=True, omit_defaults=False):
+    """How a conference's clusters are linked with each other.
+
+    A tree or a star needs links that pass on what they received. Where they cannot, a mesh is used, and the
+    conference's plan says so.
+    """
+
+    kind: Literal["mesh", "tree", "star"] = "mesh"
+    """`mesh`: each with each. `tree`: the least total latency. `star`: everybody through one hub."""
+    degree_limit: Annotated[int, Meta(ge=2, le=64)] = 4
+    """Of a tree: links at one cluster."""
+    hubs: Annotated[tuple[ClusterId, ...], Meta(max_length=16)] = ()
+    """Of a star: regions or clusters that shall be its hub, the most wanted first. Empty: the nearest."""
+
+    def __post_init__(self) -> None:
+        """Check what the fields demand of each other."""
+        _unique("topology.hubs", self.hubs)
+
+
 class Template(RoomOptions, frozen=True, kw_only=True, omit_defaults=False):
     """`PUT /v1/templates/{name}`: the rooms' options, and what concerns the conference as a whole."""
 
@@ -167,6 +187,8 @@ class Template(RoomOptions, frozen=True, kw_only=True, omit_defaults=False):
     """The only regions where such a conference may be. Empty: anywhere."""
     policy: Annotated[str, Meta(pattern=NAME, max_length=64)] = "default"
     """Name of the placement policy."""
+    topology: Topology = field(default_factory=Topology)
+    """How the clusters of such a conference are linked."""
     empty_ttl: Ttl = 86_400
     """Seconds without participants after which the conference ends by itself; -1: never. Default a day."""
 

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select
 
-from causeway.api import DEFAULT_TEMPLATE, ConferenceCreate, Template
+from causeway.api import DEFAULT_TEMPLATE, ConferenceCreate, Template, Topology
+from control.cascade.topology import TopologyWish
 from control.errors import TemplateDefaultError, TemplateUnknownError
-from control.registry import conferences, templates
+from control.registry import cascade_view, conferences, templates
 from control.registry.store import Store
 from control.registry.tables import conferences as conference_table
 from control.registry.tables import templates as table
@@ -41,6 +42,25 @@ async def test_a_conference_keeps_the_version_it_was_created_with(engine: AsyncE
     new = await store.read(templates.of_conference, "new")
     assert (old.version, old.template.participant_limit) == (1, 10)
     assert (new.version, new.template.participant_limit) == (2, 20)
+
+
+async def test_the_plan_sees_the_topology_of_the_conferences_version(engine: AsyncEngine) -> None:
+    store = Store(engine)
+    await save(store, "wide", Template(topology=Topology(kind="star", hubs=("eu",))))
+    await store.write(conferences.create, "old", ConferenceCreate(type="wide"))
+    await save(store, "wide", Template(topology=Topology(kind="tree", degree_limit=3)))
+    await store.write(conferences.create, "new", ConferenceCreate(type="wide"))
+    await store.write(conferences.create, "plain")
+    seen = []
+    for name in ("old", "new", "plain"):
+        snapshot = await store.snapshot(cascade_view.load, name, idle_grace=30.0)
+        assert snapshot is not None
+        seen.append(snapshot.view.topology)
+    assert seen == [
+        TopologyWish(kind="star", hubs=("eu",)),
+        TopologyWish(kind="tree", degree_limit=3),
+        TopologyWish(),
+    ]
 
 
 async def test_without_any_seed_there_is_the_default_template(engine: AsyncEngine) -> None:
