@@ -219,7 +219,7 @@ def _cluster(row: _Cluster) -> ClusterFacts:
         online=row.online,
         reports_links=row.reports_links,
         can_cascade=kind is not None and kind.cascade,
-        # Where neither the cluster says who comes and goes, nor everybody is surveyed at once, rooms are looked
+        # Where neither the cluster says who comes and goes, nor all are surveyed at once, rooms are looked
         # into now and then, by lot: nobody's absence follows from that.
         knows_participants=kind is not None and not (row.probed and kind.reports),
         gone=row.gone,

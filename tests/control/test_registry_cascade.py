@@ -351,3 +351,13 @@ async def test_whoever_comes_back_is_one_less(store: Store) -> None:
     assert (await view(store)).placements[0].displaced == 1
     await enter(store, "us-1", "p8", user="somebody else")
     assert (await view(store)).placements[0].displaced == 1
+
+
+async def test_where_rooms_are_looked_into_by_lot_nobody_s_absence_is_known(store: Store) -> None:
+    assert (await view(store)).clusters["eu-1"].knows_participants
+
+    async def probe(connection: AsyncConnection) -> None:
+        await connection.execute(update(cluster_rows).values(probe_due_at=func.now()))
+
+    await store.write(probe)
+    assert not (await view(store)).clusters["eu-1"].knows_participants
