@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
@@ -50,8 +51,7 @@ class TokenRefusedError(CausewayError):
 
 def sign(key: Ed25519PrivateKey, *, kid: str, claims: JoinClaims) -> str:
     """Return the token's text."""
-    head = _text(_ENCODER.encode(TokenHeader(kid=kid)))
-    signed = head + "." + _text(_ENCODER.encode(claims))
+    signed = _head(kid) + "." + _text(_ENCODER.encode(claims))
     return signed + "." + _text(key.sign(signed.encode()))
 
 
@@ -130,6 +130,11 @@ def read_keys(jwks: bytes, *, limit: int = 64) -> dict[str, Ed25519PublicKey]:
 
 
 # --- parts ------------------------------------------------------------------------------------
+
+
+@lru_cache(64)
+def _head(kid: str) -> str:
+    return _text(_ENCODER.encode(TokenHeader(kid=kid)))
 
 
 def _split(token: str) -> tuple[str, str, str]:

@@ -143,6 +143,8 @@ class Capabilities:
     reports: bool
     """Clusters of this kind tell of their rooms and participants, in whatever form. Where it is False,
     control has to ask: `survey`."""
+    signed_tokens: bool = False
+    """`create_token` signs, and asks nobody: it returns at once."""
     room_ids: str = r"(?!\.{1,2}\Z).+"
     """Regular expression of the conference ids that can be a room's id there; see `accepts`."""
 

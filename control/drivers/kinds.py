@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["CAUSEWAY", "KINDS", "OPENVIDU", "OWT", "capabilities"]
 
 OWT: Final = Capabilities(cascade=True, recordings=False, media_nodes=False, reports=True)
-CAUSEWAY: Final = Capabilities(cascade=True, recordings=False, media_nodes=False, reports=True)
+CAUSEWAY: Final = Capabilities(
+    cascade=True, recordings=False, media_nodes=False, reports=True, signed_tokens=True
+)
 OPENVIDU: Final = Capabilities(
     cascade=False, recordings=True, media_nodes=True, reports=False, room_ids=r"[A-Za-z0-9_-]+"
 )

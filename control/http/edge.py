@@ -111,7 +111,11 @@ class Edge:
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
         """Return `receive` that raises BodyTooLargeError before a byte too many is kept."""
-        announced = next((v for n, v in scope["headers"] if n == b"content-length"), b"")
+        announced = b""
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                announced = value
+                break
         too_large = announced.isdigit() and int(announced[:20]) > self._max_body_bytes
         taken = 0
 
@@ -135,7 +139,7 @@ def admitted(entry: Entry, gate: Gate) -> Callable[[Request], Awaitable[Response
             request.state.caller = await gate.admit(request, entry)
         if query is not None:
             request.state.query = query.read(request)
-        elif request.url.query:
+        elif request.scope["query_string"]:
             raise InvalidRequestError("this path takes no query parameters")
         return await entry.handler(request)
 
@@ -186,6 +190,8 @@ class _Query:
         self._fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
 
     def read(self, request: Request) -> msgspec.Struct:
+        if not request.scope["query_string"]:
+            return msgspec.convert({}, self._kind)
         values: dict[str, Any] = {}
         for given, text in request.query_params.multi_items():
             name, key = self._split(given)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import func, select
 
 from causeway.api import PortalAddress
@@ -60,8 +61,7 @@ class Choice:
     """The busier direction, as a share of its limit."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class Placed(Struct, frozen=True, kw_only=True):
     """The conference on a cluster, as a join needs it."""
 
     state: str
