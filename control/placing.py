@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from control.placement_settings import PlacementSettings, RegionSettings
     from control.registry.lane import Lane
     from control.registry.reservations import Taken
-    from control.registry.roster import Joined
+    from control.registry.roster import Joined, Load
     from control.registry.store import Store
 
 __all__ = ["Placing", "Visit", "Where"]
@@ -397,15 +397,18 @@ class Placing:
         now = time.monotonic()
         if version == self._version and now - self._read_at < self._settings.max_age:
             return
-        before = self._version
+        if version == self._version:
+            # Only load and liveness are new; how the clusters stand for each wish is still true.
+            version_now, loads = await self._store.read(roster.loads)
+            if version_now == version:
+                self._read_at = now
+                for load in loads:
+                    _renew(self._board.candidates[load.cluster], load)
+                return
         self._version, choices = await self._store.read(roster.read)
         self._read_at = now
         self._choices = {choice.cluster: choice for choice in choices}
-        if self._version != before:
-            self._board = Board((_candidate(choice) for choice in choices), self._places)
-        else:  # only load and liveness are new; how the clusters stand for each wish is still true
-            for choice in choices:
-                _renew(self._board.candidates[choice.cluster], choice)
+        self._board = Board((_candidate(choice) for choice in choices), self._places)
 
     async def _outdated(self, since: float) -> bool:
         """Before somebody is turned away: read the clusters again, unless that was done since they came."""
@@ -451,13 +454,13 @@ def _candidate(choice: Choice) -> Candidate:
     )
 
 
-def _renew(candidate: Candidate, choice: Choice) -> None:
-    candidate.liveness = choice.liveness
-    candidate.participants = choice.participants
-    candidate.conferences = choice.conferences
-    candidate.streams = choice.streams
-    candidate.cpu = choice.cpu
-    candidate.bandwidth = choice.bandwidth
+def _renew(candidate: Candidate, load: Load) -> None:
+    candidate.liveness = load.liveness
+    candidate.participants = load.participants
+    candidate.conferences = load.conferences
+    candidate.streams = load.streams
+    candidate.cpu = load.cpu
+    candidate.bandwidth = load.bandwidth
 
 
 def _fail(job: _Job, error: Exception) -> None:
