@@ -17,7 +17,7 @@ import structlog
 import uvloop
 from starlette.responses import Response
 
-from control.app import build
+from control.app import build, settle_memory
 from control.http.entry import Entry
 from control.http.gate import Gate
 from control.http.routes import application
@@ -76,6 +76,7 @@ async def _serve(folder: Path, keys: dict[str, str]) -> None:
                 server = make_server(_with_constant(control.app, gate, own), own.http, stop_timeout=1)
                 serving = group.create_task(server.serve(sockets=[listener]))
                 await server.wait_started()
+                settle_memory()
                 ready = {"port": address_of(listener)[1], "database": database.url}
                 sys.stdout.buffer.write(msgspec.json.encode(ready) + b"\n")
                 sys.stdout.flush()

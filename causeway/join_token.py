@@ -10,6 +10,7 @@ than a JOSE library accepts: one algorithm, one type, exactly three header field
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -39,7 +40,7 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 def sign(key: Ed25519PrivateKey, *, kid: str, claims: JoinClaims) -> str:
     """Return the token's text."""
-    return compact(key, _ENCODER.encode(TokenHeader(kid=kid)), _ENCODER.encode(claims))
+    return compact(key, _head(kid), _ENCODER.encode(claims))
 
 
 def kid_of(token: str) -> str:
@@ -110,6 +111,11 @@ def read_keys(jwks: bytes, *, limit: int = 64) -> dict[str, Ed25519PublicKey]:
 
 
 # --- parts ------------------------------------------------------------------------------------
+
+
+@lru_cache(64)
+def _head(kid: str) -> bytes:
+    return _ENCODER.encode(TokenHeader(kid=kid))
 
 
 def _header(part: str) -> TokenHeader:

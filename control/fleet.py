@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from control.drivers.base import NotSupportedError
 from control.drivers.causeway import CausewayDriver
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from control.security.vault import Vault
 
 __all__ = ["SERVICE_KEY", "Fleet", "Reachable"]
+
+_DRIVERS_KEPT: Final = 4096
 
 SERVICE_KEY = "clusters.service_key"
 """Where service keys are sealed for, followed by the cluster's id."""
@@ -55,8 +58,20 @@ class Reachable(Protocol):
         ...
 
 
+class _Registered(NamedTuple):
+    """What a driver is made of."""
+
+    cluster: str
+    driver: str
+    rest_url: str
+    service_id: str
+    sealed_key: bytes
+    incarnation: str
+    portal: PortalAddress | None
+
+
 class Fleet:
-    """Makes drivers. They are cheap; whoever needs one asks anew, so that a changed registration counts."""
+    """Makes drivers. Whoever needs one asks anew, so that a changed registration counts."""
 
     def __init__(
         self, *, owt: OwtConnections, openvidu: OpenViduConnections, signer: Signs, vault: Vault
@@ -65,14 +80,29 @@ class Fleet:
         self._openvidu = openvidu
         self._signer = signer
         self._vault = vault
+        # A driver holds nothing but what is in the registration that it is made of: the same again will do.
+        self._made = lru_cache(_DRIVERS_KEPT)(self._make)
 
     def driver(self, cluster: str, access: Reachable) -> ClusterDriver:
         """Return the driver of the cluster.
 
         Raises SealError when its key does not open, NotSupportedError for a kind that this release has not.
         """
+        return self._made(
+            _Registered(
+                cluster,
+                access.driver,
+                access.rest_url,
+                access.service_id,
+                access.sealed_key,
+                access.incarnation,
+                access.portal,
+            )
+        )
+
+    def _make(self, access: _Registered) -> ClusterDriver:
         rest_url, service_id = access.rest_url, access.service_id
-        key = self._vault.open(access.sealed_key, SERVICE_KEY, cluster)
+        key = self._vault.open(access.sealed_key, SERVICE_KEY, access.cluster)
         match access.driver:
             case "owt":
                 return self._owt.driver(rest_url=rest_url, service_id=service_id, service_key=key)
@@ -80,7 +110,7 @@ class Fleet:
                 return CausewayDriver(
                     self._owt.driver(rest_url=rest_url, service_id=service_id, service_key=key),
                     self._signer,
-                    cluster=cluster,
+                    cluster=access.cluster,
                     incarnation=access.incarnation,
                     portal=access.portal,
                 )

@@ -24,13 +24,14 @@ This module must not know the database, the API or a clock.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from datetime import datetime
 
 __all__ = [
     "NEXT",
+    "Beats",
     "Event",
     "Facts",
     "Progress",
@@ -102,7 +103,21 @@ def shown(facts: Facts, now: datetime) -> Shown:
     return Shown(state="online", since=facts.since, reason=facts.reason)
 
 
-def overdue_at(facts: Facts) -> datetime:
+class Beats(Protocol):
+    """When a cluster was heard last, and until when that is enough."""
+
+    @property
+    def last_seen_at(self) -> datetime:
+        """The last heartbeat, or whatever else was heard."""
+        ...
+
+    @property
+    def lease_expires_at(self) -> datetime:
+        """When its lease runs out."""
+        ...
+
+
+def overdue_at(facts: Beats) -> datetime:
     """Return when a heartbeat is overdue: after one and a half of the three intervals of a lease."""
     return facts.last_seen_at + (facts.lease_expires_at - facts.last_seen_at) / 2
 

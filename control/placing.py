@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 import structlog
+from msgspec import Struct
 
 from control.drivers.base import NotSupportedError
 from control.drivers.kinds import capabilities
@@ -33,6 +33,7 @@ from control.placement import (
     Board,
     Candidate,
     Conference,
+    Decision,
     Place,
     Wish,
     decide,
@@ -41,29 +42,31 @@ from control.placement import (
     pack,
     sentence,
 )
+from control.placing_memory import Memory
 from control.registry import decisions, reservations, roster, templates
 from control.registry.reservations import Seat
+from control.registry.roster import Choice, Placed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from random import Random
 
     from causeway.api import Template
-    from control.placement import Decision, Policy, Rules
+    from control.placement import Policy, Rules
     from control.placement_settings import PlacementSettings, RegionSettings
     from control.registry.lane import Lane
     from control.registry.reservations import Taken
-    from control.registry.roster import Choice, Joined, Placed
+    from control.registry.roster import Joined, Load
     from control.registry.store import Store
 
 __all__ = ["Placing", "Visit", "Where"]
 
 _log = structlog.get_logger(__name__)
 
-_TEMPLATES_KEPT: Final = 1024
 _RETRY_AFTER: Final = 2
 _ROUNDS: Final = 8
 """Decisions made anew for one join because a seat was gone; then every cluster is as good as full."""
+_PATIENT_ROUNDS: Final = 2
 _TRIMMED_AT_ONCE: Final = 500
 
 
@@ -85,8 +88,7 @@ class Visit:
     """Clusters that have failed for this client."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Where:
+class Where(Struct, frozen=True, kw_only=True):
     """Where a client goes. Its seat is taken; its placement may still have to become ready."""
 
     choice: Choice
@@ -138,7 +140,7 @@ class Placing:
         self._choices: dict[str, Choice] = {}
         self._version = -1
         self._read_at = float("-inf")
-        self._templates: OrderedDict[tuple[str, int], Template] = OrderedDict()
+        self._memory = Memory(lifetime=settings.max_age)
         self._waiting: deque[_Job] = deque()
         self._arrived = asyncio.Event()
         self._touched: set[str] = set()
@@ -241,35 +243,64 @@ class Placing:
         return await job.done
 
     async def _serve(self, lane: Lane, batch: list[_Job]) -> None:
-        names = list({job.visit.conference for job in batch})
-        version, joined = await roster.conferences(lane, names)
-        await self._fresh(version)
-        for each in joined.values():
-            await self._learn_template(each)
+        remembered = self._remembered(batch)
+        joined = {**remembered, **await self._read(lane, batch, remembered)}
         seats: list[tuple[_Job, Where]] = []
         for job in batch:
-            known = joined.get(job.visit.conference)
+            name = job.visit.conference
             try:
                 try:
-                    where = self._choose(job.visit, known)
+                    where = self._choose(job.visit, joined.get(name))
                 except NoClusterError:
-                    if not await self._outdated(job.since):
+                    if name in remembered or not await self._outdated(job.since):
                         raise
-                    where = self._choose(job.visit, known)
+                    where = self._choose(job.visit, joined.get(name))
             except RefusedError as error:
-                _fail(job, error)
+                if name in remembered:  # nobody is turned away for what was true a moment ago
+                    self._memory.forget(name)
+                    self._waiting.append(job)
+                else:
+                    _fail(job, error)
                 continue
-            if where.placed is not None and joined[job.visit.conference].participant_limit < 0:
+            if where.placed is not None and joined[name].participant_limit < 0:
                 seats.append((job, where))
             elif not job.done.done():
+                self._memory.forget(name)
                 job.done.set_result((where, False))
         if seats:
             await self._take(lane, seats)
 
+    def _remembered(self, batch: list[_Job]) -> dict[str, Joined]:
+        """Return what is remembered of the conferences that are joined."""
+        now = time.monotonic()
+        found: dict[str, Joined] = {}
+        for job in batch:
+            name = job.visit.conference
+            known = self._memory.conference(name, now) if name not in found else None
+            if known is not None and self._memory.template(known.template, known.template_version):
+                found[name] = known
+        return found
+
+    async def _read(self, lane: Lane, batch: list[_Job], remembered: dict[str, Joined]) -> dict[str, Joined]:
+        """Read the other conferences that are joined, and the clusters if what is known of them is old."""
+        names = list({job.visit.conference for job in batch} - remembered.keys())
+        if not names:
+            await self._fresh(self._version)
+            return {}
+        version, joined = await roster.conferences(lane, names)
+        await self._fresh(version)
+        for each in joined.values():
+            await self._learn_template(each)
+            self._memory.keep(each, time.monotonic())
+        return joined
+
     async def _take(self, lane: Lane, seats: list[tuple[_Job, Where]]) -> None:
-        found = await reservations.take(
-            lane, [where.seat for _, where in seats], ttl=self._settings.reservation_ttl
+        # While clusters keep changing, a join that has waited for that goes by what was read a moment ago.
+        asked = None if any(job.rounds >= _PATIENT_ROUNDS for job, _ in seats) else self._version
+        version, found = await reservations.take(
+            lane, [where.seat for _, where in seats], ttl=self._settings.reservation_ttl, version=asked
         )
+        await self._fresh(version)
         for job, where in seats:
             cluster = where.choice.cluster
             taken = found.get(cluster)
@@ -277,7 +308,9 @@ class Placing:
                 self._touched.add(where.seat.conference)
                 if not job.done.done():
                     job.done.set_result((where, True))
-            elif job.rounds >= _ROUNDS:
+                continue
+            self._memory.forget(where.seat.conference)
+            if job.rounds >= _ROUNDS:
                 _fail(job, NoClusterError(f"{cluster} is full or away", retry_after=_RETRY_AFTER))
             else:
                 job.rounds += 1
@@ -306,7 +339,8 @@ class Placing:
             raise ConferenceEndingError(f"conference {visit.conference} is being deleted")
         if joined.locked and not visit.returning:
             raise ConferenceLockedError(f"conference {visit.conference} is locked")
-        template = self._templates[joined.template, joined.template_version]
+        template = self._memory.template(joined.template, joined.template_version)
+        assert template is not None
         roles = [rules.role for rules in template.roles]
         if visit.role not in roles:
             there = ", ".join(roles)
@@ -319,13 +353,15 @@ class Placing:
             rng=self._rng,
             tried=visit.tried,
             everybody=visit.everybody,
+            user=visit.user,
         )
         cluster = decision.cluster
         if cluster is None:
             raise NoClusterError(sentence(decision), retry_after=_RETRY_AFTER)
         self._board.candidates[cluster].participants += 1
-        decision = msgspec.structs.replace(decision, user=visit.user)
         placed = joined.placements.get(cluster)
+        if placed is not None and placed.state != "ready":
+            placed = None
         return Where(
             choice=self._choices[cluster],
             decision=decision,
@@ -335,8 +371,9 @@ class Placing:
                 user=visit.user,
                 id=reservations.new_id(),
                 decision=pack(decision),
+                epoch=None if placed is None else placed.epoch,
             ),
-            placed=placed if placed is not None and placed.state == "ready" else None,
+            placed=placed,
         )
 
     def _policy(self, name: str) -> Policy:
@@ -363,15 +400,18 @@ class Placing:
         now = time.monotonic()
         if version == self._version and now - self._read_at < self._settings.max_age:
             return
-        before = self._version
+        if version == self._version:
+            # Only load and liveness are new; how the clusters stand for each wish is still true.
+            version_now, loads = await self._store.read(roster.loads)
+            if version_now == version:
+                self._read_at = now
+                for load in loads:
+                    _renew(self._board.candidates[load.cluster], load)
+                return
         self._version, choices = await self._store.read(roster.read)
         self._read_at = now
         self._choices = {choice.cluster: choice for choice in choices}
-        if self._version != before:
-            self._board = Board((_candidate(choice) for choice in choices), self._places)
-        else:  # only load and liveness are new; how the clusters stand for each wish is still true
-            for choice in choices:
-                _renew(self._board.candidates[choice.cluster], choice)
+        self._board = Board((_candidate(choice) for choice in choices), self._places)
 
     async def _outdated(self, since: float) -> bool:
         """Before somebody is turned away: read the clusters again, unless that was done since they came."""
@@ -382,14 +422,9 @@ class Placing:
         return True
 
     async def _learn_template(self, joined: Joined) -> None:
-        key = (joined.template, joined.template_version)
-        if key in self._templates:
-            self._templates.move_to_end(key)
-            return
-        used = await self._store.read(templates.of_conference, joined.id)
-        self._templates[used.name, used.version] = used.template
-        if len(self._templates) > _TEMPLATES_KEPT:
-            self._templates.popitem(last=False)
+        if self._memory.template(joined.template, joined.template_version) is None:
+            used = await self._store.read(templates.of_conference, joined.id)
+            self._memory.keep_template(used.name, used.version, used.template)
 
 
 def _candidate(choice: Choice) -> Candidate:
@@ -422,13 +457,13 @@ def _candidate(choice: Choice) -> Candidate:
     )
 
 
-def _renew(candidate: Candidate, choice: Choice) -> None:
-    candidate.liveness = choice.liveness
-    candidate.participants = choice.participants
-    candidate.conferences = choice.conferences
-    candidate.streams = choice.streams
-    candidate.cpu = choice.cpu
-    candidate.bandwidth = choice.bandwidth
+def _renew(candidate: Candidate, load: Load) -> None:
+    candidate.liveness = load.liveness
+    candidate.participants = load.participants
+    candidate.conferences = load.conferences
+    candidate.streams = load.streams
+    candidate.cpu = load.cpu
+    candidate.bandwidth = load.bandwidth
 
 
 def _fail(job: _Job, error: Exception) -> None:

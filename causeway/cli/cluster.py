@@ -9,6 +9,7 @@ import click
 from msgspec import to_builtins
 
 from causeway.api import BlockRequest, DrainRequest
+from causeway.cli.cluster_change import log, set_
 from causeway.cli.remote import remote_options
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ __all__ = ["command"]
 
 @click.group(name="cluster")
 def command() -> None:
-    """Look after clusters: list, show, drain, block. Needs an operator key.
+    """Look after clusters: list, show, set, drain, block. Needs an operator key.
 
     \b
         causeway cluster list
@@ -88,6 +89,10 @@ def unblock(remote: Remote, cluster: str) -> None:
     """Take a block back."""
     remote.run(lambda control: control.unblock_cluster(cluster))
     remote.done(f"{cluster} takes clients again")
+
+
+command.add_command(set_)
+command.add_command(log)
 
 
 def _draw_all(clusters: list[ClusterView]) -> None:

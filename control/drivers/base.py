@@ -151,6 +151,8 @@ class Capabilities:
     control has to ask: `survey`."""
     stops_cascades: bool = False
     """It can be told to end a cascade: `stop_cascade` works. Else cascades end with their rooms."""
+    signed_tokens: bool = False
+    """`create_token` signs, and asks nobody: it returns at once."""
     room_ids: str = r"(?!\.{1,2}\Z).+"
     """Regular expression of the conference ids that can be a room's id there; see `accepts`."""
 

@@ -17,7 +17,12 @@ __all__ = ["CAUSEWAY", "KINDS", "OPENVIDU", "OWT", "capabilities"]
 
 OWT: Final = Capabilities(cascade=True, recordings=False, media_nodes=False, reports=True)
 CAUSEWAY: Final = Capabilities(
-    cascade=True, recordings=False, media_nodes=False, reports=True, stops_cascades=True
+    cascade=True,
+    recordings=False,
+    media_nodes=False,
+    reports=True,
+    stops_cascades=True,
+    signed_tokens=True,
 )
 OPENVIDU: Final = Capabilities(
     cascade=False, recordings=True, media_nodes=True, reports=False, room_ids=r"[A-Za-z0-9_-]+"

@@ -122,7 +122,11 @@ class Edge:
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
         """Return `receive` that raises BodyTooLargeError before a byte too many is kept."""
-        announced = next((v for n, v in scope["headers"] if n == b"content-length"), b"")
+        announced = b""
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                announced = value
+                break
         too_large = announced.isdigit() and int(announced[:20]) > self._max_body_bytes
         taken = 0
 
@@ -177,7 +181,7 @@ async def _pass(connection: HTTPConnection, entry: Entry, gate: Gate, query: _Qu
         connection.state.caller = await gate.admit(connection, entry)
     if query is not None:
         connection.state.query = query.read(connection)
-    elif connection.url.query:
+    elif connection.scope["query_string"]:
         raise InvalidRequestError("this path takes no query parameters")
 
 
@@ -225,6 +229,8 @@ class _Query:
         self._fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
 
     def read(self, request: HTTPConnection) -> msgspec.Struct:
+        if not request.scope["query_string"]:
+            return msgspec.convert({}, self._kind)
         values: dict[str, Any] = {}
         for given, text in request.query_params.multi_items():
             name, key = self._split(given)

@@ -120,14 +120,14 @@ class Gate:
 
         `authorization` is as in the header: `Bearer cw_…`. Raises UnauthenticatedError and RateLimitedError.
         """
-        remote = remote_of(request)
-        wait = self._failures.wait(remote, self._failure_limit, self._clock())
-        if wait and not self._authenticator.remembers(authorization):
-            raise _limited("too many requests without a valid key came from this address", wait)
+        if len(self._failures):
+            wait = self._failures.wait(remote_of(request), self._failure_limit, self._clock())
+            if wait and not self._authenticator.remembers(authorization):
+                raise _limited("too many requests without a valid key came from this address", wait)
         try:
             caller = await self._authenticator.authenticate(authorization)
         except UnauthenticatedError:
-            self._failures.take(remote, self._failure_limit, self._clock())
+            self._failures.take(remote_of(request), self._failure_limit, self._clock())
             raise
         wait = self._keys.take(caller.id, self._limits[caller.kind], self._clock())
         if wait:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from control.errors import RefusedError
@@ -16,7 +17,6 @@ from control.http.problems import refusal, status_problem
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
 
@@ -33,7 +33,7 @@ def application(entries: list[Entry], gate: Gate, settings: HttpSettings) -> Sta
     for entry in entries:
         paths.setdefault(entry.path, {})[entry.method] = admitted(entry, gate)
     routes: list[BaseRoute] = [
-        Route(path, _by_method(handlers), methods=list(handlers)) for path, handlers in paths.items()
+        Route(path, _Endpoint(handlers), methods=list(handlers)) for path, handlers in paths.items()
     ]
     routes += [
         WebSocketRoute(entry.path, admitted_socket(entry, gate))
@@ -45,22 +45,30 @@ def application(entries: list[Entry], gate: Gate, settings: HttpSettings) -> Sta
         middleware=[
             Middleware(Edge, max_requests=settings.max_requests, max_body_bytes=settings.max_body_bytes)
         ],
-        exception_handlers={RefusedError: _refused, HTTPException: _refused_by_framework},
+        exception_handlers={HTTPException: _refused_by_framework},
     )
     app.router.redirect_slashes = False
     app.router.default = _nothing
     return app
 
 
-def _by_method(
-    handlers: dict[str, Callable[[Request], Awaitable[Response]]],
-) -> Callable[[Request], Awaitable[Response]]:
-    """Return one handler for a path: with a route for each method, a 405 would name only the first one."""
+class _Endpoint:
+    """All methods of a path: with a route for each method, a 405 would name only the first one.
 
-    async def dispatch(request: Request) -> Response:
-        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+    Plain ASGI, as Starlette's own wrapping of functions costs a heartbeat more than its handler does.
+    """
 
-    return dispatch
+    def __init__(self, handlers: dict[str, Callable[[Request], Awaitable[Response]]]) -> None:
+        self._handlers = handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        method = scope["method"]
+        try:
+            response = await self._handlers["GET" if method == "HEAD" else method](Request(scope, receive))
+        except RefusedError as error:
+            response = refusal(error)
+        await response(scope, receive, send)
 
 
 async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,12 +79,6 @@ async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 # Starlette runs handlers that are no coroutines in a thread.
-
-
-async def _refused(_request: Request, error: Exception) -> Response:
-    if not isinstance(error, RefusedError):
-        raise error
-    return refusal(error)
 
 
 async def _refused_by_framework(_request: Request, error: Exception) -> Response:

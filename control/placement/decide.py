@@ -40,6 +40,9 @@ class _Standing:
     falling: list[float]
     """The totals of `order`, negated: sorted as bisect wants it."""
     points: dict[str, tuple[float, dict[str, float]]]
+    """By cluster: the total, and what is told of it, rounded and without zeros."""
+    best: tuple[Scored, ...]
+    """The first of `order`, as they are told."""
     rejected: _Rejections
 
 
@@ -81,11 +84,19 @@ class Board:
                     for name, weight, rule in policy.scorers
                 }
                 total = sum(each.values())
-                points[candidate.cluster] = (total, each)
+                told = {name: round(value, 1) for name, value in each.items() if value}
+                points[candidate.cluster] = (total, told)
                 order.append((total, candidate))
         order.sort(key=lambda pair: (-pair[0], pair[1].cluster))
         return _Standing(
-            order=order, falling=[-total for total, _ in order], points=points, rejected=rejected
+            order=order,
+            falling=[-total for total, _ in order],
+            points=points,
+            best=tuple(
+                Scored(cluster=each.cluster, total=round(total, 3), points=points[each.cluster][1])
+                for total, each in order[:NAMED]
+            ),
+            rejected=rejected,
         )
 
 
@@ -128,6 +139,7 @@ class _Search:
         self.spare: list[tuple[float, Candidate]] = []
         """Suspects: usable if there is nobody else."""
         self.rejected = standing.rejected.copy()
+        self.rejected_in_passing = False
         self._board = board
         self._policy = policy
         self._conference = conference
@@ -147,21 +159,23 @@ class _Search:
         for name, rule in PASSING_FILTERS.items():
             reason = rule(candidate, self._conference, self._board.candidates)
             if reason is not None:
-                self.rejected.add(name, reason, cluster)
-                return False
+                return self._reject(name, reason, cluster)
         if cluster in self._tried:
-            self.rejected.add("tried", "it has failed for this client", cluster)
-            return False
+            return self._reject("tried", "it has failed for this client", cluster)
         if cluster in self._conference.clusters:
             total += self._policy.already * FULL_SCORE
         if candidate.liveness == "suspect":
             if self._policy.suspects == "never":
-                self.rejected.add("state", "its heartbeat is overdue", cluster)
-            else:
-                self.spare.append((total, candidate))
+                return self._reject("state", "its heartbeat is overdue", cluster)
+            self.spare.append((total, candidate))
             return False
         self.usable.append((total, candidate))
         return True
+
+    def _reject(self, name: str, reason: str, cluster: str) -> bool:
+        self.rejected.add(name, reason, cluster)
+        self.rejected_in_passing = True
+        return False
 
 
 def decide(
@@ -173,6 +187,7 @@ def decide(
     rng: Random,
     tried: Collection[str] = _NOBODY,
     everybody: bool = False,
+    user: str = "",
 ) -> Decision:
     """Choose a cluster. `tried`: those that have failed already. `everybody`: look at all, to explain."""
     standing = board.standing(policy, wish)
@@ -181,7 +196,9 @@ def decide(
     for cluster in conference.clusters:
         if cluster in standing.points:
             search.look(standing.points[cluster][0], board.candidates[cluster])
-    if everybody or len(standing.order) <= SHORT:
+    if not everybody and search.usable and _unbeaten(search.usable, standing, margin):
+        pass
+    elif everybody or len(standing.order) <= SHORT:
         for total, candidate in standing.order:
             search.look(total, candidate)
     else:
@@ -198,7 +215,13 @@ def decide(
         scored=_compared(policy, conference, search, standing, drawn),
         rejected=search.rejected.result(),
         suspect=chosen is not None and chosen.liveness == "suspect",
+        user=user,
     )
+
+
+def _unbeaten(usable: list[tuple[float, Candidate]], standing: _Standing, margin: float) -> bool:
+    """Say whether one of these, where the conference is already, goes before any other, however empty."""
+    return max(total for total, _ in usable) > standing.order[0][0] + margin
 
 
 def _look_at_the_best(search: _Search, standing: _Standing, margin: float, rng: Random) -> None:
@@ -247,21 +270,24 @@ def _compared(
 ) -> tuple[Scored, ...]:
     """Return the drawn clusters and the best of the others, with their points."""
     scored = [_scored(policy, conference, standing, candidate, part) for _, part, candidate in drawn[:NAMED]]
-    if len(search.usable or search.spare) > len(drawn):
-        names = {each.cluster for each in scored}
-        rest = sorted(search.usable or search.spare, key=lambda each: -each[0])
+    names = {each.cluster for each in scored}
+    pool = search.usable or search.spare
+    if len(pool) > len(drawn):
+        rest = sorted(pool, key=lambda each: -each[0])
         scored += [
             _scored(policy, conference, standing, candidate, None)
             for _, candidate in rest[:NAMED]
             if candidate.cluster not in names
         ]
+    elif scored and not search.rejected_in_passing:
+        scored += [each for each in standing.best if each.cluster not in names]
     return tuple(scored[:NAMED])
 
 
 def _scored(
     policy: Policy, conference: Conference, standing: _Standing, candidate: Candidate, load: float | None
 ) -> Scored:
-    points = {name: round(value, 1) for name, value in standing.points[candidate.cluster][1].items() if value}
+    points = dict(standing.points[candidate.cluster][1])
     if candidate.cluster in conference.clusters and policy.already:
         points["already"] = policy.already * FULL_SCORE
     if load is not None:

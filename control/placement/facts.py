@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from math import asin, cos, radians, sin, sqrt
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -58,8 +60,7 @@ class Place:
     location: Point | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class Wish(Struct, frozen=True, kw_only=True):
     """Where the client is, as far as it is known, and what its conference's template demands.
 
     Hashable: clusters' standing is worked out once for each different wish.
@@ -83,8 +84,7 @@ class Wish:
         return min(self.latencies, key=lambda each: (each[1], each[0]))[0]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conference:
+class Conference(Struct, frozen=True, kw_only=True):
     """The conference that is joined: its id, and the clusters that it is placed on."""
 
     id: str

@@ -113,7 +113,9 @@ def _cascade(candidate: Candidate, conference: Conference, every: Mapping[str, C
 
 
 def _accepts_id(candidate: Candidate, conference: Conference, _all: Mapping[str, Candidate]) -> str | None:
-    if candidate.room_ids and re.fullmatch(candidate.room_ids, conference.id, re.DOTALL) is None:
+    if not candidate.room_ids or candidate.cluster in conference.clusters:
+        return None
+    if re.fullmatch(candidate.room_ids, conference.id, re.DOTALL) is None:
         return "it cannot have a room of that name"
     return None
 

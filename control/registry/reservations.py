@@ -6,11 +6,11 @@ that no cluster is given more than its limit, however many replicas decide at on
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import dataclass
+import random
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -22,6 +22,7 @@ from control.errors import (
 )
 from control.registry import placements as _placements
 from control.registry.clusters import online
+from control.registry.placement_epoch import made_at
 from control.registry.tables import clusters, conferences, decisions, participants, placements, seats
 from control.registry.tables import reservations as _reservations
 
@@ -37,19 +38,21 @@ __all__ = ["Seat", "Taken", "enter", "new_id", "prolong", "redeem", "release", "
 _NOW: Final = func.clock_timestamp()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seat:
-    """A seat that a join wants; `decision` is what is stored with the conference."""
+class Seat(Struct, frozen=True, kw_only=True):
+    """A seat that a join wants; `decision` is what is stored with the conference.
+
+    `epoch`: of the placement that it is in, None if it has none there yet.
+    """
 
     conference: str
     cluster: str
     user: str
     id: int
     decision: bytes
+    epoch: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class Taken(Struct, frozen=True, kw_only=True):
     """What a cluster was found to be while seats there were taken."""
 
     cluster: str
@@ -64,19 +67,22 @@ class Taken:
 
 
 def new_id() -> int:
-    """Draw the id of a reservation."""
-    return secrets.randbits(63)
+    """Draw the id of a reservation: no two alike, and no secret."""
+    return random.getrandbits(63)
 
 
 # --- the way of most joins: many at once, each into a placement that is ready -------------------
 
 # One statement, its own transaction. The rows of `locked` are read after their locks were waited for, so that
-# what others have just taken counts.
+# what others have just taken counts. What was remembered when the seats were chosen (the clusters, by the
+# roster's version; each conference and its placement) is held against what is true here.
 _TAKE: Final = """
     WITH wanted AS (
         SELECT *, row_number() OVER (PARTITION BY cluster ORDER BY n) AS nth
-        FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[])
-            WITH ORDINALITY AS w (conference, cluster, user_name, id, decision, n)
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::timestamptz[])
+            WITH ORDINALITY AS w (conference, cluster, user_name, id, decision, made_at, n)
+    ), now AS MATERIALIZED (
+        SELECT version FROM roster
     ), locked AS MATERIALIZED (
         SELECT cluster, participants, reserved, conferences FROM seats
         WHERE cluster IN (SELECT cluster FROM wanted) ORDER BY cluster FOR UPDATE
@@ -88,22 +94,30 @@ _TAKE: Final = """
     ), fits AS MATERIALIZED (
         SELECT w.* FROM wanted w
         JOIN room r ON r.cluster = w.cluster
-        JOIN placements p ON p.conference = w.conference AND p.cluster = w.cluster AND p.state = 'ready'
-        WHERE r.most IS NULL OR r.taken + w.nth <= r.most
+        JOIN conferences k ON k.id = w.conference
+        JOIN placements p ON p.conference = w.conference AND p.cluster = w.cluster
+        WHERE (r.most IS NULL OR r.taken + w.nth <= r.most) AND p.state = 'ready' AND p.created_at = w.made_at
+            AND k.state = 'active' AND NOT k.locked AND k.participant_limit < 0
+            AND ($8::bigint IS NULL OR (SELECT version FROM now) = $8)
     ), made AS (
         INSERT INTO reservations (conference, cluster, user_name, id, expires_at)
-        SELECT conference, cluster, user_name, id, clock_timestamp() + make_interval(secs => $6) FROM fits
+        SELECT conference, cluster, user_name, id, clock_timestamp() + make_interval(secs => $7) FROM fits
     ), told AS (
         INSERT INTO decisions (conference, body) SELECT conference, decision FROM fits ORDER BY n
     )
-    SELECT r.*, ARRAY(SELECT f.id FROM fits f WHERE f.cluster = r.cluster) AS ids FROM room r
+    SELECT now.version, r.*, ARRAY(SELECT f.id FROM fits f WHERE f.cluster = r.cluster) AS ids
+    FROM now LEFT JOIN room r ON true
 """
 
 
-async def take(lane: Lane, wanted: Sequence[Seat], *, ttl: float) -> dict[str, Taken]:
+async def take(
+    lane: Lane, wanted: Sequence[Seat], *, ttl: float, version: int | None
+) -> tuple[int, dict[str, Taken]]:
     """Take as many of the seats as there is room for, in their order, each for `ttl` seconds.
 
-    Returns what was found, by cluster; a cluster that is missing holds no lease.
+    None is taken if a `version` is given and the roster is not at it any more, and none in a conference that
+    is locked, ending, limited or no longer placed as the seat says. Returns the roster's version, and what
+    was found, by cluster; a cluster that is missing holds no lease.
     """
     rows = await lane.fetch(
         _TAKE,
@@ -112,9 +126,11 @@ async def take(lane: Lane, wanted: Sequence[Seat], *, ttl: float) -> dict[str, T
         [seat.user for seat in wanted],
         [seat.id for seat in wanted],
         [seat.decision for seat in wanted],
+        [None if seat.epoch is None else made_at(seat.epoch) for seat in wanted],
         ttl,
+        version,
     )
-    return {
+    return rows[0]["version"], {
         row["cluster"]: Taken(
             cluster=row["cluster"],
             ids=frozenset(row["ids"]),
@@ -125,6 +141,7 @@ async def take(lane: Lane, wanted: Sequence[Seat], *, ttl: float) -> dict[str, T
             streams=row["load_streams"],
         )
         for row in rows
+        if row["cluster"] is not None
     }
 
 

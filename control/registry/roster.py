@@ -6,14 +6,15 @@ All functions are one statement each: they are run without a transaction.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import func, select
+from msgspec import Struct
+from sqlalchemy import func, select, text
 
 from causeway.api import PortalAddress
 from control.lifecycle import Facts as LifeFacts
-from control.lifecycle import shown
+from control.lifecycle import overdue_at, shown
 from control.registry.placement_epoch import epoch_of
 from control.registry.tables import cluster_capacity, clusters, roster, seats
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from control.placement.facts import Liveness
     from control.registry.lane import Lane
 
-__all__ = ["Choice", "Joined", "Placed", "conferences", "read"]
+__all__ = ["Choice", "Joined", "Load", "Placed", "conferences", "loads", "read"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +61,7 @@ class Choice:
     """The busier direction, as a share of its limit."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class Placed(Struct, frozen=True, kw_only=True):
     """The conference on a cluster, as a join needs it."""
 
     state: str
@@ -81,6 +81,18 @@ class Joined:
     template_version: int
     placements: dict[str, Placed]
     """By cluster, without lost ones."""
+
+
+class Load(NamedTuple):
+    """What changes of a cluster from moment to moment; the fields are those of Choice."""
+
+    cluster: str
+    liveness: Liveness
+    participants: int
+    conferences: int
+    streams: int
+    cpu: float
+    bandwidth: float
 
 
 async def read(connection: AsyncConnection) -> tuple[int, list[Choice]]:
@@ -107,6 +119,26 @@ async def read(connection: AsyncConnection) -> tuple[int, list[Choice]]:
     )
     rows = (await connection.execute(query)).all()
     return rows[0].version, [_choice(row) for row in rows if row.id is not None]
+
+
+_LOADS: Final = text(
+    """
+    SELECT (SELECT version FROM roster) AS version, clock_timestamp() AS now, c.id, c.state, c.state_since,
+        c.last_seen_at, c.lease_expires_at, c.probe_due_at, c.probe_failures, c.load_participants,
+        c.load_streams, c.load_cpu, c.load_bandwidth_in, c.load_bandwidth_out, c.limit_bandwidth_in,
+        c.limit_bandwidth_out, s.participants, s.reserved, s.conferences
+    FROM clusters c LEFT JOIN seats s ON s.cluster = c.id WHERE c.state <> 'unregistered'
+    """
+)
+
+
+async def loads(connection: AsyncConnection) -> tuple[int | None, list[Load]]:
+    """Return the roster's version (None without a cluster), and how busy every cluster is that has not left.
+
+    A fraction of what `read` costs: it is asked for every second or so.
+    """
+    rows = (await connection.execute(_LOADS)).all()
+    return (rows[0].version if rows else None), [_load(row) for row in rows]
 
 
 _CONFERENCES: Final = """
@@ -145,8 +177,8 @@ async def conferences(lane: Lane, ids: Sequence[str]) -> tuple[int, dict[str, Jo
 
 
 def _choice(row: Any) -> Choice:
+    load = _load(row)._asdict()
     return Choice(
-        cluster=row.id,
         region=row.region,
         driver=row.driver,
         rest_url=row.rest_url,
@@ -163,12 +195,19 @@ def _choice(row: Any) -> Choice:
         max_conferences=row.limit_conferences,
         draining=row.drain_since is not None,
         blocked=row.blocked_at is not None,
-        liveness=_liveness(row),
-        participants=max(row.participants or 0, row.load_participants) + (row.reserved or 0),
-        conferences=row.conferences or 0,
-        streams=row.load_streams,
-        cpu=row.load_cpu,
-        bandwidth=max(
+        **load,
+    )
+
+
+def _load(row: Any) -> Load:
+    return Load(
+        row.id,
+        _liveness(row),
+        max(row.participants or 0, row.load_participants) + (row.reserved or 0),
+        row.conferences or 0,
+        row.load_streams,
+        row.load_cpu,
+        max(
             _share(row.load_bandwidth_in, row.limit_bandwidth_in),
             _share(row.load_bandwidth_out, row.limit_bandwidth_out),
         ),
@@ -176,6 +215,8 @@ def _choice(row: Any) -> Choice:
 
 
 def _liveness(row: Any) -> Liveness:
+    if row.state == "online" and row.probe_failures == 0 and row.now <= overdue_at(row):
+        return "online"
     life = LifeFacts(
         state=row.state,
         since=row.state_since,

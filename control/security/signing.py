@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import Struct
 
 from causeway.api.tokens import JoinClaims, Jwk
 from causeway.errors import CausewayError
@@ -64,8 +65,7 @@ class SigningKey:
     private: Ed25519PrivateKey = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class Grant(Struct, frozen=True, kw_only=True):
     """Who may join what: the claims that are not of the token itself."""
 
     cluster: str
@@ -131,11 +131,12 @@ class KeyRing:
         """Return a token that lives for `ttl`, and what it says. Raises NoSigningKeyError."""
         key = self.active(now)
         issued = int(now.timestamp())
+        drawn = secrets.token_hex(2 * _ID_BYTES)
         claims = JoinClaims(
             iss=issuer,
             aud=grant.cluster,
-            sub=secrets.token_hex(_ID_BYTES),
-            jti=secrets.token_hex(_ID_BYTES),
+            sub=drawn[: 2 * _ID_BYTES],
+            jti=drawn[2 * _ID_BYTES :],
             iat=issued,
             exp=issued + int(min(ttl, LONGEST_TOKEN).total_seconds()),
             conference=grant.conference,

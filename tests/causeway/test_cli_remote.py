@@ -183,6 +183,38 @@ async def test_a_cluster_is_looked_after(
         await shell.out("cluster", "unblock", "eu-1")
         assert (await shell.read("cluster", "show", "eu-1"))["block"] is None
         assert "404 cluster-unknown" in await shell.error("cluster", "show", "us-1")
+
+
+async def test_a_cluster_is_changed_and_the_log_says_by_whom(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with (
+        terminal(database_url, monkeypatch, capsys) as shell,
+        shell.service.cluster("eu-1", region="eu") as eu,
+    ):
+        await eu.register(labels={"tier": "gold", "rack": "7"}, limits={"conferences": 5})
+        where = ("--location", "50.1,8.7", "--cost", "2.5")
+        assert "eu-1 is changed" in await shell.out("cluster", "set", "eu-1", "--participants", "9", *where)
+        shown = await shell.read("cluster", "set", "eu-1", "--label", "tier=", "--label", "gpu=a=b")
+        assert shown["labels"] == {"rack": "7", "gpu": "a=b"}
+        assert (shown["limits"]["participants"], shown["limits"]["conferences"]) == (9, 5)
+        assert (shown["location"], shown["cost"]) == ({"lat": 50.1, "lon": 8.7}, 2.5)
+        shown = await shell.read("cluster", "set", "eu-1", "--conferences", "-1")
+        assert shown["limits"] == {"participants": 9}
+        entries = await shell.read("cluster", "log", "eu-1", "--last", "3")
+        assert [each["action"] for each in entries] == ["changed"] * 3
+        assert entries[0]["before"] == {"limit_conferences": 5}
+        assert "gpu" in await shell.out("cluster", "log")
+        for wrong, says in (
+            ((), "name what is to be set"),
+            (("--label", "tier"), "KEY=VALUE"),
+            (("--location", "north"), "LAT,LON"),
+            (("--location", "91,0"), "LAT,LON"),
+            (("--participants", "-7"), "limits.participants"),
+        ):
+            code, out, err = await shell.run("cluster", "set", "eu-1", *wrong)
+            assert (code, out, err.count("\n")) == (2, "", 1), err
+            assert says in err
         assert "eu" in await shell.out("region", "list")
 
 
