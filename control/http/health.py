@@ -32,7 +32,7 @@ class Ready(Answer, frozen=True, kw_only=True):
 
 
 class HealthRoutes:
-    """`ready` says whether the database is reachable and its schema current; it gets `timeout` seconds."""
+    """`ready` says whether the database is reachable and its schema fit for us; it gets `timeout` seconds."""
 
     def __init__(self, ready: Callable[[], Awaitable[bool]], *, timeout: float = 2.0) -> None:
         self._ready = ready
@@ -56,7 +56,7 @@ class HealthRoutes:
                 None,
                 self.ready,
                 tag="health",
-                summary="Answer while requests can be served: database reachable, schema current.",
+                summary="Answer while requests can be served: database reachable, its schema fit for us.",
                 answers={200: Ready},
                 problems=("database-unavailable",),
             ),
@@ -74,5 +74,5 @@ class HealthRoutes:
         except TimeoutError:
             raise DatabaseUnavailableError("the database does not answer", retry_after=1) from None
         if not current:
-            raise DatabaseUnavailableError("the database's schema is not this release's", retry_after=5)
+            raise DatabaseUnavailableError("the database's schema does not fit this release", retry_after=5)
         return json(Ready())
