@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from bridges.control.core import AgentCore
-    from bridges.control.orders import Kind, Output
-    from bridges.control.port import Cascader, LegState
+    from bridges.control.orders import Kind, LegState, Output
+    from bridges.control.port import Cascader
     from bridges.control.settings import ControlSettings
     from causeway.api.agents import AgentLease, AgentRegistration
     from causeway.channel import FromAgent

@@ -53,8 +53,7 @@ from causeway.channel import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from bridges.control.orders import Kind, Output
-    from bridges.control.port import LegState
+    from bridges.control.orders import Kind, LegState, Output
     from causeway.api.agents import AgentAddress, AgentLoad
     from causeway.channel import Assignment, DesiredLink, FromControl, RoundTrip
 

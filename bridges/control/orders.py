@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from causeway.api.agents import AgentAddress
     from causeway.channel import FromAgent
 
-__all__ = ["Dial", "HangUp", "Kind", "Leave", "Leg", "Link", "Output", "Say"]
+__all__ = ["Dial", "HangUp", "Kind", "Leave", "Leg", "LegState", "Link", "Output", "Say"]
 
 Kind: TypeAlias = Literal["event", "media"]
+LegState: TypeAlias = Literal["up", "down", "gone"]
+"""Of one bridge's part of a link. `gone`: the bridge does not try any more, as its room is closed."""
 
 
 class Link(NamedTuple):

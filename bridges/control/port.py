@@ -5,18 +5,16 @@ Bridges know this file only: neither the channel to control nor what is done wit
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from bridges.control.orders import LegState
     from bridges.node.cascading import CascadingOptions
     from bridges.quic import RoundTrip
 
-__all__ = ["Cascader", "LegState", "LegWatcher", "best_round_trips", "nobody_watches"]
-
-LegState: TypeAlias = Literal["up", "down", "gone"]
-"""Of one bridge's part of a link. `gone`: the bridge does not try any more, as its room is closed."""
+__all__ = ["Cascader", "LegWatcher", "best_round_trips", "nobody_watches"]
 
 
 class LegWatcher(Protocol):

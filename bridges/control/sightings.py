@@ -12,8 +12,7 @@ from causeway.channel import LinkState, Report
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from bridges.control.orders import Leg, Link
-    from bridges.control.port import LegState
+    from bridges.control.orders import Leg, LegState, Link
 
 __all__ = ["Sightings"]
 

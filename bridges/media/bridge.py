@@ -28,7 +28,8 @@ from causeway.errors import UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from bridges.control.port import LegState, LegWatcher
+    from bridges.control.orders import LegState
+    from bridges.control.port import LegWatcher
     from bridges.media.connection import TrackStream
     from bridges.node.cascading import CascadingOptions
     from bridges.node.port import ClusterNode

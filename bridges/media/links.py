@@ -23,7 +23,7 @@ from causeway.backoff import Backoff
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from bridges.control.port import LegState
+    from bridges.control.orders import LegState
     from bridges.media.connection import StreamUser, TrackStream
     from bridges.media.settings import MediaSettings
     from bridges.node.cascading import CascadingOptions

@@ -14,10 +14,12 @@ import msgspec
 import pytest
 
 from bridges.agent import check, serve
+from bridges.control.settings import ControlSettings
 from bridges.settings import BridgeSettings, Settings
 from causeway import cli
 from causeway import settings as loader
 from causeway.errors import ConfigError, UnavailableError
+from tests.bridges.control_stub import KEY, ControlStub
 from tests.bridges.node_stub import SECRET, NodeStub
 
 WAIT = 20.0
@@ -85,8 +87,42 @@ def test_missing_setting_is_named(missing: str) -> None:
         check(msgspec.structs.replace(complete, **{missing: ""}))
 
 
+@pytest.mark.parametrize("missing", ["key", "region"])
+def test_missing_setting_of_an_agent_is_named(missing: str) -> None:
+    control = ControlSettings(url="http://127.0.0.1:1", key="k", region="eu")
+    complete = BridgeSettings(cluster="west", node_url="ws://127.0.0.1:1", node_secret="s", control=control)
+    check(complete)
+    with pytest.raises(ConfigError, match=f"BRIDGE__CONTROL__{missing.upper()}"):
+        check(msgspec.structs.replace(complete, control=msgspec.structs.replace(control, **{missing: ""})))
+
+
+async def test_told_of_control_the_process_is_an_agent() -> None:
+    async with NodeStub() as node, ControlStub().up() as control:
+        stop = asyncio.Event()
+        told = ControlSettings(url=control.url, key=KEY, region="eu")
+        settings = settings_for(node, control=told, kinds=("event",), cluster="west~1")
+        running = asyncio.create_task(serve(settings, stop=stop))
+        await control.said_hello()
+        info = await node.call(await node.joined("eventbridge"), "getInfo")
+        (registration,) = control.registrations
+        assert registration["cluster"] == "west~1"
+        assert registration["kinds"] == ["event"]
+        assert registration["addresses"] == {
+            "event": {"host": "127.0.0.1", "port": info["port"], "fingerprint": info["fingerprint"]}
+        }
+        stop.set()
+        await running
+        assert control.taken_back == ["4"]
+
+
 def test_secret_does_not_show() -> None:
-    settings = BridgeSettings(cluster="west", node_url="ws://127.0.0.1:1", node_secret="hush-hush")
+    settings = BridgeSettings(
+        cluster="west",
+        node_url="ws://127.0.0.1:1",
+        node_secret="hush-hush",
+        control=ControlSettings(url="http://127.0.0.1:1", key="hush-hush"),
+    )
+    assert "hush-hush" not in repr(settings.control)
     assert "hush-hush" not in repr(settings)
     assert "hush-hush" not in repr(Settings(bridge=settings))
 

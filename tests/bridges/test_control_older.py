@@ -1,7 +1,7 @@
 """Agents and control one release apart: this one's messages against the frozen ones, both ways.
 
 At the codec, message by message; and over real sockets: an older agent at this control. An agent of this
-release at an older control is tests/bridges/test_control_channel.py, whose control speaks the frozen messages.
+release at an older control is tests/bridges/test_control_channel.py, whose control speaks frozen words.
 """
 
 from __future__ import annotations

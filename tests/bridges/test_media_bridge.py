@@ -268,6 +268,32 @@ async def test_the_same_order_again_changes_nothing_and_a_restarted_peer_is_foun
             await west.poll(lambda stats: [link["state"] for link in stats["links"]] == ["up"])
 
 
+async def test_a_link_that_is_called_off_ends_and_is_not_dialled_again() -> None:
+    async with two_sides() as (east, west):
+        legs: list[tuple[str, str, str]] = []
+        assert west.bridge is not None
+        west.bridge.on_leg = lambda peer, room, state, error: legs.append((peer, room, state))
+        await west.poll(lambda stats: [link["state"] for link in stats["links"]] == ["up"])
+        ((peer, round_trip),) = west.bridge.round_trips().items()
+        assert peer == "east"
+        assert round_trip.seconds > 0
+        # What the peer dialled stays: only its own cluster calls that off.
+        assert await east.call("stopCascading", {"room": ROOM, "targetCluster": "west"}) == "ok"
+        assert [link["state"] for link in (await east.stats())["links"]] == ["up"]
+        assert await west.call("stopCascading", {"room": ROOM, "targetCluster": "east"}) == "ok"
+        await east.poll(lambda stats: not stats["links"])
+        assert (await west.stats())["links"] == []
+        assert ("east", ROOM, "gone") in legs
+        assert await west.call("stopCascading", {"room": ROOM, "targetCluster": "east"}) == "ok"
+        assert west.bridge.round_trips() == {}
+        await west.cascade(east)
+        await west.poll(lambda stats: [link["state"] for link in stats["links"]] == ["up"])
+        assert legs[-1] == ("east", ROOM, "up")
+        west.node.rooms.clear()
+        await west.call("destroyRoom", ROOM)
+        assert ("east", ROOM, "gone") in legs[2:]
+
+
 async def test_calls_that_make_no_sense_fail_and_change_nothing() -> None:
     async with side("east") as east:
         track = {"id": "t", "type": "video", "from": "s"}
@@ -276,6 +302,7 @@ async def test_calls_that_make_no_sense_fail_and_change_nothing() -> None:
             ("nonsense", []),
             ("getInfo", [1]),
             ("startCascading", [{}]),
+            ("stopCascading", [{"room": ROOM}]),
             ("startCascading", [_order(east, targetCluster="east")]),
             ("startCascading", [_order(east, selfCluster="other")]),
             ("startCascading", [_order(east, mediaIP=None)]),

@@ -102,6 +102,17 @@ def test_may_open_stream_up_to_the_peers_limit(wire: Wire) -> None:
     assert not internals.may_open_stream(wire.client)
 
 
+def test_round_trip_is_what_the_exchange_took(wire: Wire) -> None:
+    fresh = QuicConnection(configuration=QuicConfiguration(is_client=True, alpn_protocols=["h3"]))
+    assert internals.round_trip(fresh) is None
+    wire.client.send_ping(1)
+    wire.exchange()
+    measured = internals.round_trip(wire.client)
+    assert measured is not None
+    assert 0 < measured.seconds < 0.2
+    assert measured.variation >= 0
+
+
 def test_received_bytes_count_holes_and_held_bytes_tell_them(wire: Wire) -> None:
     assert internals.received_bytes(wire.server) == 0
     wire.client.send_stream_data(0, b"a" * 1000)

@@ -70,8 +70,20 @@ def test_the_launchers_settings_do_not_leak_into_its_children(processes: Process
 def test_each_process_only_gets_the_keys_that_it_needs(processes: Processes) -> None:
     _, cluster, bridge, participant = everyone(processes)
     assert KEYS.operator not in {*cluster.environment.values(), *bridge.environment.values()}
-    assert KEYS.enrolment not in {*bridge.environment.values(), *participant.environment.values()}
+    assert KEYS.application not in {*cluster.environment.values(), *bridge.environment.values()}
+    assert KEYS.enrolment not in participant.environment.values()
     assert participant.environment[KEY_VARIABLE] == KEYS.application
+
+
+def test_bridges_are_agents_unless_told_otherwise(processes: Processes, tmp_path: Path) -> None:
+    process = processes.bridge(REGION)
+    bridge = load(BridgeSettings, file=settings_file(process), environment=process.environment).bridge
+    assert (bridge.control.url, bridge.control.key) == (processes.control_url, KEYS.enrolment)
+    assert (bridge.control.region, bridge.control.agent) == ("eu-west", "bridge-eu-west")
+    without = Processes(tmp_path, control_port=8400, keys=KEYS, environment=ENVIRONMENT, agents=False)
+    process = without.bridge(REGION)
+    assert "control" not in tables(process)["bridge"]
+    assert KEYS.enrolment not in process.environment.values()
 
 
 def test_control_keeps_its_state_below_the_directory(processes: Processes, tmp_path: Path) -> None:
