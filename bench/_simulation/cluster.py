@@ -101,7 +101,10 @@ class Cluster:
     def restart_bridge(self) -> None:
         """Have the bridge die and come back at another address."""
         if self.bridge is not None and self.alive:
+            lost = list(self.bridge.connections)
             self.bridge.die()
+            for conference, peer in lost:
+                self._link_news(conference, peer, "down")
             self._start_bridge()
             self._register.set()
 

@@ -66,6 +66,9 @@ class Plot:
     replicas: int = 2
     seconds: float = 60.0
     """For which things go wrong."""
+    late_orders: bool = False
+    """Clusters carry out orders that control gave up long ago. Removals name no placement, so one of them may
+    remove the room of the next client; where tokens are signed by control, nobody notices."""
     stale_reports: bool = False
     """Replicas that were frozen carry out what they had been told before, though its sender has given up and
     has told something newer elsewhere. Reports bear no numbers, so the older one is believed, for good."""
@@ -98,7 +101,7 @@ class World:
         self.stale_reports = plot.stale_reports
         self.relaying = self.chance.random() < 0.4
         self.topology = self._draw_topology()
-        self.network = Network(self.kernel, self.chance, self._draw_weather())
+        self.network = Network(self.kernel, self.chance, self._draw_weather(late_orders=plot.late_orders))
         self.wire = Wire(self.kernel, self.network, self.chance)
         self.registry = Registry(self.kernel, relaying=self.relaying)
         self.registry.on_mark.append(self._notify)
@@ -128,13 +131,16 @@ class World:
         hubs = (self.chance.choice(_PLACES)[0],) if self.chance.random() < 0.5 else ()
         return TopologyWish(kind=kind, degree_limit=self.chance.choice((2, 3, 4)), hubs=hubs)
 
-    def _draw_weather(self) -> Weather:
+    def _draw_weather(self, *, late_orders: bool) -> Weather:
         bad = self.chance.choice((0.0, 0.02, 0.1))
-        return Weather(loss=bad, duplicates=bad, slow=self.chance.choice((0.0, 0.05, 0.2)))
+        slow = self.chance.choice((0.0, 0.05, 0.2))
+        return Weather(loss=bad, duplicates=bad, slow=slow, slowest=12.0 if late_orders else 3.0)
 
     def _build_cluster(self, number: int) -> None:
         region, (lat, lon) = _PLACES[number % len(_PLACES)]
         kind = self.chance.choice(_KINDS)
+        if self.relaying and self.chance.random() < 0.7:
+            kind = "served"  # others relay nothing
         name = f"{region}{number}"
         cluster = self.clusters[name] = Cluster(self, name, kind, region, (lat + number / 10, lon))
         cluster.start()
