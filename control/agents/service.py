@@ -18,9 +18,11 @@ from control.registry import agent_leases, agent_views
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractContextManager
 
     from causeway.api.agents import AgentRegistration, ProtocolRange
     from control.agent_settings import AgentSettings
+    from control.agents.channels import Waker
     from control.agents.session import Socket
     from control.bell import Bell
     from control.registry.store import Store
@@ -88,15 +90,20 @@ class Agents:
         await self._store.write(agent_views.undrain, agent, actor=actor)
         self._bell.any.set()
 
-    def make_room(self) -> None:
-        """Raise OverloadedError when there is no room for another channel here."""
+    def room(self, agent: str) -> AbstractContextManager[Waker]:
+        """Take room for a channel; raises OverloadedError when as many are open here as may be."""
         if len(self.channels) >= self._settings.max_channels:
             raise OverloadedError("as many agents are connected here as may be", retry_after=1)
+        return self.channels.open(agent)
 
-    async def serve(self, agent: str, socket: Socket, *, allowed: Callable[[], Awaitable[bool]]) -> None:
-        """Serve a channel that was accepted until it ends; the caller closes the socket."""
-        with self.channels.open(agent) as waker:
-            await Session(self._parts, agent, socket, waker, allowed=allowed).run()
+    async def serve(
+        self, agent: str, socket: Socket, waker: Waker, *, allowed: Callable[[], Awaitable[bool]]
+    ) -> None:
+        """Serve a channel that was accepted, until it ends; the caller closes the socket.
+
+        `allowed` says whether the key that opened it is still valid.
+        """
+        await Session(self._parts, agent, socket, waker, allowed=allowed).run()
 
 
 async def sweep_agents(store: Store, bell: Bell, settings: AgentSettings) -> None:

@@ -163,12 +163,14 @@ class AgentRoutes:
         chosen = next((each for each in _SUBPROTOCOLS if each in offered), None)
         if chosen is None:
             raise AgentIncompatibleError(f"the subprotocols spoken here are {', '.join(_SUBPROTOCOLS)}")
-        self._agents.make_room()
         authorization = socket.headers.get("authorization")
-        await socket.accept(subprotocol=chosen)
-        carrier = _Socket(socket)
-        await self._agents.serve(agent, carrier, allowed=lambda: self._gate.still_admits(authorization))
-        await carrier.close()
+        with self._agents.room(agent) as waker:
+            await socket.accept(subprotocol=chosen)
+            carrier = _Socket(socket)
+            await self._agents.serve(
+                agent, carrier, waker, allowed=lambda: self._gate.still_admits(authorization)
+            )
+            await carrier.close()
 
 
 class _Socket:

@@ -233,8 +233,12 @@ class Stuck:
         await self.never.wait()
 
 
-async def yes() -> bool:
-    return True
+async def serve(agents: Agents, socket: Stuck) -> None:
+    async def yes() -> bool:
+        return True
+
+    with agents.room("eu-a") as waker:
+        await agents.serve("eu-a", socket, waker, allowed=yes)
 
 
 async def test_an_agent_that_does_not_read_is_let_go(database_url: str) -> None:
@@ -243,15 +247,12 @@ async def test_an_agent_that_does_not_read_is_let_go(database_url: str) -> None:
         await agent(service, at, "eu-a", "eu-1").register()
         agents = Agents(Store(service.engine), Vault(bytes(32)), Bell(), settings)
         async with asyncio.timeout(20):
-            await agents.serve("eu-a", Stuck(epoch=1), allowed=yes)
+            await serve(agents, Stuck(epoch=1))
         view = await shown(service, "eu-a")
         assert (view["state"], view["connected"], view["desired_version"]) == ("online", False, 1)
         # One that is cancelled is closed, too.
-        task = asyncio.create_task(
-            Agents(Store(service.engine), Vault(bytes(32)), Bell(), AgentSettings()).serve(
-                "eu-a", Stuck(epoch=1), allowed=yes
-            )
-        )
+        patient = Agents(Store(service.engine), Vault(bytes(32)), Bell(), AgentSettings())
+        task = asyncio.create_task(serve(patient, Stuck(epoch=1)))
         await until(lambda: shown(service, "eu-a"), lambda view: view["connected"])
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
