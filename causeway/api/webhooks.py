@@ -177,10 +177,10 @@ class DeliveryView(Answer, frozen=True, kw_only=True):
 
     id: str
     conference: str
-    sequence: int
+    seq: int
     """Of the event, within its conference."""
-    type: str
-    """Kind of event."""
+    kind: str
+    """Of event; the message's `type`."""
     at: datetime
     """When it happened."""
     state: DeliveryState

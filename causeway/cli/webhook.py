@@ -376,13 +376,13 @@ def _draw_deliveries(found: list[DeliveryView]) -> None:
     from causeway.cli.tables import table  # noqa: PLC0415 - as above
 
     table(
-        ("message", "conference", "number", "event", "at", "state", "tries", "status", "due", "error"),
+        ("message", "conference", "seq", "kind", "at", "state", "tries", "status", "due", "error"),
         (
             (
                 each.id,
                 each.conference,
-                each.sequence,
-                each.type,
+                each.seq,
+                each.kind,
                 each.at,
                 each.state,
                 each.tries,

@@ -89,7 +89,7 @@ class Webhooks:
         message = Message(
             id=uuid.uuid4(),
             conference=None,
-            sequence=None,
+            seq=None,
             kind=TEST,
             at=target.now,
             body={"webhook": webhook},
@@ -129,5 +129,5 @@ def body_of(message: Message) -> bytes:
     """Return a message's body; the same bytes each time."""
     data: dict[str, Any] = dict(message.body)
     if message.conference is not None:
-        data |= {"conference": message.conference, "sequence": message.sequence}
+        data |= {"conference": message.conference, "seq": message.seq}
     return _ENCODER.encode({"type": message.kind, "timestamp": message.at, "data": data})

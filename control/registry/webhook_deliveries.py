@@ -312,8 +312,8 @@ def _view(row: Any) -> DeliveryView:
     return DeliveryView(
         id=message_id(row.message),
         conference=row.conference,
-        sequence=row.seq,
-        type=row.kind,
+        seq=row.seq,
+        kind=row.kind,
         at=row.at,
         state=row.state,
         queued_at=row.queued_at,

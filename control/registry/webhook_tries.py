@@ -41,7 +41,7 @@ class Message:
 
     id: uuid.UUID
     conference: str | None
-    sequence: int | None
+    seq: int | None
     kind: str
     at: datetime
     body: dict[str, Any]
@@ -110,7 +110,7 @@ async def load(connection: AsyncConnection, held: Held) -> Loaded | int | None:
         message=Message(
             id=row.message,
             conference=held.conference,
-            sequence=row.seq,
+            seq=row.seq,
             kind=row.kind,
             at=row.at,
             body=row.body,

@@ -7,12 +7,14 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from causeway.api import WebhookEvent
+from causeway.api.events import EVENT_KINDS
 from causeway.errors import ConfigError
 from control.delivery import attempts, guard, signing
 from control.delivery.attempts import (
@@ -42,6 +44,11 @@ def test_they_are_pure() -> None:
         assert not re.search(
             r"^(import|from) (asyncio|socket|aiohttp|sqlalchemy|time)\b", source, re.MULTILINE
         )
+
+
+def test_webhooks_can_ask_for_every_kind_of_event() -> None:
+    kinds = {*EVENT_KINDS, *(f"{kind.partition('.')[0]}.*" for kind in EVENT_KINDS)}
+    assert set(get_args(WebhookEvent)) == kinds
 
 
 # --- signatures -------------------------------------------------------------------------------

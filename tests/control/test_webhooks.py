@@ -95,6 +95,16 @@ def refused(answer: httpx2.Response, status: int, kind: str) -> None:
     assert (answer.status_code, problem_of(answer).type) == (status, kind), answer.text
 
 
+async def grow_old(engine: AsyncEngine) -> None:
+    """Let what waits have waited for so long that it is given up."""
+    async with engine.begin() as connection:
+        await connection.execute(
+            update(webhook_deliveries)
+            .where(webhook_deliveries.c.state == "pending")
+            .values(queued_at=func.now() - timedelta(days=4))
+        )
+
+
 async def change(service: Service, conference: str, number: int) -> None:
     answer = await service.application.patch(
         f"/v1/conferences/{conference}", json={"metadata": {"n": number}}
@@ -109,7 +119,7 @@ async def test_an_event_is_delivered_signed_with_an_id_of_its_own(database_url: 
         (message,) = await received(receiver, 1)
         assert message["type"] == "conference.created"
         assert message["data"]["conference"] == "standup"
-        assert message["data"]["sequence"] == 1
+        assert message["data"]["seq"] == 1
         assert message["data"]["type"] == "default"
         assert (
             before < datetime.fromisoformat(message["timestamp"]) < datetime.now(UTC) + timedelta(minutes=1)
@@ -124,7 +134,7 @@ async def test_an_event_is_delivered_signed_with_an_id_of_its_own(database_url: 
         assert "secret" not in view
         (delivery,) = await deliveries(service, webhook["id"])
         assert (delivery["id"], delivery["state"], delivery["tries"]) == (got.id, "delivered", 1)
-        assert (delivery["type"], delivery["sequence"], delivery["status"]) == ("conference.created", 1, 200)
+        assert (delivery["kind"], delivery["seq"], delivery["status"]) == ("conference.created", 1, 200)
 
 
 async def test_every_event_of_a_join_comes_in_order(database_url: str) -> None:
@@ -144,7 +154,7 @@ async def test_every_event_of_a_join_comes_in_order(database_url: str) -> None:
         kinds = await until(look, lambda seen: "participant.left" in seen)
         assert kinds[0] == "conference.created"
         assert kinds.index("participant.joined") < kinds.index("participant.left")
-        numbers = [each["data"]["sequence"] for each in receiver.taken()]
+        numbers = [each["data"]["seq"] for each in receiver.taken()]
         assert numbers == sorted(numbers)
         assert len(set(numbers)) == len(numbers)
 
@@ -190,7 +200,7 @@ async def test_a_message_is_retried_with_the_same_id_and_holds_up_only_its_confe
 
         await until(tries, lambda seen: seen >= 3)
         failed = [each for each in receiver.received if each.status == 500]
-        assert {each.message["data"]["sequence"] for each in failed} == {1}
+        assert {each.message["data"]["seq"] for each in failed} == {1}
         assert len({each.id for each in failed}) == 1
         assert len({each.body for each in failed}) == 1
         (first,) = [
@@ -206,7 +216,7 @@ async def test_a_message_is_retried_with_the_same_id_and_holds_up_only_its_confe
         failing = False
         await settled(service, webhook["id"])
         bad = [each for each in receiver.taken() if each["data"]["conference"] == "bad"]
-        assert [each["data"]["sequence"] for each in bad] == [1, 2, 3, 4]
+        assert [each["data"]["seq"] for each in bad] == [1, 2, 3, 4]
 
 
 async def test_a_receiver_that_fails_is_left_alone_then_tried_with_one_message(database_url: str) -> None:
@@ -277,11 +287,15 @@ async def test_nothing_but_failures_for_long_disables(database_url: str) -> None
         assert view["disabled_reason"] == "failing"
 
 
-async def test_a_message_that_is_never_taken_is_a_dead_letter_and_can_be_replayed(database_url: str) -> None:
+async def test_a_message_that_is_never_taken_is_a_dead_letter_and_can_be_replayed(
+    database_url: str, engine: AsyncEngine
+) -> None:
     down = True
-    async with hooked(database_url, settings=local(give_up=0.3)) as (service, receiver, webhook):
+    async with hooked(database_url) as (service, receiver, webhook):
         receiver.answer = lambda _: 500 if down else 200
         await service.create("a")
+        await until(lambda: counted(receiver), bool)
+        await grow_old(engine)
         view = await until(lambda: shown(service, webhook["id"]), lambda seen: seen["dead"] == 1)
         assert view["waiting"] == 0
         (dead,) = await deliveries(service, webhook["id"], state="dead")
@@ -292,10 +306,8 @@ async def test_a_message_that_is_never_taken_is_a_dead_letter_and_can_be_replaye
         assert again.status_code == 202, again.text
         assert (again.json()["state"], again.json()["tries"]) == ("pending", 0)
         await until(lambda: fetched(service, path), lambda seen: seen["state"] == "delivered")
-        assert receiver.taken()[0]["data"]["sequence"] == 1
-        assert {each.id for each in receiver.received if each.message["data"]["sequence"] == 1} == {
-            dead["id"]
-        }
+        assert receiver.taken()[0]["data"]["seq"] == 1
+        assert {each.id for each in receiver.received if each.message["data"]["seq"] == 1} == {dead["id"]}
 
 
 async def fetched(service: Service, path: str) -> dict[str, Any]:
@@ -320,7 +332,7 @@ async def test_a_time_is_replayed_from_the_event_log(database_url: str) -> None:
         assert (answer.status_code, answer.json()) == (202, {"queued": 2})
         await settled(service, webhook["id"])
         taken = receiver.taken()
-        assert [each["data"]["sequence"] for each in taken] == [1, 2, 1, 2]
+        assert [each["data"]["seq"] for each in taken] == [1, 2, 1, 2]
         ids = [each.id for each in receiver.received]
         assert ids[:2] == ids[2:]
         # A webhook that was not there gets what happened before it, too.
@@ -338,12 +350,13 @@ async def test_a_time_is_replayed_from_the_event_log(database_url: str) -> None:
         assert (await shown(service, webhook["id"]))["waiting"] == 0  # nothing of it was queued
 
 
-async def test_dead_letters_of_a_time_are_replayed(database_url: str) -> None:
+async def test_dead_letters_of_a_time_are_replayed(database_url: str, engine: AsyncEngine) -> None:
     down = True
-    async with hooked(database_url, settings=local(give_up=0.2)) as (service, receiver, webhook):
+    async with hooked(database_url) as (service, receiver, webhook):
         receiver.answer = lambda _: 500 if down else 200
         for name in ("a", "b", "c"):
             await service.create(name)
+        await grow_old(engine)
         await until(lambda: shown(service, webhook["id"]), lambda seen: seen["dead"] == 3)
         down = False
         now = datetime.now(UTC)
@@ -503,11 +516,6 @@ async def test_upkeep_gives_up_what_is_too_much_and_forgets_what_is_old(
             await connection.execute(
                 update(webhook_deliveries).where(webhook_deliveries.c.state == "dead").values(done_at=old)
             )
-            await connection.execute(
-                update(webhook_deliveries)
-                .where(webhook_deliveries.c.state == "pending")
-                .values(queued_at=func.now() - timedelta(days=4))
-            )
             # What a webhook's deletion and an event at the same moment may leave.
             await connection.execute(
                 text("INSERT INTO webhook_lanes (webhook, conference) VALUES ('wh_gone', 'x')")
@@ -518,6 +526,7 @@ async def test_upkeep_gives_up_what_is_too_much_and_forgets_what_is_old(
                     "VALUES ('wh_gone', gen_random_uuid(), 'x', 1, 'link.up', now(), '{}')"
                 )
             )
+        await grow_old(engine)
         view = await until(
             lambda: shown(service, webhook["id"]), lambda seen: (seen["waiting"], seen["dead"]) == (0, 3)
         )
@@ -638,7 +647,7 @@ async def test_nobody_waits_for_the_claims_of_a_replica_that_is_known_to_be_gone
         assert late is None
         loaded = await store.read(webhook_tries.load, again)
         assert isinstance(loaded, webhook_tries.Loaded)
-        assert (loaded.message.conference, loaded.message.sequence) == (lost.conference, 1)
+        assert (loaded.message.conference, loaded.message.seq) == (lost.conference, 1)
 
 
 @pytest.mark.parametrize(
