@@ -42,7 +42,7 @@ async def regions(count: int) -> AsyncIterator[Regions]:
         recipes = Processes(directory, control_port=control_port, keys=keys, environment=environment)
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(
-                ControlClient(recipes.control_url, keys.operator, timeout=5.0)
+                ControlClient(recipes.control_url, keys.operator, timeout=30.0)
             )
             supervisor = await stack.enter_async_context(Supervisor(directory, grace=10.0))
             await _start(supervisor, recipes.control(), client.list_regions, leash="TERM", timeout=60)
