@@ -94,7 +94,9 @@ def _left_alone(view: View, cluster: str) -> str:
 
 
 def _retried(row: PlacementFacts | LinkFacts | None) -> str:
-    return "it is its time" if row is None or not row.attempts else f"it has failed {row.attempts} times"
+    if row is None or not row.attempts:
+        return "it is its time"
+    return "it has failed once" if row.attempts == 1 else f"it has failed {row.attempts} times"
 
 
 def _link_waits(row: LinkFacts | None) -> str:
