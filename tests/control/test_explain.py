@@ -139,7 +139,5 @@ def test_a_conference_that_ends_waits_for_its_rooms_only() -> None:
         next_look_at=SOON,
     )
     assert [(step.action, step.on) for step in plan.due] == [("remove-room", {"cluster": "us-1"})]
-    assert [(w.action, w.until, w.why) for w in plan.waiting] == [
-        ("remove-room", SOON, "it has failed once")
-    ]
+    assert [(w.action, w.until, w.why) for w in plan.waiting] == [("remove-room", SOON, "it has failed once")]
     assert plan.next_look_at == SOON
