@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import statistics
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -30,12 +31,15 @@ if TYPE_CHECKING:
 _CLUSTER, _CONFERENCE = "eu-1", "standup"
 
 
-async def read(running: Ground, count: int, ready: asyncio.Semaphore) -> list[tuple[int, float]]:
+async def read(
+    running: Ground, session: aiohttp.ClientSession, count: int, ready: asyncio.Semaphore
+) -> list[tuple[int, float]]:
     """Read until `count` events have come after the snapshot; return the number and time of each."""
     url = f"http://127.0.0.1:{running.port}/v1/conferences/{_CONFERENCE}/events"
     headers = {**running.headers, "Accept": "text/event-stream"}
     parser, found = EventParser(), list[tuple[int, float]]()
-    async with running.session.get(url, headers=headers, timeout=aiohttp.ClientTimeout(total=None)) as answer:
+    async with session.get(url, headers=headers) as answer:
+        answer.raise_for_status()
         async for chunk in answer.content.iter_any():
             now = time.monotonic()
             for message in parser.feed(chunk):
@@ -48,12 +52,8 @@ async def read(running: Ground, count: int, ready: asyncio.Semaphore) -> list[tu
     return found
 
 
-async def measure(running: Ground, readers: int, reports: int, epoch: int) -> dict[str, float]:
-    """Report and read; return the figures."""
-    ready = asyncio.Semaphore(0)
-    reading = [asyncio.create_task(read(running, reports, ready)) for _ in range(readers)]
-    for _ in reading:
-        await ready.acquire()
+async def tell(running: Ground, reports: int, epoch: int) -> tuple[list[float], float]:
+    """Report that somebody joins, leaves, joins …; return when each was sent, and how long all of it took."""
     sent: list[float] = []
     url = f"http://127.0.0.1:{running.port}/v1/clusters/{_CLUSTER}/rooms/{_CONFERENCE}/participants/p"
     headers = {"Authorization": f"Bearer {running.keys['enrolment']}", "Causeway-Epoch": str(epoch)}
@@ -63,15 +63,31 @@ async def measure(running: Ground, readers: int, reports: int, epoch: int) -> di
         call = running.session.delete if n % 2 else running.session.put
         body: Any = {} if n % 2 else {"json": {"user": "ada", "role": "presenter"}}
         async with call(url, headers=headers, **body) as answer:
-            if answer.status != 204:
+            if answer.status != HTTPStatus.NO_CONTENT:
                 raise RuntimeError(f"{answer.status} {await answer.text()}")
-    took = time.monotonic() - began
+    return sent, time.monotonic() - began
+
+
+async def measure(running: Ground, readers: int, reports: int, epoch: int) -> dict[str, float]:
+    """Report and read; return the figures."""
+    ready = asyncio.Semaphore(0)
+    async with (
+        asyncio.timeout(30 + reports),
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None)
+        ) as session,
+        asyncio.TaskGroup() as group,
+    ):
+        reading = [group.create_task(read(running, session, reports, ready)) for _ in range(readers)]
+        for _ in reading:
+            await ready.acquire()
+        sent, took = await tell(running, reports, epoch)
     delays: list[float] = []
-    for found in await asyncio.gather(*reading):
-        numbers = [number for number, _ in found]
+    for told in (each.result() for each in reading):
+        numbers = [number for number, _ in told]
         if numbers != list(range(numbers[0], numbers[0] + reports)):
             raise RuntimeError("a reader missed something")
-        delays += [at - told for (_, at), told in zip(found, sent, strict=True)]
+        delays += [at - then for (_, at), then in zip(told, sent, strict=True)]
     quantiles = statistics.quantiles(delays, n=100)
     return {
         "readers": readers,
