@@ -199,10 +199,12 @@ async def test_what_a_former_release_did_can_be_done_again(record: Any, connecti
     """Triggers of newer schemas see the rows of older programs, too."""
     traces = record["traces"]
     assert len(traces) > 10
+    statements = record["statements"]
     for name, trace in traces.items():
         transaction = connection.transaction()
         await transaction.start()
-        for statement, arguments in trace:
+        for number, arguments in trace:
+            statement = statements[number]
             try:
                 await connection.fetch(statement, *(untagged(each) for each in arguments))
             except asyncpg.PostgresError as error:
