@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import os
 import socket
 from typing import TYPE_CHECKING, Any
@@ -16,14 +17,16 @@ if TYPE_CHECKING:
 async def test_replicas_and_their_duties_are_listed(
     database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with terminal(database_url, monkeypatch, capsys, replica=ReplicaSettings(name="one")) as shell:
+    one_key = base64.b64encode(bytes(32)).decode()
+    named = ReplicaSettings(name="one")
+    async with terminal(database_url, monkeypatch, capsys, replica=named, master_key=one_key) as shell:
 
         async def listed() -> Any:
             return await shell.read("replica", "list")
 
         [one] = await until(listed, lambda seen: len(seen) == 1 and len(seen[0]["duties"]) == 6)
         assert (one["name"], one["state"], one["conferences"]) == ("one", "alive", 0)
-        async with running(database_url):
+        async with running(database_url, master_key=one_key):
             await until(listed, lambda seen: [len(each["duties"]) for each in seen] == [3, 3])
         drawn = await shell.out("replica", "list")
         assert "stopped" in drawn
