@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from bridges.control.orders import Kind, LegState, Output
     from bridges.control.port import Cascader
     from bridges.control.settings import ControlSettings
+    from bridges.quic import RoundTrip as Measured
     from causeway.api.agents import AgentLease, AgentRegistration
     from causeway.channel import FromAgent
 
@@ -40,6 +42,16 @@ __all__ = ["Agent"]
 log = structlog.get_logger(__name__)
 
 _MAX_MS: Final = 600_000.0
+_MAX_PEERS: Final = 1000
+_CLUSTER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~@:-]{0,127}")
+
+
+class _Connect(connect):
+    """websockets' connect, which follows no redirect: the key is for control alone."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Take a redirect for the failure that it is."""
+        return exc
 
 
 class _LeftError(CausewayError):
@@ -177,9 +189,9 @@ class Agent:
                 self._left = None
                 self._wake.set()
 
-    def _connect(self, lease: AgentLease) -> connect:
+    def _connect(self, lease: AgentLease) -> _Connect:
         settings = self._settings
-        return connect(
+        return _Connect(
             f"ws{settings.url.rstrip('/').removeprefix('http')}/{lease.channel.lstrip('/')}",
             subprotocols=[subprotocol(lease.protocol)],  # type: ignore[list-item]  # websockets' NewType of str
             additional_headers={"Authorization": f"Bearer {settings.key}"},
@@ -214,7 +226,11 @@ class Agent:
 
     def _round_trips(self) -> list[RoundTrip]:
         measured = [item for bridge in self._bridges.values() for item in bridge.round_trips().items()]
-        best = {peer: min(r for p, r in measured if p == peer) for peer, _ in measured}
+        best: dict[str, Measured] = {}
+        for peer, round_trip in measured:
+            # Peers that dialled us say themselves who they are: one that control could not know is left out.
+            if _CLUSTER_ID.fullmatch(peer) and len(best) < _MAX_PEERS:
+                best[peer] = min(round_trip, best.get(peer, round_trip))
         return [
             RoundTrip(
                 cluster=peer,

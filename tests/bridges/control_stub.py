@@ -38,6 +38,8 @@ class ControlStub:
         self.refuse: int | None = None
         """HTTP status to answer registrations with."""
         self.renews = True
+        self.redirect = ""
+        """Where channels are sent instead."""
         self.url = ""
         self._sockets: list[WebSocket] = []
         self._changed = asyncio.Event()
@@ -94,6 +96,9 @@ class ControlStub:
     async def _channel(self, socket: WebSocket) -> None:
         assert socket.headers["Authorization"] == f"Bearer {KEY}"
         assert socket.scope["subprotocols"] == [frozen.SUBPROTOCOL]
+        if self.redirect:
+            await socket.send_denial_response(Response(status_code=307, headers={"Location": self.redirect}))
+            return
         await socket.accept(subprotocol=frozen.SUBPROTOCOL)
         self._sockets.append(socket)
         try:

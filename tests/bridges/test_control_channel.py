@@ -250,7 +250,10 @@ async def test_heartbeats_carry_load_and_the_best_round_trips() -> None:
         control.beat = 0.05
         async with agent(control) as world:
             world.event.measured = {"east": RoundTrip(0.020, 0.001), "north": RoundTrip(10_000.0, 0.0)}
-            world.media.measured = {"east": RoundTrip(0.010, 0.002)}
+            world.media.measured = {
+                "east": RoundTrip(0.010, 0.002),
+                "a peer may call itself anything": RoundTrip(0.001, 0.0),
+            }
             await control.said_hello()
             await control.say(desired(1, link()))
             world.legs("up")
@@ -294,6 +297,16 @@ async def test_a_control_that_does_not_read_is_left_and_come_back_to() -> None:
             world.shell._say(Resync())
         assert (await control.said_hello(2)).version == 1
         assert world.event.orders == ["start"]
+
+
+async def test_a_redirect_is_not_followed_with_the_key() -> None:
+    async with ControlStub().up() as elsewhere, ControlStub().up() as control:
+        control.redirect = elsewhere.url.replace("http", "ws") + "/v1/agents/bridge-west/channel"
+        async with agent(control):
+            await control.until(lambda: len(control.registrations) >= 3)
+            assert elsewhere.hellos == []
+            control.redirect = ""
+            await control.said_hello()
 
 
 async def test_control_that_never_comes_does_not_hold_up_the_stop() -> None:
