@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import random
 import uuid
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -583,6 +584,49 @@ async def test_a_webhook_gets_no_more_at_once_than_it_may_from_all_replicas(data
         await settled(one, webhook["id"])
         assert receiver.most == 2
         assert sorted(each["data"]["conference"] for each in receiver.taken()) == [f"c{n}" for n in range(8)]
+
+
+async def test_nothing_is_lost_made_up_or_overtaken(database_url: str) -> None:
+    """Writers that commit or roll back, two replicas, a receiver with moods."""
+    master = base64.b64encode(bytes(32)).decode()
+    moods, tellers = random.Random(1), 4
+    settings = local(max_per_webhook=3)
+    async with (
+        receiving() as receiver,
+        running(database_url, webhooks=settings, master_key=master) as one,
+        running(database_url, webhooks=settings, master_key=master),
+    ):
+        receiver.answer = lambda _: 500 if moods.random() < 0.1 else 200
+        webhook = await made(one, url=receiver.url)
+
+        async def tell(seed: int) -> int:
+            rng, told = random.Random(seed), 0
+            for _ in range(20):
+                kept = rng.random() < 0.8
+                names = rng.sample(["a", "b", "c"], rng.randint(1, 2))
+                async with one.engine.connect() as connection:
+                    await connection.execute(
+                        text(
+                            "SELECT causeway_events(array_agg(name), array_agg('link.up'::text), "
+                            "array_agg(jsonb_build_object('kept', CAST(:kept AS boolean)))) "
+                            "FROM unnest(CAST(:names AS text[])) AS name"
+                        ),
+                        {"names": names, "kept": kept},
+                    )
+                    await (connection.commit() if kept else connection.rollback())
+                told += len(names) if kept else 0
+            return told
+
+        told = sum(await asyncio.gather(*(tell(seed) for seed in range(tellers))))
+        view = await until(lambda: shown(one, webhook["id"]), lambda seen: seen["waiting"] == 0, timeout=50)
+        assert view["dead"] == 0
+        seen: dict[str, list[int]] = {}
+        for message in receiver.taken():
+            assert message["data"]["kept"] is True
+            seen.setdefault(message["data"]["conference"], []).append(message["data"]["seq"])
+        assert sum(len(numbers) for numbers in seen.values()) == told
+        for numbers in seen.values():
+            assert numbers == list(range(1, len(numbers) + 1))
 
 
 async def under_way(receiver: Receiver) -> int:
