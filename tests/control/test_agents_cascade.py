@@ -93,6 +93,8 @@ def told(count: int) -> Callable[[dict[str, Assignment]], bool]:
 
 
 async def meet(here: World) -> None:
+    for cluster in (here.eu, here.us):
+        cluster.stub.rooms.setdefault("standup", {"id": "standup"})
     await here.eu.enter("standup", "p1")
     await here.us.enter("standup", "p2")
 
@@ -363,3 +365,48 @@ async def test_placements_that_go_take_their_assignments_along(database_url: str
         async with here.service.engine.begin() as connection:
             await connection.execute(placements.delete().where(placements.c.cluster == "us-1"))
         await us.until(lambda state: not state)
+
+
+async def test_an_agent_dials_a_cluster_without_agents(database_url: str) -> None:
+    async with world(database_url) as here, here.agent("us-a", "us-1").connected() as us:
+        await meet(here)
+        (link,) = dials(await us.until(told(1)))
+        bridges = here.eu.stub.bridges
+        assert link.event is not None
+        assert link.event.port == bridges["eventbridgeport"]
+        assert here.us.stub.made("cascading") == []
+        await us.say(up())
+        await here.link("up")
+
+
+async def test_a_cluster_without_agents_dials_an_agent(database_url: str) -> None:
+    async with world(database_url) as here, here.agent("eu-a", "eu-1", port=7100).connected() as eu:
+        await meet(here)
+        await here.us.stub.wait_for(lambda: bool(here.us.stub.made("cascading")))
+        options = here.us.stub.made("cascading")[0].body["options"]
+        assert (options["evPort"], options["mediaPort"]) == (7100, 7101)
+        assert here.eu.stub.made("bridges") == []
+        await eu.until(lambda state: [x.role for each in state.values() for x in each.links] == ["listen"])
+        await here.us.link("standup", "eu-1", "up")
+        await here.link("up")
+
+
+async def test_two_agents_share_a_conference(database_url: str) -> None:
+    async with (
+        world(database_url) as here,
+        here.agent("eu-a", "eu-1").connected(),
+        here.agent("us-e", "us-1", kinds=("event",)).connected() as events,
+        here.agent("us-m", "us-1", kinds=("media",)).connected() as media,
+    ):
+        await meet(here)
+        (link,) = dials(await events.until(told(1)))
+        assert (link.event is not None, link.media) == (True, None)
+        (link,) = dials(await media.until(told(1)))
+        assert (link.event, link.media is not None) == (None, True)
+        await here.link("requested")
+        await media.say(up())
+        await media.say(Heartbeat())
+        await media.hear(LeaseRenewed)
+        await here.link("requested")  # events flow, or it is not up
+        await events.say(up())
+        await here.link("up")
