@@ -449,7 +449,13 @@ async def return_rooms(connection: AsyncConnection, cluster: str) -> None:
     await connection.execute(
         update(placements)
         .where(placements.c.cluster == cluster, placements.c.state == "lost")
-        .values(state=case((placements.c.room.is_(None), "wanted"), else_="ready"), empty_since=_NOW)
+        .values(
+            state=case((placements.c.room.is_(None), "wanted"), else_="ready"),
+            empty_since=_NOW,
+            attempts=0,
+            retry_at=None,
+            error=None,
+        )
     )
     await displaced.returned(connection, cluster)
 
