@@ -1,9 +1,8 @@
 """The event log of conferences: what happened in them, by number, in the order in which it was committed.
 
 Triggers write it (migration 0008), in the transaction in which something happens; `write` is for what no row
-tells. The head of a conference is locked by its first event until the transaction commits: numbers have no
-gaps, and whoever has read number n has missed nothing before it. All functions work inside the caller's
-transaction.
+tells. Events get their numbers, and can be read, when the transaction commits: there are no gaps, and whoever
+has read number n has missed nothing before it. All functions work inside the caller's transaction.
 """
 
 from __future__ import annotations

@@ -55,6 +55,7 @@ __all__ = [
     "links",
     "metadata",
     "participants",
+    "pending_events",
     "placements",
     "replicas",
     "reservations",
@@ -434,7 +435,7 @@ streams: Final = Table(
 
 
 class _ConferenceHeads(TypedColumns):
-    """How far a conference's events are; locked by whoever writes one, until that is committed.
+    """How far a conference's events are; locked by whoever commits one, last of all, until that is done.
 
     Outlives the conference: the next one of that id goes on counting.
     """
@@ -447,6 +448,19 @@ class _ConferenceHeads(TypedColumns):
 conference_heads: Final = Table(
     "conference_heads", metadata, _ConferenceHeads, postgresql_with={"fillfactor": 50}
 )
+
+
+class _PendingEvents(TypedColumns):
+    """What a transaction has told so far; numbered and moved to the log when it commits. UNLOGGED."""
+
+    transaction: Named[int] = Column(BigInteger, primary_key=True, autoincrement=False)
+    n: Named[int] = Column(BigInteger, Identity(always=True), primary_key=True)
+    conferences: Named[list[str]] = Column(ARRAY(Text), nullable=False)
+    kinds: Named[list[str]] = Column(ARRAY(Text), nullable=False)
+    bodies: Named[Any] = Column(ARRAY(JSONB), nullable=False)
+
+
+pending_events: Final = Table("pending_events", metadata, _PendingEvents, prefixes=["UNLOGGED"])
 
 
 class _ConferenceEvents(TypedColumns):

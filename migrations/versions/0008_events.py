@@ -49,6 +49,17 @@ _TABLES = (
     """,
     # What comes while no partition is there for it. Normally empty.
     "CREATE TABLE conference_events_default PARTITION OF conference_events DEFAULT",
+    # What a transaction tells, until it commits: nobody else ever sees it, and none outlives a crash.
+    """
+    CREATE UNLOGGED TABLE pending_events (
+        transaction bigint NOT NULL,
+        n bigint GENERATED ALWAYS AS IDENTITY,
+        conferences text[] NOT NULL,
+        kinds text[] NOT NULL,
+        bodies jsonb[] NOT NULL,
+        CONSTRAINT pending_events_pkey PRIMARY KEY (transaction, n)
+    )
+    """,
     """
     CREATE TABLE conference_checkpoints (
         conference text NOT NULL,
@@ -89,40 +100,61 @@ _PARTITIONS = (
     """,  # noqa: S608 - a number of our own
 )
 
-# A conference's head is locked from its first event of a transaction until that commits: so its numbers have
-# no gaps, and whoever has seen number n will never see a smaller one appear. Times never run backwards within
-# a conference either. Heads outlive their conference: the next one of that id goes on counting.
+# Events are numbered when their transaction commits. A conference's head is locked from then until the commit
+# is done: so numbers have no gaps, and whoever has seen number n will never see a smaller one appear. Times
+# never run backwards within a conference either. Heads are the last that a transaction locks, in one order:
+# whoever holds one waits for nothing else. They outlive their conference: the next one of that id goes on
+# counting.
 _WRITING = (
     """
-    CREATE FUNCTION causeway_events(of_conferences text[], of_kinds text[], bodies jsonb[]) RETURNS void
+    CREATE FUNCTION causeway_events(of_conferences text[], of_kinds text[], of_bodies jsonb[]) RETURNS void
     LANGUAGE plpgsql AS $$
     BEGIN
-        IF coalesce(cardinality(of_conferences), 0) = 0 THEN
-            RETURN;
+        IF coalesce(cardinality(of_conferences), 0) > 0 THEN
+            INSERT INTO pending_events (transaction, conferences, kinds, bodies)
+                VALUES (pg_current_xact_id()::text::bigint, of_conferences, of_kinds, of_bodies);
         END IF;
-        WITH told AS MATERIALIZED (
-            SELECT t.conference, t.kind, t.body, t.place
-            FROM unnest(of_conferences, of_kinds, bodies) WITH ORDINALITY AS t (conference, kind, body, place)
+    END $$
+    """,
+    """
+    CREATE FUNCTION pending_events_commit() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        noticed bigint;
+    BEGIN
+        -- The first of a transaction takes all of them.
+        WITH taken AS (
+            DELETE FROM pending_events WHERE transaction = pg_current_xact_id()::text::bigint RETURNING *
+        ), told AS MATERIALIZED (
+            SELECT t.conference, t.kind, t.body, taken.n, t.place
+            FROM taken CROSS JOIN LATERAL unnest(taken.conferences, taken.kinds, taken.bodies)
+                WITH ORDINALITY AS t (conference, kind, body, place)
         ), counted AS MATERIALIZED (
-            SELECT told.conference, count(*) AS n FROM told GROUP BY told.conference
+            SELECT told.conference, count(*) AS count FROM told GROUP BY told.conference
         ), heads AS (
             INSERT INTO conference_heads AS head (conference, seq, at)
-            SELECT counted.conference, counted.n, clock_timestamp() FROM counted ORDER BY counted.conference
+            SELECT counted.conference, counted.count, clock_timestamp()
+            FROM counted ORDER BY counted.conference
             ON CONFLICT (conference) DO UPDATE
                 SET seq = head.seq + excluded.seq, at = greatest(head.at, clock_timestamp())
             RETURNING head.conference, head.seq, head.at
+        ), written AS (
+            INSERT INTO conference_events (conference, seq, at, kind, body)
+            SELECT
+                told.conference,
+                heads.seq - counted.count
+                    + row_number() OVER (PARTITION BY told.conference ORDER BY told.n, told.place),
+                heads.at, told.kind, told.body
+            FROM told
+                JOIN counted ON counted.conference = told.conference
+                JOIN heads ON heads.conference = told.conference
         )
-        INSERT INTO conference_events (conference, seq, at, kind, body)
-        SELECT
-            told.conference,
-            heads.seq - counted.n + row_number() OVER (PARTITION BY told.conference ORDER BY told.place),
-            heads.at, told.kind, told.body
-        FROM told
-            JOIN counted ON counted.conference = told.conference
-            JOIN heads ON heads.conference = told.conference;
-        PERFORM pg_notify('causeway_event', concerned.conference)
-            FROM (SELECT DISTINCT unnest(of_conferences) AS conference) AS concerned;
+        SELECT count(pg_notify('causeway_event', counted.conference)) FROM counted INTO noticed;
+        RETURN NULL;
     END $$
+    """,
+    """
+    CREATE CONSTRAINT TRIGGER pending_events_commit AFTER INSERT ON pending_events
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pending_events_commit()
     """,
     """
     CREATE FUNCTION causeway_event(of_conference text, of_kind text, body jsonb) RETURNS void
@@ -159,8 +191,7 @@ def _told(
     """Return the function and the trigger that write an event for each row of a statement.
 
     `key`: the table's, led by the conference. `changed`: for updates, which pairs of `o` (before) and `r`
-    (after) are worth an event. The triggers' names put them behind those that count seats: whoever has a
-    conference's head waits for nothing else.
+    (after) are worth an event.
     """
     name = f"{table}_tell_{event.lower()}"
     rows = {

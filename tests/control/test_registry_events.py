@@ -61,6 +61,7 @@ async def test_writers_at_once_leave_no_gap_and_no_disorder(store: Store) -> Non
 async def test_nobody_sees_a_number_before_a_smaller_one(store: Store, engine: AsyncEngine) -> None:
     async with engine.begin() as first:
         await events.write(first, "c1", "participant.moved", {})
+        await first.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))  # as at its commit
         second = asyncio.create_task(store.write(events.write, "c1", "participant.moved", {}))
         other = asyncio.create_task(store.write(events.write, "c2", "participant.moved", {}))
         await other  # other conferences do not wait
@@ -68,6 +69,21 @@ async def test_nobody_sees_a_number_before_a_smaller_one(store: Store, engine: A
         assert not second.done()
     await second
     assert [each.seq for each in await log(store, "c1")] == [1, 2]
+
+
+async def test_transactions_do_not_block_each_other_by_what_they_tell(
+    store: Store, engine: AsyncEngine
+) -> None:
+    async with engine.begin() as first, engine.begin() as second:
+        for connection, order in ((first, ("c1", "c2")), (second, ("c2", "c1"))):
+            for conference in order:
+                await events.write(connection, conference, "participant.moved", {"order": order})
+        # As both commit, one after the other.
+        await second.commit()
+    for conference in CONFERENCES:
+        found = await log(store, conference)
+        assert [each.body["order"] for each in found] == [["c2", "c1"], ["c1", "c2"]]
+    assert await store.read(sql, "SELECT FROM pending_events") == 0
 
 
 async def test_the_next_conference_of_the_same_id_goes_on_counting(store: Store) -> None:
