@@ -4,6 +4,7 @@
     python bench/simulate.py --seed 4711 --trace              one schedule, and everything that happens in it
     python bench/simulate.py --schedules 10000 --jobs 2       what `make nightly` does
     python bench/simulate.py --clusters 5 --conferences 4 --people 24 --seconds 180
+    python bench/simulate.py --clusters 100 --conferences 1 --people 150 --topology tree --seed 1
 
 Each schedule draws clusters of four kinds (with a bridge of their own, with agents, silent about their links,
 silent about everything), a topology, and a network that delays, loses and cuts. Then clients come and go
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         people=options.people,
         replicas=options.replicas,
         seconds=options.seconds,
+        topology=options.topology,
     )
     schedules = options.schedules or (1 if options.seed is not None else 200)
     first = options.seed or 0
@@ -108,7 +110,8 @@ def _show(outcome: Outcome, plot: Plot) -> None:
     print(
         f"again: python bench/simulate.py --seed {outcome.seed} --clusters {plot.clusters} "
         f"--conferences {plot.conferences} --people {plot.people} --replicas {plot.replicas} "
-        f"--seconds {plot.seconds:g}\n"
+        f"--seconds {plot.seconds:g}"
+        + (f" --topology {plot.topology}\n" if plot.topology is not None else "\n")
     )
 
 
@@ -122,6 +125,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--people", type=int, default=default.people)
     parser.add_argument("--replicas", type=int, default=default.replicas, help="of control")
     parser.add_argument("--seconds", type=float, default=default.seconds, help="for which things go wrong")
+    parser.add_argument(
+        "--topology",
+        choices=("mesh", "tree", "star"),
+        help="of every conference, on a wire that relays, between clusters with agents; else drawn",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--trace", action="store_true", help="print what happens, even if all is well")
     return parser.parse_args(arguments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from bench._simulation.world import World
 
 __all__ = ["Faults"]
+
+_PAUSE: Final = 1.5
+"""Seconds between two things that happen where there are few people; where there are more, more happens."""
+_FEW: Final = 8
 
 Fault: TypeAlias = "Callable[[], str | None]"
 
@@ -20,6 +24,7 @@ class Faults:
     def __init__(self, world: World) -> None:
         self._world = world
         self._chance = world.chance
+        self._share = min(1.0, _FEW / max(1, len(world.people)))
         self._down: dict[str, Callable[[], None]] = {}
         self._table: list[tuple[int, Fault]] = [
             (30, self._somebody_comes),
@@ -39,6 +44,13 @@ class Faults:
             (2, self._channel_breaks),
         ]
 
+        self._for_all: list[Fault] = [
+            self._conference_ends,
+            self._database_goes,
+            self._replica_freezes,
+            self._replica_is_killed,
+        ]
+
     def run(self, until: float) -> None:
         """Let things happen from now on."""
         kernel = self._world.kernel
@@ -47,10 +59,12 @@ class Faults:
             if kernel.now >= until:
                 return
             [(_, what)] = self._chance.choices(self._table, [weight for weight, _ in self._table])
-            done = what()
+            # What concerns everybody does not become more frequent with their number.
+            spared = what in self._for_all and self._chance.random() > self._share
+            done = None if spared else what()
             if done is not None:
                 self._world.note(f"— {done}")
-            kernel.later(self._chance.expovariate(1 / 1.5), happen)
+            kernel.later(self._chance.expovariate(1 / (_PAUSE * self._share)), happen)
 
         kernel.later(0.1, happen)
 

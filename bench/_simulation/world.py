@@ -66,6 +66,8 @@ class Plot:
     replicas: int = 2
     seconds: float = 60.0
     """For which things go wrong."""
+    topology: TopologyKind | None = None
+    """What is asked for, on a wire that relays, by clusters with agents only; None: drawn, as are those."""
     late_orders: bool = False
     """Clusters carry out orders that control gave up long ago. Removals name no placement, so one of them may
     remove the room of the next client; where tokens are signed by control, nobody notices."""
@@ -99,7 +101,8 @@ class World:
         self.lost_commits = 0.01
         self.database_away = False
         self.stale_reports = plot.stale_reports
-        self.relaying = self.chance.random() < 0.4
+        self._plot = plot
+        self.relaying = self.chance.random() < 0.4 or plot.topology is not None
         self.topology = self._draw_topology()
         self.network = Network(self.kernel, self.chance, self._draw_weather(late_orders=plot.late_orders))
         self.wire = Wire(self.kernel, self.network, self.chance)
@@ -127,7 +130,7 @@ class World:
 
     def _draw_topology(self) -> TopologyWish:
         kinds: tuple[TopologyKind, ...] = ("mesh", "mesh", "tree", "star")
-        kind = self.chance.choice(kinds)
+        kind = self.chance.choice(kinds) if self._plot.topology is None else self._plot.topology
         hubs = (self.chance.choice(_PLACES)[0],) if self.chance.random() < 0.5 else ()
         return TopologyWish(kind=kind, degree_limit=self.chance.choice((2, 3, 4)), hubs=hubs)
 
@@ -139,7 +142,7 @@ class World:
     def _build_cluster(self, number: int) -> None:
         region, (lat, lon) = _PLACES[number % len(_PLACES)]
         kind = self.chance.choice(_KINDS)
-        if self.relaying and self.chance.random() < 0.7:
+        if self._plot.topology is not None or (self.relaying and self.chance.random() < 0.7):
             kind = "served"  # others relay nothing
         name = f"{region}{number}"
         cluster = self.clusters[name] = Cluster(self, name, kind, region, (lat + number / 10, lon))

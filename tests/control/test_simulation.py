@@ -27,6 +27,7 @@ from control.cascade.view import (
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from control.cascade.topology import TopologyKind
     from control.cascade.view import View
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +43,14 @@ def test_two_hundred_schedules(first: int) -> None:
 def test_more_of_everything() -> None:
     plot = Plot(clusters=7, conferences=3, people=24, replicas=3, seconds=90.0)
     for seed in range(1_000_000, 1_000_004):
+        outcome = simulate(seed, plot)
+        assert not outcome.problems, "\n".join([*outcome.trace, f"seed {seed}", *outcome.problems])
+
+
+@pytest.mark.parametrize("topology", ["tree", "star"])
+def test_many_clusters_that_relay(topology: TopologyKind) -> None:
+    plot = Plot(clusters=10, conferences=1, people=24, topology=topology)
+    for seed in range(2_000_000, 2_000_004):
         outcome = simulate(seed, plot)
         assert not outcome.problems, "\n".join([*outcome.trace, f"seed {seed}", *outcome.problems])
 
