@@ -20,6 +20,7 @@ import structlog
 
 from causeway import __version__
 from control.agents.service import Agents, sweep_agents
+from control.attendance import Attendance
 from control.beats import Beats
 from control.bell import Bell
 from control.cascade.breaker import Breakers
@@ -40,6 +41,7 @@ from control.expiry import sweep_empty
 from control.fleet import Fleet
 from control.http.agents import AgentRoutes
 from control.http.cluster_admin import ClusterAdminRoutes
+from control.http.compat.openvidu import OpenViduRoutes
 from control.http.compat.owt import OwtRoutes
 from control.http.conferences import ConferenceRoutes
 from control.http.events import EventRoutes
@@ -61,6 +63,7 @@ from control.http.webhooks import WebhookRoutes
 from control.idempotency import KeptAnswers
 from control.joining import Joining
 from control.keyring import Keyring
+from control.openvidu_clusters import OpenViduClusters
 from control.owt_clusters import OwtClusters
 from control.placing import Placing
 from control.probing import Prober
@@ -167,7 +170,8 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
             idle_grace=own.cascade.idle_grace,
             replica=replica.id,
         )
-        joining = Joining(store, fleet, bell, placing, own.join)
+        attendance = Attendance(store, fleet, bell, own.attendance)
+        joining = Joining(store, fleet, bell, placing, own.join, attendance=attendance)
         kept = KeptAnswers(store, vault, ttl=own.placement.answer_ttl, patience=2 * own.join.timeout)
         owt_clusters = OwtClusters(store, vault, bell, own.owt, own.probe)
         prober = Prober(store, fleet, bell, own.probe, on_alive=owt_clusters.attach, replica=replica.id)
@@ -221,6 +225,7 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
             *ReplicaRoutes(store).entries(),
             *WebhookRoutes(store, webhooks, own.webhooks).entries(),
             *OwtRoutes(gate, store, owt_clusters, joining, own.owt).entries(),
+            *OpenViduRoutes(gate, OpenViduClusters(store, bell, attendance)).entries(),
             *documents.entries(),
         ]
         documents.describe(entries)
@@ -235,6 +240,7 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
                 kept.run,
                 beats.run,
                 prober.run,
+                attendance.run,
                 replica.run,
                 listen,
                 authenticator.note_use,

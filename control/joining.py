@@ -24,6 +24,7 @@ from control.security.vault import SealError
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from control.attendance import Attendance
     from control.bell import Bell
     from control.drivers.base import RoomToken
     from control.fleet import Fleet
@@ -46,13 +47,21 @@ class Joining:
     """The join service."""
 
     def __init__(
-        self, store: Store, fleet: Fleet, bell: Bell, placing: Placing, settings: JoinSettings
+        self,
+        store: Store,
+        fleet: Fleet,
+        bell: Bell,
+        placing: Placing,
+        settings: JoinSettings,
+        *,
+        attendance: Attendance | None = None,
     ) -> None:
         self._store = store
         self._fleet = fleet
         self._bell = bell
         self._placing = placing
         self._settings = settings
+        self._attendance = attendance
 
     async def join(self, visit: Visit) -> JoinAnswer:
         """Return where the client has to go.
@@ -113,6 +122,8 @@ class Joining:
                         f"cluster {choice.cluster} loses the room", retry_after=_RETRY_AFTER
                     ) from None
                 continue
+            if self._attendance is not None:
+                self._attendance.expect(conference, choice.cluster, room, driver=choice.driver)
             return JoinAnswer(
                 conference=conference,
                 cluster=choice.cluster,

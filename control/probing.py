@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from control.drivers.base import DriverError, NotSupportedError, RoomNotFoundError
+from control.attendance import take_attendance
+from control.drivers.base import DriverError, NotSupportedError
 from control.errors import ConferenceUnknownError, DatabaseUnavailableError
-from control.registry import clusters, probes, reports
+from control.registry import clusters, probes
 from control.security.vault import SealError
 
 if TYPE_CHECKING:
@@ -160,23 +161,22 @@ class Prober:
         if self._settings.max_rooms == 0:
             return
         rooms = await self._store.read(probes.rooms, cluster, limit=self._settings.max_rooms)
-        for conference, room, alive in rooms:
+        for conference, room, _ in rooms:
             try:
-                async with asyncio.timeout(self._settings.timeout):
-                    people = await driver.list_participants(room)
-            except RoomNotFoundError:
-                if alive:
-                    await self._store.write(reports.room_closed, conference, cluster)
-                    self._bell.ring(conference)
-                continue
+                await take_attendance(
+                    self._store,
+                    self._bell,
+                    driver,
+                    conference=conference,
+                    cluster=cluster,
+                    room=room,
+                    timeout=self._settings.timeout,
+                )
             except NotSupportedError:
                 return
             except (DriverError, TimeoutError) as error:
                 _log.info("probe.not_listed", cluster=cluster, room=room, error=_text(error))
                 return
-            with suppress(ConferenceUnknownError):  # deleted meanwhile
-                if await self._store.write(probes.listed, conference, cluster, people):
-                    self._bell.ring(conference)
 
     def _soon(self, seconds: float) -> float:
         """Return about so many seconds: probes of clusters that registered together drift apart."""

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct, field
 
 from causeway.telemetry import LogSettings
 from control.agent_settings import AgentSettings
+from control.attendance_settings import AttendanceSettings
 from control.cascade_settings import CascadeSettings
 from control.cluster_settings import LeaseSettings, OwtSettings, ProbeSettings, UpkeepSettings
 from control.conference_settings import ConferenceSettings
@@ -126,6 +127,7 @@ class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     tokens: TokenSettings = field(default_factory=TokenSettings)
     lease: LeaseSettings = field(default_factory=LeaseSettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
+    attendance: AttendanceSettings = field(default_factory=AttendanceSettings)
     agents: AgentSettings = field(default_factory=AgentSettings)
     owt: OwtSettings = field(default_factory=OwtSettings)
     upkeep: UpkeepSettings = field(default_factory=UpkeepSettings)

@@ -5,7 +5,8 @@ Rooms
     where there is room, and that is what wants placements. One whose cluster is gone for good is forgotten.
 
     A placement is *deserted* when nobody was there, and nobody on the way, for the view's grace. Then its
-    links are ended and its room is removed. Where it cannot be known who is there, a room stands for ever.
+    links are ended and its room is removed. Where it is not known who is there, a room that has a token
+    counts as inhabited: it closes with its last client, and then has none.
 
 Links: which, and who dials
     The topology says it (control.cascade.topology), of all placements whose rooms live. The later one, by
@@ -201,7 +202,7 @@ class _Plan:
     def _deserted_from(self, placement: PlacementFacts) -> datetime | None:
         """Return from when on the placement is deserted, as things are; None: it is not, and will not be."""
         facts = self._view.clusters.get(placement.cluster)
-        known = facts is not None and facts.knows_participants
+        known = facts is not None and (facts.knows_participants or not placement.has_token)
         if not known or placement.empty_since is None or placement.participants or placement.displaced:
             return None
         return placement.empty_since + self._view.idle_grace

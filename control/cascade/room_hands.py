@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from control.attendance import take_attendance
 from control.cascade.outcome import ANSWERED, DONE, NOT_BEGUN, Outcome, delay, said, verdict
 from control.cascade.view import CreateRoom, RemoveRoom
 from control.drivers.base import DriverError
 from control.errors import ConferenceUnknownError
-from control.registry import clusters, placements, templates
+from control.registry import clusters, placements, probes, templates
 from control.security.vault import SealError
 
 if TYPE_CHECKING:
     from control.cascade.view import View
     from control.fleet import Fleet
+    from control.registry.clusters import ClusterAccess
     from control.registry.store import Store
     from control.settings import ReconcileSettings
 
@@ -77,13 +79,9 @@ class RoomHands:
         access = await self._store.read(clusters.access, cluster)
         if access is None:
             return NOT_BEGUN
-        if not ending:
-            if not await self._store.write(placements.vacate, conference, cluster):
-                return DONE
-            # A seat that was being taken just then, in a room that was ready, is seen by now.
-            if not await self._store.read(placements.is_deserted, conference, cluster):
-                return DONE
         try:
+            if not ending and not await self._is_given_up(conference, cluster, access):
+                return DONE
             async with asyncio.timeout(self._settings.room_timeout):
                 # By its name rather than by what the placement knows: a creation's answer may have been lost.
                 await self._fleet.driver(cluster, access).delete_room(conference)
@@ -92,6 +90,24 @@ class RoomHands:
         await self._store.write(placements.removed if ending else placements.vacated, conference, cluster)
         _log.info("room.removed", conference=conference, cluster=cluster)
         return ANSWERED
+
+    async def _is_given_up(self, conference: str, cluster: str, access: ClusterAccess) -> bool:
+        """Take the placement back, if still nobody is there or on the way; return whether that was so."""
+        # What is known of a cluster that does not tell may be old; it is asked once more.
+        if await self._store.read(probes.is_asked, cluster) and await take_attendance(
+            self._store,
+            None,
+            self._fleet.driver(cluster, access),
+            conference=conference,
+            cluster=cluster,
+            room=conference,
+            timeout=self._settings.room_timeout,
+        ):
+            return False
+        if not await self._store.write(placements.vacate, conference, cluster):
+            return False
+        # A seat that was being taken just then, in a room that was ready, is seen by now.
+        return await self._store.read(placements.is_deserted, conference, cluster)
 
     async def _room_failed(self, view: View, cluster: str, error: Exception) -> Outcome:
         failures = next((p.attempts for p in view.placements if p.cluster == cluster), 0)

@@ -65,8 +65,7 @@ class ClusterFacts:
     can_cascade: bool = True
     """Whether clusters of this kind can be joined with others at all."""
     knows_participants: bool = True
-    """Whether it is known who is there. Where it is not, nobody's presence can be told from nobody's word:
-    a room with a token counts as inhabited, and is never given up for being empty."""
+    """Whether it is known who is there. Where it is not, a room counts as inhabited while it has a token."""
     gone: bool = False
     """It has unregistered: what it had of the conference does not come back."""
     region: str = ""

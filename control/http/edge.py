@@ -339,7 +339,7 @@ def no_content() -> Response:
 
 def _shown(path: str) -> str:
     """Return a path for the log: short, and without the key that stands in paths of other systems."""
-    return re.sub(r"^/owt/[^/]*", "/owt/…", path)[:200]
+    return re.sub(r"^/(owt|openvidu)/[^/]*", r"/\1/…", path)[:200]
 
 
 def _has_nul(value: Any) -> bool:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
-from sqlalchemy import and_, func, select, update
+from sqlalchemy import and_, exists, func, select, update
 
 from control import lifecycle
 from control.registry import links, reports, work
-from control.registry.clusters import return_rooms
-from control.registry.tables import clusters, participants, placements
+from control.registry.clusters import online, return_rooms
+from control.registry.tables import clusters, participants, placements, reservations
 
 if TYPE_CHECKING:
     import uuid
@@ -25,7 +25,21 @@ if TYPE_CHECKING:
 
     from control.drivers.base import RoomParticipant, Survey
 
-__all__ = ["Probe", "answered", "claim", "differing", "listed", "loaded", "rooms", "silent"]
+__all__ = [
+    "Probe",
+    "answered",
+    "claim",
+    "differing",
+    "expects",
+    "is_asked",
+    "is_inhabited",
+    "is_open",
+    "listed",
+    "loaded",
+    "rooms",
+    "silent",
+    "sole",
+]
 
 _NOW: Final = func.clock_timestamp()
 
@@ -204,3 +218,53 @@ async def listed(
     for person in sorted(here - there.keys()):
         await reports.participant_left(connection, conference, cluster, person)
     return here != there.keys()
+
+
+# --- one room -----------------------------------------------------------------------------------
+
+
+async def is_asked(connection: AsyncConnection, cluster: str) -> bool:
+    """Say whether the cluster is one that is asked rather than one that tells."""
+    return bool(
+        await connection.scalar(
+            select(exists().where(clusters.c.id == cluster, clusters.c.probe_due_at.is_not(None)))
+        )
+    )
+
+
+async def expects(connection: AsyncConnection, conference: str, cluster: str) -> bool:
+    """Say whether somebody was given a token for a room of such a cluster, and has not come yet."""
+    somebody = exists().where(
+        reservations.c.conference == conference,
+        reservations.c.cluster == cluster,
+        reservations.c.expires_at > _NOW,
+    )
+    asked = exists().where(clusters.c.id == cluster, clusters.c.probe_due_at.is_not(None))
+    return bool(await connection.scalar(select(and_(somebody, asked))))
+
+
+async def is_inhabited(connection: AsyncConnection, conference: str, cluster: str) -> bool:
+    """Say whether anybody is known to be there."""
+    somebody = exists().where(participants.c.conference == conference, participants.c.cluster == cluster)
+    return bool(await connection.scalar(select(somebody)))
+
+
+async def is_open(connection: AsyncConnection, conference: str, cluster: str) -> bool:
+    """Say whether the room there is known to have come to life."""
+    there = exists().where(
+        placements.c.conference == conference,
+        placements.c.cluster == cluster,
+        placements.c.token.is_not(None),
+    )
+    return bool(await connection.scalar(select(there)))
+
+
+async def sole(connection: AsyncConnection, conference: str, driver: str) -> str | None:
+    """Return the living cluster of this kind that has the conference, None if there is not exactly one."""
+    found = await connection.scalars(
+        select(placements.c.cluster)
+        .join(clusters, clusters.c.id == placements.c.cluster)
+        .where(placements.c.conference == conference, clusters.c.driver == driver, online())
+    )
+    names = found.all()
+    return names[0] if len(names) == 1 else None

@@ -89,6 +89,8 @@ def test_room_stands_where_nobody_knows_who_is_there() -> None:
     knowing = view.clusters["a"]
     view = replace(view, clusters={"a": replace(knowing, knows_participants=False)})
     assert (plan(view, NOW), next_look(view, NOW)) == ((), None)
+    closed = placed("a", 1, token=False, participants=0, empty=60)
+    assert plan(replace(view, placements=(closed,)), NOW) == (RemoveRoom("a"),)
 
 
 def test_room_that_was_wanted_is_not_made_for_nobody() -> None:
