@@ -15,7 +15,7 @@ from causeway.client import ControlClient
 from causeway.errors import ApiError
 from tests.causeway.test_cli_remote import Terminal, terminal
 from tests.control.service import running, until
-from tests.control.test_webhooks import LOCAL
+from tests.control.webhook_kit import LOCAL
 from tests.control.webhook_receiver import Receiver, receiving
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.control.service import running, until
-from tests.control.test_webhooks import LOCAL, made
+from tests.control.webhook_kit import LOCAL, made
 
 DOCS = Path(__file__).parents[2] / "docs" / "webhooks.md"
 

@@ -6,111 +6,37 @@ import asyncio
 import base64
 import random
 import uuid
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytest
 from sqlalchemy import func, text, update
 
 from control.delivery.attempts import Attempt
 from control.delivery.signing import verify
 from control.registry import webhook_queue, webhook_tries
 from control.registry.store import Store
-from control.registry.tables import webhook_deliveries, webhook_lanes, webhooks
-from control.webhook_settings import WebhookSettings
-from tests.control.service import Service, running, until
-from tests.control.test_http_edge import problem_of
-from tests.control.webhook_receiver import Receiver, receiving
+from control.registry.tables import webhook_deliveries, webhook_lanes
+from tests.control.service import running, until
+from tests.control.webhook_kit import (
+    LOCAL,
+    change,
+    counted,
+    deliveries,
+    fetched,
+    grow_old,
+    hooked,
+    local,
+    made,
+    received,
+    refused,
+    settled,
+    shown,
+    under_way,
+)
+from tests.control.webhook_receiver import receiving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    import httpx2
     from sqlalchemy.ext.asyncio import AsyncEngine
-
-LOCAL = WebhookSettings(
-    allow_networks=("127.0.0.0/8",),
-    allow_http=True,
-    poll_interval=0.1,
-    retry_base=0.02,
-    retry_cap=0.05,
-    pause_base=0.02,
-    pause_cap=0.1,
-    timeout=5.0,
-    upkeep_interval=0.05,
-)
-
-
-def local(**changes: Any) -> WebhookSettings:
-    fields = {name: getattr(LOCAL, name) for name in WebhookSettings.__struct_fields__}
-    return WebhookSettings(**(fields | changes))
-
-
-@asynccontextmanager
-async def hooked(
-    database_url: str, *, settings: WebhookSettings = LOCAL, **wish: Any
-) -> AsyncIterator[tuple[Service, Receiver, dict[str, Any]]]:
-    async with receiving() as receiver, running(database_url, webhooks=settings) as service:
-        yield service, receiver, await made(service, url=receiver.url, **wish)
-
-
-async def made(service: Service, **wish: Any) -> dict[str, Any]:
-    answer = await service.operator.post("/v1/webhooks", json=wish)
-    assert answer.status_code == 201, answer.text
-    assert answer.headers["cache-control"] == "no-store"
-    created: dict[str, Any] = answer.json()
-    return created
-
-
-async def shown(service: Service, webhook: str) -> dict[str, Any]:
-    answer = await service.operator.get(f"/v1/webhooks/{webhook}")
-    assert answer.status_code == 200, answer.text
-    view: dict[str, Any] = answer.json()
-    return view
-
-
-async def deliveries(service: Service, webhook: str, **query: Any) -> list[dict[str, Any]]:
-    answer = await service.operator.get(f"/v1/webhooks/{webhook}/deliveries", params=query)
-    assert answer.status_code == 200, answer.text
-    found: list[dict[str, Any]] = answer.json()["deliveries"]
-    return found
-
-
-async def received(receiver: Receiver, number: int, kind: str | None = None) -> list[dict[str, Any]]:
-    async def look() -> list[dict[str, Any]]:
-        return receiver.taken(kind)
-
-    found: list[dict[str, Any]] = await until(look, lambda seen: len(seen) >= number)
-    assert len(found) == number
-    return found
-
-
-async def settled(service: Service, webhook: str) -> dict[str, Any]:
-    """Wait until nothing waits for the webhook any more."""
-    view: dict[str, Any] = await until(lambda: shown(service, webhook), lambda seen: seen["waiting"] == 0)
-    return view
-
-
-def refused(answer: httpx2.Response, status: int, kind: str) -> None:
-    assert (answer.status_code, problem_of(answer).type) == (status, kind), answer.text
-
-
-async def grow_old(engine: AsyncEngine) -> None:
-    """Let what waits have waited for so long that it is given up."""
-    async with engine.begin() as connection:
-        await connection.execute(
-            update(webhook_deliveries)
-            .where(webhook_deliveries.c.state == "pending")
-            .values(queued_at=func.now() - timedelta(days=4))
-        )
-
-
-async def change(service: Service, conference: str, number: int) -> None:
-    answer = await service.application.patch(
-        f"/v1/conferences/{conference}", json={"metadata": {"n": number}}
-    )
-    assert answer.status_code == 200, answer.text
 
 
 async def test_an_event_is_delivered_signed_with_an_id_of_its_own(database_url: str) -> None:
@@ -158,28 +84,6 @@ async def test_every_event_of_a_join_comes_in_order(database_url: str) -> None:
         numbers = [each["data"]["seq"] for each in receiver.taken()]
         assert numbers == sorted(numbers)
         assert len(set(numbers)) == len(numbers)
-
-
-async def test_events_and_conferences_are_filtered(database_url: str) -> None:
-    async with (
-        receiving() as some,
-        hooked(
-            database_url,
-            events=["conference.ended", "conference.ending"],
-            types=["default"],
-            metadata={"team": "blue", "big": True},
-        ) as (service, receiver, _),
-    ):
-        await made(service, url=some.url, events=["conference.*"], types=["webinar"])
-        for name, metadata in (("a", {"team": "blue", "big": True}), ("b", {"team": "blue"}), ("c", {})):
-            body = {"id": name, "metadata": metadata}
-            assert (await service.application.post("/v1/conferences", json=body)).status_code == 201
-            assert (await service.application.delete(f"/v1/conferences/{name}")).status_code in {202, 204}
-        # The row of the conference is gone when its last event is written.
-        ended = await received(receiver, 1, "conference.ended")
-        assert ended[0]["data"]["conference"] == "a"
-        assert {each["data"]["conference"] for each in receiver.taken()} == {"a"}
-        assert some.received == []
 
 
 async def test_a_message_is_retried_with_the_same_id_and_holds_up_only_its_conference(
@@ -239,10 +143,6 @@ async def test_a_receiver_that_fails_is_left_alone_then_tried_with_one_message(d
         view = await settled(service, webhook["id"])
         assert (view["circuit"], view["failures"], view["failing_since"]) == ("closed", 0, None)
         assert len(receiver.taken()) == 10
-
-
-async def counted(receiver: Receiver) -> int:
-    return len(receiver.received)
 
 
 async def test_what_was_put_off_for_hours_is_due_when_the_receiver_is_back(database_url: str) -> None:
@@ -311,11 +211,6 @@ async def test_a_message_that_is_never_taken_is_a_dead_letter_and_can_be_replaye
         assert {each.id for each in receiver.received if each.message["data"]["seq"] == 1} == {dead["id"]}
 
 
-async def fetched(service: Service, path: str) -> dict[str, Any]:
-    found: dict[str, Any] = (await service.operator.get(path)).json()
-    return found
-
-
 async def test_a_time_is_replayed_from_the_event_log(database_url: str) -> None:
     async with hooked(database_url, events=["conference.*"], settings=local(max_replay=3)) as (
         service,
@@ -369,111 +264,6 @@ async def test_dead_letters_of_a_time_are_replayed(database_url: str, engine: As
         answer = await service.operator.post(f"/v1/webhooks/{webhook['id']}/replay", json=body)
         assert answer.json() == {"queued": 3}
         await received(receiver, 3)
-
-
-async def test_both_secrets_sign_until_the_former_one_ends(database_url: str, engine: AsyncEngine) -> None:
-    async with hooked(database_url) as (service, receiver, webhook):
-        path = f"/v1/webhooks/{webhook['id']}"
-        rotated = (await service.operator.post(f"{path}/secret", json={"keep": 3600})).json()
-        assert rotated["secret"] != webhook["secret"]
-        assert (await shown(service, webhook["id"]))["previous_secret_until"] is not None
-        await service.create("a")
-        await received(receiver, 1)
-        got = receiver.received[0]
-        now = datetime.now(UTC).timestamp()
-        for secret in (webhook["secret"], rotated["secret"]):
-            assert verify(got.headers, got.body, secret, now=now, tolerance=300)
-        async with engine.begin() as connection:
-            await connection.execute(update(webhooks).values(previous_until=func.now()))
-        assert (await shown(service, webhook["id"]))["previous_secret_until"] is None
-        await service.create("b")
-        await received(receiver, 2)
-        got = receiver.received[1]
-        assert verify(got.headers, got.body, rotated["secret"], now=now, tolerance=300)
-        assert not verify(got.headers, got.body, webhook["secret"], now=now, tolerance=300)
-        at_once = (await service.operator.post(f"{path}/secret", json={"keep": 0})).json()
-        assert at_once["previous_secret_until"] is None
-        stored = await service.operator.get("/v1/audit", params={"subject": f"webhook:{webhook['id']}"})
-        assert "whsec_" not in stored.text
-
-
-async def test_a_test_message_tells_what_came_of_it(database_url: str) -> None:
-    async with hooked(database_url, events=["link.up"]) as (service, receiver, webhook):
-        path = f"/v1/webhooks/{webhook['id']}/test"
-        told = (await service.operator.post(path)).json()
-        assert (told["taken"], told["status"], told["error"]) == (True, 200, None)
-        (got,) = receiver.received
-        assert got.id == told["message"]
-        assert got.message["type"] == "webhook.test"
-        assert got.message["data"] == {"webhook": webhook["id"]}
-        assert verify(
-            got.headers, got.body, webhook["secret"], now=datetime.now(UTC).timestamp(), tolerance=300
-        )
-        receiver.answer = lambda _: 302
-        told = (await service.operator.post(path)).json()
-        assert (told["taken"], told["status"]) == (False, 302)
-        assert await deliveries(service, webhook["id"]) == []
-
-
-async def test_addresses_that_are_not_public_are_refused(database_url: str) -> None:
-    async with (
-        receiving() as receiver,
-        running(database_url, webhooks=WebhookSettings(allow_http=True, poll_interval=0.1)) as service,
-    ):
-        for url in (
-            receiver.url,
-            "http://[::1]/",
-            "http://169.254.169.254/latest",
-            "http://u:p@example.com/",
-        ):
-            refused(await service.operator.post("/v1/webhooks", json={"url": url}), 422, "invalid-request")
-        # A name is only known when it is looked up.
-        port = receiver.url.rpartition(":")[2]
-        webhook = await made(service, url=f"http://localhost:{port}")
-        told = (await service.operator.post(f"/v1/webhooks/{webhook['id']}/test")).json()
-        assert told["taken"] is False
-        assert "no public address" in told["error"]
-        assert receiver.received == []
-        answer = await service.operator.patch(
-            f"/v1/webhooks/{webhook['id']}", json={"url": "http://10.0.0.1/"}
-        )
-        refused(answer, 422, "invalid-request")
-
-
-async def test_plain_http_is_refused_unless_allowed(database_url: str) -> None:
-    async with running(database_url) as service:
-        answer = await service.operator.post("/v1/webhooks", json={"url": "http://example.com/"})
-        refused(answer, 422, "invalid-request")
-        webhook = await made(service, url="https://example.com/hook", description="ours")
-        assert (webhook["enabled"], webhook["description"]) == (True, "ours")
-
-
-async def test_webhooks_are_changed_listed_and_deleted(database_url: str, engine: AsyncEngine) -> None:
-    async with hooked(database_url, settings=local(max_webhooks=2)) as (service, receiver, webhook):
-        path = f"/v1/webhooks/{webhook['id']}"
-        tag = (await service.operator.get(path)).headers["etag"]
-        body = {"events": ["participant.*"], "description": "for the shop", "metadata": {"a": 1}}
-        changed = await service.operator.patch(path, json=body, headers={"If-Match": tag})
-        assert {name: changed.json()[name] for name in body} == body
-        stale = await service.operator.patch(path, json={"events": []}, headers={"If-Match": tag})
-        refused(stale, 412, "precondition-failed")
-        off = (await service.operator.patch(path, json={"enabled": False})).json()
-        assert (off["enabled"], off["disabled_reason"]) == (False, "operator")
-        second = await made(service, url=receiver.url, enabled=False)
-        assert second["disabled_reason"] == "operator"
-        refused(await service.operator.post("/v1/webhooks", json={"url": receiver.url}), 409, "webhook-limit")
-        listed = (await service.operator.get("/v1/webhooks")).json()["webhooks"]
-        assert [each["id"] for each in listed] == [webhook["id"], second["id"]]
-        assert (await service.operator.delete(path)).status_code == 204
-        refused(await service.operator.delete(path), 404, "webhook-unknown")
-        refused(await service.operator.get(path), 404, "webhook-unknown")
-        refused(await service.operator.patch(path, json={"enabled": True}), 404, "webhook-unknown")
-        for tail in ("/deliveries", "/deliveries/msg_" + "0" * 32):
-            refused(await service.operator.get(path + tail), 404, "webhook-unknown")
-        missing = f"/v1/webhooks/{second['id']}/deliveries/msg_{'0' * 32}"
-        refused(await service.operator.get(missing), 404, "delivery-unknown")
-        refused(await service.operator.post(f"{missing}/replay"), 404, "delivery-unknown")
-        refused(await service.application.get("/v1/webhooks"), 403, "forbidden")
 
 
 async def test_a_deleted_webhook_leaves_nothing_behind(database_url: str, engine: AsyncEngine) -> None:
@@ -544,29 +334,6 @@ async def test_upkeep_gives_up_what_is_too_much_and_forgets_what_is_old(
         assert {each["conference"] for each in dead} == {"c3", "c4", "c5"}
 
 
-async def test_deliveries_are_listed_page_by_page(database_url: str) -> None:
-    async with hooked(database_url) as (service, _, webhook):
-        for number in range(5):
-            await service.create(f"c{number}")
-        await settled(service, webhook["id"])
-        path = f"/v1/webhooks/{webhook['id']}/deliveries"
-        seen: list[str] = []
-        cursor = None
-        while True:
-            query = {"limit": 2} | ({} if cursor is None else {"cursor": cursor})
-            page = (await service.operator.get(path, params=query)).json()
-            seen += [each["conference"] for each in page["deliveries"]]
-            cursor = page["next"]
-            if cursor is None:
-                break
-        assert seen == ["c4", "c3", "c2", "c1", "c0"]
-        only = await deliveries(service, webhook["id"], conference="c3", state="delivered")
-        assert [each["conference"] for each in only] == ["c3"]
-        forged = base64.urlsafe_b64encode(b'[1,0,"x"]').rstrip(b"=").decode()
-        for cursor in ("nonsense", forged):
-            refused(await service.operator.get(path, params={"cursor": cursor}), 422, "invalid-request")
-
-
 async def test_a_webhook_gets_no_more_at_once_than_it_may_from_all_replicas(database_url: str) -> None:
     master = base64.b64encode(bytes(32)).decode()
     settings = local(max_per_webhook=2)
@@ -629,10 +396,6 @@ async def test_nothing_is_lost_made_up_or_overtaken(database_url: str) -> None:
             assert numbers == list(range(1, len(numbers) + 1))
 
 
-async def under_way(receiver: Receiver) -> int:
-    return receiver.under_way
-
-
 async def test_what_a_dead_replica_had_claimed_is_taken_over(database_url: str, engine: AsyncEngine) -> None:
     """A claim whose holder never comes back runs out."""
     async with hooked(database_url, settings=local(timeout=0.1)) as (service, receiver, webhook):
@@ -692,34 +455,3 @@ async def test_nobody_waits_for_the_claims_of_a_replica_that_is_known_to_be_gone
         loaded = await store.read(webhook_tries.load, again)
         assert isinstance(loaded, webhook_tries.Loaded)
         assert (loaded.message.conference, loaded.message.seq) == (lost.conference, 1)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {},
-        {"url": "ftp://example.com/"},
-        {"url": "https://example.com/", "events": ["participant.jumped"]},
-        {"url": "https://example.com/#part"},
-        {"url": "https://example.com/", "metadata": {"a": {"b": 1}}},
-        {"url": "https://exa mple.com/"},
-        {"url": "https://[::1/"},
-        {"url": "https://example.com:99999/"},
-    ],
-)
-async def test_wishes_that_make_no_sense_are_refused(database_url: str, body: dict[str, Any]) -> None:
-    async with running(database_url, background=False) as service:
-        refused(await service.operator.post("/v1/webhooks", json=body), 422, "invalid-request")
-
-
-async def test_ranges_that_make_no_sense_are_refused(database_url: str) -> None:
-    async with running(database_url, background=False) as service:
-        webhook = await made(service, url="https://example.com/")
-        path = f"/v1/webhooks/{webhook['id']}/replay"
-        for after, before in (
-            ("2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z"),
-            ("2026-01-01T00:00:00", "2026-01-02T00:00:00"),
-            ("0001-01-01T00:00:00+23:00", "2026-01-02T00:00:00Z"),
-        ):
-            answer = await service.operator.post(path, json={"after": after, "before": before})
-            refused(answer, 422, "invalid-request")
