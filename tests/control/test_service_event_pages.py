@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from causeway.api import ConferenceEvent, ConferenceState
 from causeway.client import ControlClient
@@ -159,3 +160,20 @@ async def test_history(database_url: str) -> None:
                 "/v1/conferences/c/history", params={"at": "2020-01-01T00:00:00Z"}
             )
             assert (answer.status_code, answer.json()["type"]) == (404, "conference-unknown")
+
+
+async def test_a_token_is_in_no_log(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("for the log")
+
+    async with serving(database_url) as served, served.service.cluster("eu-1", region="eu") as eu:
+        await eu.register()
+        await served.service.create("c")
+        where = (await served.service.join("c")).json()["events"].replace("http://control.test", served.url)
+        assert (await served.http.head(where)).status_code == 200
+        monkeypatch.setattr("control.registry.histories.standing", broken)
+        with capture_logs() as logged:
+            answer = await served.http.get(where, headers={"Accept": "text/event-stream"})
+        assert (answer.status_code, answer.json()["type"]) == (500, "internal-error")
+        assert any(entry["event"] == "request.failed" for entry in logged)
+        assert where.partition("token=")[2] not in str(logged)
