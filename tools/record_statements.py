@@ -138,7 +138,7 @@ def main() -> None:
         recorder.record(statement, [arguments])
         return await fetch(lane, statement, *arguments)
 
-    Lane.fetch = recorded  # type: ignore[method-assign] # to hear what passes
+    Lane.fetch = recorded  # type: ignore[method-assign,assignment] # to hear what passes
     tests = [str(path) for name in TESTS if (path := HERE / "tests" / "control" / name).exists()]
     pytest.main(["-q", "-p", "no:cacheprovider", "--timeout", "300", *tests], plugins=[recorder])
     if recorder.failed > _FAILED_AT_MOST:
