@@ -168,8 +168,10 @@ async def test_who_is_cut_off_stops_and_comes_back_with_nothing(
         await until(lambda: shared(a, b), once_each)
         await claim(a)
         a.lane.cut = True
-        await until(lambda: shared(a, b), lambda seen: seen[0] == set() and once_each(seen))
-        assert not a.replica.alive
+        await until(
+            lambda: shared(a, b),
+            lambda seen: not a.replica.alive and seen[0] == set() and once_each(seen),
+        )
         assert await until(lambda: free(b.store), lambda seen: seen[0] == ["c"])
         a.lane.cut = False
         await until(lambda: shared(a, b), lambda seen: seen[0] != set() and once_each(seen))
