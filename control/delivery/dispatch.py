@@ -142,6 +142,8 @@ async def keep_up(store: Store, settings: WebhookSettings) -> None:
         else:
             if any(counts.values()):
                 _log.info("webhook.upkeep", **counts)
+            if max(counts.values()) >= webhook_deliveries.BATCH:
+                continue  # that was not all
         await asyncio.sleep(settings.upkeep_interval)
 
 

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from causeway.api import DeliveryState, ReplayRequest
     from control.webhook_settings import WebhookSettings
 
-__all__ = ["forget", "list_some", "message_id", "replay", "replay_all", "show"]
+__all__ = ["BATCH", "forget", "list_some", "message_id", "replay", "replay_all", "show"]
 
 _PREFIX: Final = "msg_"
 _NOW: Final = func.statement_timestamp()
 """Of one statement's whole run, so that indexes can be asked for it."""
-_BATCH: Final = 5000
+BATCH: Final = 5000
 """Rows that one look of the upkeep changes at most, of each kind."""
 _AGAIN: Final[dict[str, Any]] = {
     "state": "pending",
@@ -229,9 +229,11 @@ async def _give_up(connection: AsyncConnection, settings: WebhookSettings) -> tu
         waiting = (
             select(deliveries.c.message)
             .where(deliveries.c.webhook == webhook, deliveries.c.state == literal_column("'pending'"))
-            .limit(_BATCH)
+            .limit(BATCH)
         )
-        old = waiting.where(deliveries.c.queued_at < _NOW - timedelta(seconds=settings.give_up))
+        old = waiting.where(deliveries.c.queued_at < _NOW - timedelta(seconds=settings.give_up)).order_by(
+            deliveries.c.queued_at
+        )
         expired += await _bury(connection, webhook, old, "not delivered in time")
         beyond = waiting.order_by(deliveries.c.queued_at.desc()).offset(settings.max_waiting)
         crowded += await _bury(connection, webhook, beyond, "too many messages were waiting")
@@ -243,7 +245,8 @@ async def _bury(connection: AsyncConnection, webhook: str, messages: Select[uuid
         update(deliveries)
         .where(
             deliveries.c.webhook == webhook,
-            deliveries.c.message.in_(messages.with_for_update(skip_locked=True)),
+            deliveries.c.message.in_(messages),
+            deliveries.c.state == "pending",  # still, whatever became of it since it was found
         )
         .values(state="dead", done_at=_NOW, due_at=None, error=func.coalesce(deliveries.c.error, error))
     )
@@ -258,7 +261,7 @@ async def _drop(connection: AsyncConnection, state: DeliveryState, days: float) 
             deliveries.c.state == literal_column(f"'{state}'"),
             deliveries.c.done_at < _NOW - timedelta(days=days),
         )
-        .limit(_BATCH)
+        .limit(BATCH)
         .with_for_update(skip_locked=True)
         .cte("old")
     )
