@@ -316,22 +316,24 @@ async def test_who_comes_back_to_nobody_is_told_for_how_long(database_url: str, 
 
     task = asyncio.create_task(replica.run())
     try:
-        await until(state, lambda seen: seen == (1, True))
-        assert told == [float("inf")]
+        await until(state, lambda seen: seen[0] >= 1 and seen[1])
+        assert told[0] == float("inf")
         lane.cut = True
         # Here the lease is over a little earlier than for the others.
         await until(lambda: store.read(replicas.absence), bool)
         assert not replica.alive
         lane.cut = False
-        await until(state, lambda seen: seen[0] == 2 and seen[1])
+        await until(state, lambda seen: seen[0] >= 2 and seen[1])
         assert 0 < told[1] < 30
-        async with parties(database_url, engine, "b") as [b]:
+        steady = ReplicaSettings(ttl=60, beat_interval=0.1)
+        async with parties(database_url, engine, "b", settings=steady) as [b]:
             await until(lambda: shared(b), once_each)
+            before = len(told)
             lane.cut = True
             await until(state, lambda seen: not seen[1])
             lane.cut = False
             await until(state, lambda seen: seen[1])
-            assert len(told) == 2
+            assert len(told) == before
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
