@@ -18,11 +18,12 @@ No loops
 
 Stable
     What is linked stays linked: a join adds an edge, a leave or a death re-attaches what it cut off, and
-    nothing else moves. Only when all of it is linked and quiet (`settled`), and only for a gain above `GAIN`,
-    is a tree laid anew or a hub moved; one that is wished for by name takes its place then, whatever that
-    gains. The answer, carried out and given back as `previous`, is the answer again, until a quiet moment
-    shows a better one. Whoever carries it out makes the new links before it breaks the old ones; so a change
-    that has begun shows, as the links of both shapes together have a loop, and is gone on with.
+    nothing else moves. Only when all of it is linked and quiet (`settled`), and only while more than `GAIN`
+    could be won, one link of a tree is replaced by a better one, and then the next; or a hub is moved. A hub
+    that is wished for by name takes its place whatever that gains. The answer, carried out and given back as
+    `previous`, is the answer again, until a quiet moment shows a better one. It does not matter whether old
+    links are ended before new ones are made or after; of links that together have a loop those remain that
+    make the better tree.
 
 Latency
     Half a measured round trip would do as well as a whole one, so round trips are what is added up. Where
@@ -209,21 +210,23 @@ def _tree(
     forest = Forest(latencies, degree_limit)
     for a, b in sorted(there, key=lambda edge: (latencies[edge[0]][edge[1]], edge)):
         forest.link(a, b)
-    looped = _looped(latencies, there)
-    kept = len(forest.edges)
-    whole = kept == len(latencies) - 1
-    if kept and not (looped or (whole and settled)):
-        forest.complete(_root(forest, latencies))
-        return forest.edges, "what is linked stays" if whole else "what is linked stays, the rest is attached"
     best, total = _ideal(latencies, degree_limit)
-    if looped or not kept:
+    if not forest.edges:
         return best, "the least total latency"
-    if total < forest.total * (1 - GAIN):
-        return best, f"laid anew, for {1 - total / forest.total:.0%} less latency in total"
-    return (
-        forest.edges,
-        f"what is linked stays; at best {max(0.0, 1 - total / forest.total):.0%} could be won",
-    )
+    if _looped(latencies, there):
+        if best <= set(there):
+            return best, "the least total latency, of links that there are"
+        forest.improve(there)
+        settled = False
+    if len(forest.edges) < len(latencies) - 1:
+        forest.complete(_root(forest, latencies))
+        return forest.edges, "what is linked stays, the rest is attached"
+    if not settled:
+        return forest.edges, "what is linked stays"
+    gain = 1 - total / forest.total if forest.total else 0.0
+    if gain > GAIN and forest.improve_once():
+        return forest.edges, f"one link is replaced by a better one; at best {gain:.0%} could be won"
+    return forest.edges, f"what is linked stays; at best {max(0.0, gain):.0%} could be won"
 
 
 def _root(forest: Forest, latencies: Latencies) -> int:
