@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 __all__ = ["MIN_DEGREE", "Forest", "Latencies", "Pair", "best_tree", "middle"]
 
@@ -79,12 +79,30 @@ class Forest:
             if not self.joined(start, node):
                 self._join(*self._best(self._tree[start], self._tree[node], self._sums)[1:])
 
-    def improve(self) -> None:
-        """Move branches to where the total becomes less, until none of them can."""
+    def improve(self, allowed: Collection[Pair] | None = None) -> None:
+        """Move branches to where the total becomes less, until none of them can.
+
+        `allowed`: the only edges that may be used; those that are there are among them.
+        """
         for _ in range(_ROUNDS):
-            moved = [self._move(a, b) for a, b in sorted(self.edges) if b in self._neighbours[a]]
+            moved = [self._move(a, b, allowed) for a, b in sorted(self.edges) if b in self._neighbours[a]]
             if not any(moved):
                 return
+
+    def improve_once(self) -> bool:
+        """Make the one move that lessens the total most; False if there is none."""
+        best = (-_WORTH * self.total, (0, 0), (0, 0))
+        for a, b in sorted(self.edges):
+            before = self._cut(a, b)
+            after, x, y = self._best(self._tree[a], self._tree[b], self._sums)
+            self._join(a, b)
+            best = min(best, (after - before, (a, b), (x, y)))
+        _, old, new = best
+        if old == new:
+            return False
+        self._cut(*old)
+        self._join(*new)
+        return True
 
     def _full(self, node: int) -> bool:
         return len(self._neighbours[node]) >= self._limit
@@ -102,6 +120,18 @@ class Forest:
             if not self._full(a)
             for latency in (self._latencies[a],)
             for across, b in free
+        )
+
+    def _best_of(
+        self, allowed: Collection[Pair], ours: list[int], theirs: list[int]
+    ) -> tuple[float, int, int]:
+        """Return the same, of these edges."""
+        many, few = len(ours), len(theirs)
+        return min(
+            (many * few * self._latencies[a][b] + few * self._sums[a] + many * self._sums[b], a, b)
+            for edge in allowed
+            for a, b in (edge, edge[::-1])
+            if self._tree[a] is ours and self._tree[b] is theirs and not (self._full(a) or self._full(b))
         )
 
     def _join(self, a: int, b: int) -> None:
@@ -138,10 +168,14 @@ class Forest:
             self._sums[y] -= sum_a + len(ours) * (self._paths[y][b] + edge)
         return len(ours) * len(theirs) * edge + len(theirs) * sum_a + len(ours) * sum_b
 
-    def _move(self, a: int, b: int) -> bool:
+    def _move(self, a: int, b: int, allowed: Collection[Pair] | None) -> bool:
         """Replace the edge by a better one, if there is one."""
         before = self._cut(a, b)
-        after, x, y = self._best(self._tree[a], self._tree[b], self._sums)
+        after, x, y = (
+            self._best(self._tree[a], self._tree[b], self._sums)
+            if allowed is None
+            else self._best_of(allowed, self._tree[a], self._tree[b])
+        )
         better = after < before * (1 - _WORTH)
         self._join(*((x, y) if better else (a, b)))
         return better
