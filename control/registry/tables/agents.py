@@ -1,0 +1,112 @@
+"""Agents, what they are assigned, and the round trips that they measure."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 - SQLAlchemy evaluates the columns' annotations
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    Named,
+    Table,
+    Text,
+    TypedColumns,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+
+from control.registry.tables.base import TIME, metadata
+
+__all__ = ["agents", "assignments", "round_trips"]
+
+
+class _Agents(TypedColumns):
+    """Processes that serve a cluster: bridges, recorders. Rows of those that left stay for a while."""
+
+    id: Named[str] = Column(Text, primary_key=True)
+    cluster: Named[str] = Column(Text, nullable=False)
+    """No foreign key: an agent may be there before its cluster."""
+    region: Named[str] = Column(Text, nullable=False)
+    kinds: Named[list[str]] = Column(ARRAY(Text), nullable=False)
+    addresses: Named[Any] = Column(JSONB, nullable=False)
+    """{event?: {host, port, fingerprint?}, media?: …}, as registered."""
+    capacity_conferences: Named[int] = Column(Integer, nullable=False)
+    version: Named[str] = Column(Text, nullable=False)
+    """Of its software."""
+    protocol: Named[int] = Column(Integer, nullable=False)
+    instance: Named[str] = Column(Text, nullable=False)
+    """Which start of the process."""
+    epoch: Named[int] = Column(BigInteger, nullable=False)
+    state: Named[str] = Column(Text, nullable=False)
+    """Whether an agent is online is `state` and `lease_expires_at`."""
+    state_since: Named[datetime] = Column(TIME, nullable=False, server_default=func.now())
+    registered_at: Named[datetime] = Column(TIME, nullable=False, server_default=func.now())
+    last_seen_at: Named[datetime] = Column(TIME, nullable=False)
+    lease_expires_at: Named[datetime] = Column(TIME, nullable=False)
+    drain_since: Named[datetime | None] = Column(TIME)
+    channel: Named[Any] = Column(UUID(as_uuid=True), nullable=True)
+    """The connection that speaks for the agent, drawn by the replica that has it; another one is over."""
+    desired_version: Named[int] = Column(BigInteger, nullable=False, server_default=text("0"))
+    """The last version of its desired state that it was told."""
+    acked_version: Named[int | None] = Column(BigInteger)
+    refused: Named[Any] = Column(JSONB, nullable=False, server_default=text("'[]'"))
+    """[{conference, peer?, reason}], of `acked_version`."""
+    load: Named[Any] = Column(JSONB, nullable=False, server_default=text("'{}'"))
+
+
+agents: Final = Table(
+    "agents",
+    metadata,
+    _Agents,
+    CheckConstraint("capacity_conferences >= 0", name="capacity"),
+    CheckConstraint("state IN ('online', 'lost', 'unregistered')", name="state"),
+    Index("agents_cluster_idx", "cluster"),
+    # As with clusters: no index on what a heartbeat changes.
+    postgresql_with={"fillfactor": 50},
+)
+
+
+class _Assignments(TypedColumns):
+    """Which agent serves a conference at a cluster, one of each kind."""
+
+    conference: Named[str] = Column(Text, primary_key=True)
+    cluster: Named[str] = Column(Text, primary_key=True)
+    kind: Named[str] = Column(Text, primary_key=True)
+    agent: Named[str] = Column(Text, ForeignKey("agents.id", ondelete="CASCADE"), nullable=False)
+    assigned_at: Named[datetime] = Column(TIME, nullable=False, server_default=func.clock_timestamp())
+
+
+assignments: Final = Table(
+    "assignments",
+    metadata,
+    _Assignments,
+    ForeignKeyConstraint(
+        ["conference", "cluster"],
+        ["placements.conference", "placements.cluster"],
+        ondelete="CASCADE",
+        name="assignments_placement_fkey",
+    ),
+    CheckConstraint("kind IN ('event', 'media', 'recorder')", name="kind"),
+    Index("assignments_agent_idx", "agent"),
+)
+
+
+class _RoundTrips(TypedColumns):
+    """How far one cluster's bridges are from another's, as measured by agents of the former."""
+
+    from_cluster: Named[str] = Column(Text, primary_key=True)
+    to_cluster: Named[str] = Column(Text, primary_key=True)
+    ms: Named[float] = Column(Double, nullable=False)
+    jitter_ms: Named[float] = Column(Double, nullable=False)
+    measured_at: Named[datetime] = Column(TIME, nullable=False, server_default=func.clock_timestamp())
+
+
+round_trips: Final = Table("round_trips", metadata, _RoundTrips, postgresql_with={"fillfactor": 70})
