@@ -71,17 +71,21 @@ async def release(lane: Lane, held: Held) -> None:
 
 
 async def require(connection: AsyncConnection, held: Held, *, patience: float) -> None:
-    """Let the transaction go on only if the duty is still held, and stays so until the commit.
+    """Let the transaction go on only if the duty is still held; to be asked at its beginning and its end.
 
-    Its row is locked for that. A holder that freezes in the middle would keep others from taking the duty:
-    the server ends the session when it is idle for `patience` seconds. Raises DutyLostError.
+    No row is locked: whoever freezes here must not keep others from taking the duty. The server gives up the
+    transaction when it is idle for `patience` seconds, so that it does not end long after it was last asked
+    for. Raises DutyLostError.
     """
-    limit = func.set_config("idle_in_transaction_session_timeout", f"{max(1, round(patience * 1000))}", True)  # noqa: FBT003 - SQL has no names
-    await connection.execute(select(limit))
+    limit = func.set_config(
+        "idle_in_transaction_session_timeout",
+        f"{max(1, round(patience * 1000))}",
+        True,  # noqa: FBT003 - SQL has no names
+    )
     row = await connection.execute(
-        select(duties.c.name)
-        .where(duties.c.name == held.name, duties.c.holder == held.holder, duties.c.epoch == held.epoch)
-        .with_for_update(read=True)
+        select(duties.c.name, limit).where(
+            duties.c.name == held.name, duties.c.holder == held.holder, duties.c.epoch == held.epoch
+        )
     )
     if row.one_or_none() is None:
         raise DutyLostError(held.name)

@@ -48,7 +48,7 @@ class Store:
         self._repeatable = engine.execution_options(isolation_level="REPEATABLE READ")
 
     def fenced(self, fence: Fence) -> Store:
-        """Return a store whose writes each begin with `fence(connection)`, which may refuse by raising."""
+        """Return a store whose writes begin and end with `fence(connection)`, which may refuse by raising."""
         return Store(self._engine, fence=fence)
 
     async def write(
@@ -103,7 +103,10 @@ class Store:
         async with self._engine.begin() as connection:
             if self._fence is not None:
                 await self._fence(connection)
-            return await function(connection, *args, **kwargs)
+            result = await function(connection, *args, **kwargs)
+            if self._fence is not None:
+                await self._fence(connection)
+            return result
 
 
 @contextmanager

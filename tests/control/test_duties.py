@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy import text
 
 from causeway.api import ClusterRegistration
 from control.duties import Duty, Replica
+from control.errors import ConferenceUnknownError, DatabaseUnavailableError
 from control.registry import clusters, conferences, duties, probes, replicas, work
 from control.registry.connection import DatabaseSettings
 from control.registry.database import connector
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     import uuid
     from collections.abc import AsyncIterator
 
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 QUICK = ReplicaSettings(ttl=0.6, beat_interval=0.1)
 NAMES = ("expiry", "leases", "upkeep")
@@ -198,20 +200,45 @@ async def _stores(party: Party) -> dict[str, Store]:
 
 
 async def test_a_frozen_holder_does_not_keep_the_duty(database_url: str, engine: AsyncEngine) -> None:
-    """A process that stops in the middle of a transaction holds the duty's row; the server lets go of it."""
-    connect = connector(database_url, DatabaseSettings())
-    lane = Lane(connect)
-    me = identity("frozen")
+    """A process that stops in the middle of a transaction keeps nobody waiting, and commits nothing."""
+    lane, store = Lane(connector(database_url, DatabaseSettings())), Store(engine)
+    me, other = identity("frozen"), identity("other")
     await replicas.beat(lane, me, ttl=0.3)
     await duties.know(lane, NAMES)
     held = await duties.take(lane, "leases", holder=me.id, seen=0)
     assert held is not None
-    async with engine.connect() as connection:
-        await duties.require(connection, held, patience=0.2)
-        other = identity("other")
+    former = store.fenced(partial(duties.require, held=held, patience=30))
+
+    async def freeze(connection: AsyncConnection) -> None:
+        await conferences.create(connection, "c")
         taken = await until(lambda: beat_and_take(lane, other), lambda taken: taken is not None)
         assert taken.epoch == held.epoch + 1
-        await connection.invalidate()
+
+    with pytest.raises(DutyLostError):
+        await former.write(freeze)
+    with pytest.raises(ConferenceUnknownError):
+        await store.snapshot(conferences.show, "c")
+    lane.close()
+
+
+async def test_a_duty_that_stands_still_is_given_up(database_url: str, engine: AsyncEngine) -> None:
+    lane, store = Lane(connector(database_url, DatabaseSettings())), Store(engine)
+    me = identity("frozen")
+    await replicas.beat(lane, me, ttl=30)
+    await duties.know(lane, NAMES)
+    held = await duties.take(lane, "leases", holder=me.id, seen=0)
+    assert held is not None
+    ended = asyncio.Event()
+
+    async def freeze(connection: AsyncConnection) -> None:
+        raw = (await connection.get_raw_connection()).driver_connection
+        assert raw is not None
+        raw.add_termination_listener(lambda _connection: ended.set())
+        async with asyncio.timeout(10):
+            await ended.wait()
+
+    with pytest.raises(DatabaseUnavailableError):
+        await store.fenced(partial(duties.require, held=held, patience=0.2)).write(freeze)
     lane.close()
 
 
