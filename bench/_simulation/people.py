@@ -90,6 +90,7 @@ class Person:
                     world.seated[participant] = self
                     world.note(f"{self.name} is in {self.conference} at {to}")
                     return
+                await self._tell_missing(to)
         except (LateError, HostGoneError, DatabaseAwayError):
             pass
         if self._still_wants():
@@ -110,6 +111,14 @@ class Person:
             return registry.reserve(conference, to, self.name)
 
         return to if await world.ask_control("clients", join, timeout=3.0) else None
+
+    async def _tell_missing(self, at: str) -> None:
+        """Have control find out, as it does where it asks the cluster for each token."""
+        cluster = self._world.clusters[at]
+        if cluster.kind in {"silent", "blind"} and cluster.alive and self.conference not in cluster.rooms:
+            await self._world.ask_control(
+                "clients", lambda registry: registry.room_missing(self.conference, at), timeout=3.0
+            )
 
     async def _wait_for_room(self, to: str) -> bool:
         kernel, registry = self._world.kernel, self._world.registry

@@ -266,6 +266,17 @@ class Registry(AgentRows):
         self.remove_placement(conference, cluster)
         return True
 
+    def room_missing(self, conference: str, cluster: str) -> None:
+        """Note that the cluster does not know the room: it is wanted again, and its links with it."""
+        row = self.placements.get((conference, cluster))
+        if row is None or row.state != "ready":
+            return
+        row.state, row.room, row.token, row.attempts, row.retry_at = "wanted", False, None, 0, None
+        self._token_changed(conference, cluster)
+        self._empty(row)
+        self._want(cluster, conference)
+        self.mark(conference)
+
     def remove_placement(self, conference: str, cluster: str, *, only_lost: bool = False) -> None:
         """Delete a placement."""
         row = self.placements.get((conference, cluster))
