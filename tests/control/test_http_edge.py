@@ -291,7 +291,7 @@ async def test_health(database_url: str) -> None:
         assert (await service.nobody.get("/healthz")).json() == {"status": "alive"}
         assert (await service.nobody.get("/readyz")).json() == {"status": "ready"}
         async with service.engine.begin() as connection:
-            await connection.execute(text("UPDATE alembic_version SET version_num = '0000'"))
+            await connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
         answer = await service.nobody.get("/readyz")
         assert problem_of(answer).type == "database-unavailable"
         assert (await service.nobody.get("/healthz")).status_code == 200
