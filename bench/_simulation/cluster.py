@@ -19,6 +19,7 @@ from causeway.backoff import Backoff
 from lab.report_queue import ReportQueue, Resource
 
 if TYPE_CHECKING:
+    from bench._simulation.registry import Registry
     from bench._simulation.rows import Address
     from bench._simulation.wire import Bridge, LinkNews
     from bench._simulation.world import World
@@ -290,11 +291,7 @@ class Cluster:
             case "room":
                 await self._world.ask_control(
                     name,
-                    lambda registry: (
-                        registry.room_closed(name, epoch, room)
-                        if detail is None
-                        else registry.room_opened(name, epoch, room, detail[0])
-                    ),
+                    lambda registry: self._tell_room(registry, epoch, room, detail),
                     timeout=_CALL,
                 )
             case "participant":
@@ -315,6 +312,18 @@ class Cluster:
                     ),
                     timeout=_CALL,
                 )
+
+    def _tell_room(
+        self, registry: Registry, epoch: int, conference: str, detail: tuple[str, ...] | None
+    ) -> None:
+        if detail is None:
+            registry.room_closed(self.name, epoch, conference)
+        elif self._is_timely(conference, detail[0]):
+            registry.room_opened(self.name, epoch, conference, detail[0])
+
+    def _is_timely(self, conference: str, token: str) -> bool:
+        """Whether a room that is reported is still there; see Plot.stale_reports."""
+        return self._world.stale_reports or self.token_of(conference) == token
 
     def _backoff(self) -> Backoff:
         return Backoff(base=0.2, cap=2.0, uniform=self._world.chance.uniform)

@@ -73,7 +73,8 @@ class Plot:
     remove the room of the next client; where tokens are signed by control, nobody notices."""
     stale_reports: bool = False
     """Replicas that were frozen carry out what they had been told before, though its sender has given up and
-    has told something newer elsewhere. Reports bear no numbers, so the older one is believed, for good."""
+    has told something newer elsewhere; and that a room has opened is heard after control has removed it.
+    Reports bear no numbers, so what is old is believed, for good."""
 
 
 @dataclass(slots=True, kw_only=True)
