@@ -115,7 +115,8 @@ class Person:
     async def _tell_missing(self, at: str) -> None:
         """Have control find out, as it does where it asks the cluster for each token."""
         cluster = self._world.clusters[at]
-        if cluster.kind in {"silent", "blind"} and cluster.alive and self.conference not in cluster.rooms:
+        asked = cluster.kind in {"silent", "blind"} or not self._world.signed_tokens
+        if asked and cluster.alive and self.conference not in cluster.rooms:
             await self._world.ask_control(
                 "clients", lambda registry: registry.room_missing(self.conference, at), timeout=3.0
             )

@@ -68,6 +68,8 @@ class Plot:
     """For which things go wrong."""
     topology: TopologyKind | None = None
     """What is asked for, on a wire that relays, by clusters with agents only; None: drawn, as are those."""
+    signed_tokens: bool = False
+    """Tokens for clusters of our own are signed by control, which so never hears that a room is not there."""
     late_orders: bool = False
     """Clusters carry out orders that control gave up long ago. Removals name no placement, so one of them may
     remove the room of the next client; where tokens are signed by control, nobody notices."""
@@ -102,6 +104,7 @@ class World:
         self.lost_commits = 0.01
         self.database_away = False
         self.stale_reports = plot.stale_reports
+        self.signed_tokens = plot.signed_tokens
         self._plot = plot
         self.relaying = self.chance.random() < 0.4 or plot.topology is not None
         self.topology = self._draw_topology()
