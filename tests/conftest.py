@@ -77,6 +77,11 @@ class PostgresForTests:
         return _TEMPLATE
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: else one worker is still at it when the others have nothing left to do."""
+    items.sort(key=lambda item: item.get_closest_marker("system") is None)
+
+
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
     """Undo what a command under test did to logging, which is the whole process's."""

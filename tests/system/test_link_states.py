@@ -96,11 +96,12 @@ def test_a_link_goes_through_the_same_states_whoever_makes_it(way: str) -> None:
         assert asked.course() == ["link.wanted", "link.requested", "link.up"]
 
         os.kill(run.pids["bridge-" + listener.removeprefix("lab-")], signal.SIGKILL)
-        run.until(lambda: asked.course().count("link.up") == 2, "the link is up again", 40)
+        # Twice, or once more: what the dead bridge's peer last said may come after the order for a new link.
+        run.until(lambda: asked.course().count("link.up") >= 2, "the link is up again", 40)
         run.until(lambda: asked.links() == [(dialer, listener, "up")], "and stays the only one")
+        run.until(lambda: asked.course()[-1] == "link.up", "and so its events say")
         course = asked.course()
         assert course[:3] == ["link.wanted", "link.requested", "link.up"]
-        assert course[-1] == "link.up"
         again = course[3:]
         assert again[0] in {"link.down", "link.wanted"}, "it is not thought up while it is not"
         assert "link.requested" in again, "its new address is not guessed: it is asked for anew"
