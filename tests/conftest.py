@@ -78,7 +78,7 @@ class PostgresForTests:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest: else one worker is still at it when the others have nothing left to do."""
+    """Begin with what takes longest: else one worker is still at it when all others are idle."""
     items.sort(key=lambda item: item.get_closest_marker("system") is None)
 
 
