@@ -16,6 +16,7 @@ import structlog
 from causeway.api import DecisionView, JoinAnswer, RejectionView, ScoreView
 from control.drivers.base import DriverError, DriverTimeoutError, RoomNotFoundError
 from control.errors import ClusterFailedError, ClusterTimeoutError, RefusedError
+from control.missing_rooms import look_for_room
 from control.placement import unpack
 from control.placing import Visit
 from control.registry import decisions, placements
@@ -114,7 +115,14 @@ class Joining:
             try:
                 token = await self._token(visit, choice, room, epoch)
             except RoomNotFoundError:
-                await self._store.write(placements.room_missing, conference, choice.cluster, room=room)
+                await look_for_room(
+                    self._store,
+                    self._fleet.driver(choice.cluster, choice),
+                    conference,
+                    choice.cluster,
+                    room,
+                    timeout=self._settings.cluster_timeout,
+                )
                 self._bell.ring(conference)
                 ready = None
                 if last:

@@ -116,9 +116,11 @@ class Person:
         """Have control find out, as it does where it asks the cluster for each token."""
         cluster = self._world.clusters[at]
         asked = cluster.kind in {"silent", "blind"} or not self._world.signed_tokens
+        row = self._world.registry.placements.get((self.conference, at))
+        token = None if row is None else row.token
         if asked and cluster.alive and self.conference not in cluster.rooms:
             await self._world.ask_control(
-                "clients", lambda registry: registry.room_missing(self.conference, at), timeout=3.0
+                "clients", lambda registry: registry.room_missing(self.conference, at, token), timeout=3.0
             )
 
     async def _wait_for_room(self, to: str) -> bool:

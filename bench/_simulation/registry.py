@@ -266,10 +266,13 @@ class Registry(AgentRows):
         self.remove_placement(conference, cluster)
         return True
 
-    def room_missing(self, conference: str, cluster: str) -> None:
-        """Note that the cluster does not know the room: it is wanted again, and its links with it."""
+    def room_missing(self, conference: str, cluster: str, token: str | None) -> None:
+        """Note that the cluster does not know the room: it is wanted again, and its links with it.
+
+        `token`: as it was before the cluster was asked; with another one the room lives.
+        """
         row = self.placements.get((conference, cluster))
-        if row is None or row.state != "ready":
+        if row is None or row.state != "ready" or row.token != token:
             return
         row.state, row.room, row.token, row.attempts, row.retry_at = "wanted", False, None, 0, None
         self._token_changed(conference, cluster)

@@ -17,6 +17,7 @@ from causeway.api import BridgeAddress
 from control.cascade.outcome import ANSWERED, DONE, NOT_BEGUN, Outcome, delay, said, verdict
 from control.cascade.view import FetchBridges, StartCascade, StopCascade
 from control.drivers.base import Bridges, DriverError, RoomNotFoundError
+from control.missing_rooms import look_for_room
 from control.registry import agents, clusters, links, placements
 from control.security.vault import SealError
 
@@ -171,15 +172,10 @@ class LinkHands:
         return ANSWERED
 
     async def _look_for_room(self, conference: str, access: ClusterAccess, room: str) -> None:
-        """Have a room made again that the cluster does not know, after another call has said so, too."""
-        try:
-            async with asyncio.timeout(self._settings.room_timeout):
-                await self._fleet.driver(access.id, access).list_participants(room)
-        except RoomNotFoundError:
-            _log.warning("room.missing", conference=conference, cluster=access.id)
-            await self._store.write(placements.room_missing, conference, access.id, room=room)
-        except (DriverError, TimeoutError):
-            pass  # nothing is known; the link's next try brings us here again
+        driver = self._fleet.driver(access.id, access)
+        await look_for_room(
+            self._store, driver, conference, access.id, room, timeout=self._settings.room_timeout
+        )
 
     async def _link_failed(
         self, view: View, dialer: str, listener: str, order: Any, error: Exception

@@ -6,7 +6,7 @@ expect to find; a write that finds another state does nothing and says so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Placed",
+    "Standing",
     "created",
     "ensure",
     "failed",
@@ -33,6 +34,7 @@ __all__ = [
     "removed",
     "room_missing",
     "room_token",
+    "standing",
     "vacate",
     "vacated",
 ]
@@ -48,6 +50,14 @@ class Placed:
     room: str | None
     attempts: int
     epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A room that is thought to be there."""
+
+    token: bytes | None = field(repr=False)
+    """Sealed; None: it has not come to life yet."""
 
 
 async def ensure(
@@ -213,8 +223,31 @@ async def vacated(connection: AsyncConnection, conference: str, cluster: str) ->
     return gone.rowcount > 0
 
 
-async def room_missing(connection: AsyncConnection, conference: str, cluster: str, *, room: str) -> None:
-    """Note that the cluster does not know the room any more: it is wanted again, and its links with it."""
+async def standing(
+    connection: AsyncConnection, conference: str, cluster: str, *, room: str
+) -> Standing | None:
+    """Return what is known of a room that is thought to be there, None if it is not thought so."""
+    row = (
+        await connection.execute(
+            select(placements.c.token).where(
+                placements.c.conference == conference,
+                placements.c.cluster == cluster,
+                placements.c.state == "ready",
+                placements.c.room == room,
+            )
+        )
+    ).one_or_none()
+    return None if row is None else Standing(token=row.token)
+
+
+async def room_missing(
+    connection: AsyncConnection, conference: str, cluster: str, *, room: str, token: bytes | None
+) -> None:
+    """Note that the cluster does not know the room any more: it is wanted again, and its links with it.
+
+    `token`: the sealed one, as it was before the cluster was asked; with another one the room has come to
+    life since, and stays.
+    """
     gone = await connection.execute(
         update(placements)
         .where(
@@ -222,6 +255,7 @@ async def room_missing(connection: AsyncConnection, conference: str, cluster: st
             placements.c.cluster == cluster,
             placements.c.state == "ready",
             placements.c.room == room,
+            placements.c.token.is_not_distinct_from(token),
         )
         .values(state="wanted", room=None, token=None, attempts=0, retry_at=None, error=None)
     )
