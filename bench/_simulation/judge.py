@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,8 @@ def _work(world: World) -> Iterator[str]:
         view = view_of(registry, conference)
         if view is None:
             continue
+        # New measurements wake nobody: a better tree is looked for when something else happens.
+        view = replace(view, round_trips=registry.planned_with.get(conference, view.round_trips))
         now = moment(world.kernel.now)
         due = plan(view, now)
         if due:

@@ -134,6 +134,7 @@ class Replica:
         now, view = await self.write(lambda registry: (registry.now, view_of(registry, conference)))
         if view is None:
             return None
+        self._world.registry.planned_with[conference] = view.round_trips
         facts = {
             name: replace(each, breaker_open=True, breaker_until=moment(max(now, breaker.retry_at)))
             for name, each in view.clusters.items()

@@ -15,7 +15,7 @@ from bench._simulation.rows import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from bench._simulation.kernel import Kernel
 
@@ -41,6 +41,8 @@ class Tables:
         self.dirty: dict[str, DirtyRow] = {}
         self.agents: dict[str, AgentRow] = {}
         self.round_trips: dict[tuple[str, str], float] = {}
+        self.planned_with: dict[str, Mapping[tuple[str, str], float]] = {}
+        """By conference: the round trips that it was last planned with. The judge's, not the registry's."""
         self.moved: list[tuple[str, str, str, str]] = []
         """What was told to clients: conference, user, from where, to where."""
         self.out_of_reach: set[tuple[str, str]] = set()
