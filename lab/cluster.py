@@ -45,6 +45,7 @@ from lab.portal import Portal
 from lab.portal_calls import PortalCalls
 from lab.pulls import RemotePulls
 from lab.registrar import Registrar
+from lab.room_rules import RoomError
 from lab.rooms import Rooms
 from lab.routing import Routing
 from lab.settings import LabSettings, Settings
@@ -147,7 +148,14 @@ class Cluster:
         )
         self.rooms.listeners.append(self.registrar.hear)
         self.management.ordered.append(self.registrar.link_ordered)
+        self.registrar.unknown.append(self._forget_room)
         return self.registrar
+
+    def _forget_room(self, room_id: str) -> None:
+        """Delete a room that control made and knows no more: it ended while we were out of reach."""
+        with contextlib.suppress(RoomError):  # gone already
+            if self.rooms.record(room_id).options.placement_epoch is not None:
+                self.rooms.delete(room_id)
 
     def app(self) -> Starlette:
         """Return the application that serves the cluster's port."""

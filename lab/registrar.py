@@ -84,6 +84,8 @@ class Registrar:
         self._bridges_changed = asyncio.Event()
         self._addresses: dict[str, BridgeAddress] = {}
         self._lease: Lease | None = None
+        self.unknown: list[Callable[[str], None]] = []
+        """Called with a room that control does not know, though it was told of it."""
         self.incarnation = secrets.token_hex(16)
         """Drawn at each start, and anew when control's picture is beyond repair."""
         for module in ALWAYS_THERE:
@@ -254,9 +256,7 @@ class Registrar:
                 if self._refused(error):
                     raise _RegisterAgainError(forgotten=True) from None
                 if error.status < HTTPStatus.INTERNAL_SERVER_ERROR and error.status not in _RETRY_STATUSES:
-                    # It will not be taken however often it is told.
-                    _log.error("report.refused", report=repr(report), error=str(error))
-                    self._queue.taken(report)
+                    self._give_up(report, error)
                     continue
                 _log.warning("report.failed", error=str(error))
             except UnavailableError as error:
@@ -266,6 +266,14 @@ class Registrar:
                 backoff.reset()
                 continue
             await asyncio.sleep(backoff.next_delay())
+
+    def _give_up(self, report: Report, error: ApiError) -> None:
+        """Drop a report that will not be taken however often it is told."""
+        _log.error("report.refused", report=repr(report), error=str(error))
+        self._queue.taken(report)
+        if error.type == "conference-unknown":
+            for each in self.unknown:
+                each(report.resource.room)
 
     async def _tell_one(self, report: Report) -> None:
         """Make the call that states `report`. Raises ApiError, UnavailableError."""

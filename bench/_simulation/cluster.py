@@ -280,6 +280,8 @@ class Cluster:
                 await self._world.kernel.sleep(backoff.next_delay())
             except KeyError:  # no such conference: it will not be taken however often it is told
                 self._queue.taken(report)
+                if self.kind not in {"silent", "blind"}:  # whose clusters know nothing of us
+                    await self.delete_room(report.resource.room)
             else:
                 self._queue.taken(report)
                 backoff.reset()

@@ -299,9 +299,12 @@ class Registry(AgentRows):
     def forget(self, conference: str) -> None:
         """Delete an ending conference."""
         row = self.conferences.get(conference)
+        placed = [key[1] for key in self.placements if key[0] == conference]
         if row is None or row.state != "ending":
             return
-        for _, cluster in [key for key in self.placements if key[0] == conference]:
+        if any(self.placements[conference, each].state != "lost" and self.online(each) for each in placed):
+            return  # a cluster is back since somebody looked: its room can be removed
+        for cluster in placed:
             self.remove_placement(conference, cluster)
         del self.conferences[conference]
         self.dirty.pop(conference, None)

@@ -103,8 +103,8 @@ class Hands:
             case ForgetPlacement(cluster):
                 await self._store.write(placements.forget, conference, cluster)
             case ForgetConference():
-                await self._store.write(conferences.forget, conference)
-                _log.info("conference.gone", conference=conference)
+                if await self._store.write(conferences.forget, conference):
+                    _log.info("conference.gone", conference=conference)
 
     async def _move_clients(self, view: View, cluster: str) -> Outcome:
         try:

@@ -29,6 +29,7 @@ from control.errors import (
     InvalidRequestError,
 )
 from control.registry import streams, templates, work
+from control.registry.clusters import online
 from control.registry.metadata import check_metadata, check_nesting, merged
 from control.registry.tables import clusters, conferences, links, participants, placements, reservations
 
@@ -138,12 +139,23 @@ async def end(connection: AsyncConnection, conference: str) -> bool:
     return True
 
 
-async def forget(connection: AsyncConnection, conference: str) -> None:
-    """Delete an ending conference with every row that hangs on it."""
-    await connection.execute(
-        delete(conferences).where(conferences.c.id == conference, conferences.c.state == "ending")
+async def forget(connection: AsyncConnection, conference: str) -> bool:
+    """Delete an ending conference with every row that hangs on it; return whether it was.
+
+    Not while it has a room that could be removed: its cluster may have come back since somebody looked.
+    """
+    within_reach = (
+        exists()
+        .where(placements.c.conference == conferences.c.id, placements.c.state != "lost")
+        .where(clusters.c.id == placements.c.cluster, online())
+    )
+    gone = await connection.execute(
+        delete(conferences).where(
+            conferences.c.id == conference, conferences.c.state == "ending", ~within_reach
+        )
     )
     await work.announce(connection, conference)
+    return gone.rowcount > 0
 
 
 async def expire(connection: AsyncConnection, *, limit: int) -> list[str]:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from control.drivers.base import RoomNotFoundError, UnreachableError
 from control.missing_rooms import look_for_room
-from control.registry import placements
+from control.registry import conferences, placements
 from control.registry.store import Store
 from tests.control.service import running, until
 
@@ -74,3 +74,18 @@ async def test_a_room_that_has_come_to_life_meanwhile_stays_with_everybody_in_it
         assert [each["id"] for each in shown["participants"]] == ["p"]
         token = await Store(service.engine).read(placements.room_token, "standup", "eu-1")
         assert token is not None
+
+
+async def test_an_ending_conference_is_kept_while_a_cluster_that_is_back_has_its_room(
+    database_url: str,
+) -> None:
+    async with running(database_url, background=False) as service, service.cluster("eu-1", region="eu") as eu:
+        await eu.register()
+        await service.create("standup")
+        store = Store(service.engine)
+        await store.write(placements.ensure, "standup", "eu-1", room="standup")
+        assert (await service.application.delete("/v1/conferences/standup")).status_code == 202
+        assert not await store.write(conferences.forget, "standup")
+        await store.write(placements.removed, "standup", "eu-1")
+        assert await store.write(conferences.forget, "standup")
+        assert (await service.application.get("/v1/conferences/standup")).status_code == 404

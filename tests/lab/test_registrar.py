@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from causeway.errors import ConfigError
 from lab.report_queue import ReportQueue, Resource
+from lab.room_options import RoomOptions
 from lab.settings import RegistrarSettings
 from tests.lab.cluster_kit import bridge, lab_cluster, member, stats, until
 from tests.lab.test_node import initialize
@@ -340,6 +341,17 @@ async def test_a_fault_of_control_is_waited_out_and_a_refusal_is_not_repeated() 
             await until(lambda: len(cluster.registrar._queue) == 0)
             del control.refuse["PUT", "/rooms"]
             assert not control.find("PUT", f"/rooms/room/participants/{alice.id}")
+
+
+@pytest.mark.parametrize("made_by_control", [True, False])
+async def test_a_room_that_control_made_and_knows_no_more_is_deleted(*, made_by_control: bool) -> None:
+    async with listening(Control()) as control, reporting(control) as cluster:
+        control.refuse["PUT", "/rooms"] = (404, "conference-unknown")
+        epoch = 7 if made_by_control else None
+        cluster.rooms.create("room", RoomOptions(id="room", placement_epoch=epoch))
+        async with member(cluster):
+            await until(lambda: len(cluster.registrar._queue) == 0)
+            assert [each.id for each in cluster.rooms.records] == ([] if made_by_control else ["room"])
 
 
 async def test_too_many_waiting_reports_end_in_a_fresh_start() -> None:
