@@ -34,6 +34,8 @@ __all__ = ["NEXT", "Breaker", "Breakers", "Call", "State"]
 
 _log = structlog.get_logger(__name__)
 
+_NO_LIFE: Final = -1
+
 State: TypeAlias = Literal["closed", "open", "half-open"]
 Event: TypeAlias = Literal["success", "failure", "last straw", "rested"]
 
@@ -97,8 +99,14 @@ class Breaker:
                 return False
 
     def begin(self, now: float) -> int:
-        """Note that an admitted call begins; return the life that `end` is to be told."""
-        if self.state(now) == "half-open":
+        """Note that an admitted call begins; return the life that `end` is to be told.
+
+        One that was admitted before the breaker opened does not count, whatever it comes to.
+        """
+        state = self.state(now)
+        if state == "open":
+            return _NO_LIFE
+        if state == "half-open":
             self._probing += 1
         return self._life
 

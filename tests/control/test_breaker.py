@@ -79,6 +79,16 @@ def test_what_began_before_the_change_says_nothing_any_more() -> None:
     assert not breaker.admits(2)
 
 
+@pytest.mark.parametrize("error", ["no answer", None])
+def test_what_begins_when_it_has_just_opened_does_not_count(error: str | None) -> None:
+    breaker = steady()
+    fail(breaker, 0, 3)
+    late = breaker.begin(0.5)
+    breaker.end(late, 1.0, error=error)
+    breaker.drop(late)
+    assert (breaker.state(1.0), breaker.retry_at, breaker.failures) == ("open", 2.0, 3)
+
+
 def test_a_dropped_try_makes_room_for_another() -> None:
     breaker = steady()
     fail(breaker, 0, 3)
