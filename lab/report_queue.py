@@ -116,7 +116,8 @@ class ReportQueue:
     def tell_anew(self) -> None:
         """Queue everything that is so; takings-back that wait go on waiting."""
         for report in self._true.values():
-            self._add(report)
+            # Another one: that of before may be under way, and its end says nothing of this one.
+            self._add(Report(report.resource, report.detail))
 
     def start_afresh(self) -> None:
         """Forget what waits, and queue what is so: control has been told that all it knew is void."""

@@ -76,6 +76,16 @@ def test_everything_true_is_told_anew_with_what_waits() -> None:
     assert drain(queue) == [("participant", False), ("room", True)]
 
 
+def test_what_was_under_way_does_not_take_what_is_told_anew() -> None:
+    queue = ReportQueue(limit=10)
+    queue.put(ROOM, "t")
+    under_way = queue.next()
+    assert under_way is not None
+    queue.tell_anew()
+    queue.taken(under_way)
+    assert drain(queue) == [("room", True)]
+
+
 def test_a_closed_room_takes_everything_in_it_along() -> None:
     queue = ReportQueue(limit=10)
     queue.put(ROOM, "t")
