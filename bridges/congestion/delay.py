@@ -1,0 +1,66 @@
+"""Round trips over time: the empty path's, the standing one, and how much they vary."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bridges.congestion.tuning import Tuning
+
+__all__ = ["Delay", "Extreme"]
+
+
+class Extreme:
+    """The smallest value of a window that moves with time (for the largest: negate)."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self) -> None:
+        self._values: deque[tuple[float, float]] = deque()
+
+    def add(self, now: float, value: float, memory: float) -> float:
+        """Add a value, forget what is older than `memory` seconds, return the smallest that is left."""
+        values = self._values
+        while values and values[-1][1] >= value:
+            values.pop()
+        values.append((now, value))
+        while values[0][0] < now - memory:
+            values.popleft()
+        return values[0][1]
+
+
+class Delay:
+    """What the round trips say about the path. All in seconds; valid after the first measurement."""
+
+    __slots__ = ("_base", "_standing", "_tuning", "base", "deviation", "noise", "smoothed", "standing")
+
+    def __init__(self, tuning: Tuning) -> None:
+        self.base = 0.0
+        """The smallest of a long time: nobody's packets waited."""
+        self.standing = 0.0
+        """The smallest of a short time: jitter is not in it, a queue that stands is."""
+        self.smoothed = 0.0
+        self.deviation = 0.0
+        """Mean deviation from the smoothed round trip."""
+        self.noise = tuning.noise
+        """Queueing up to this means nothing."""
+        self._tuning = tuning
+        self._base = Extreme()
+        self._standing = Extreme()
+
+    @property
+    def queue(self) -> float:
+        """For how long a packet waits because of packets before it."""
+        return self.standing - self.base
+
+    def measured(self, now: float, round_trip: float) -> None:
+        """Take note of a round trip."""
+        tuning = self._tuning
+        if not self.smoothed:
+            self.smoothed = round_trip
+        self.deviation += (abs(round_trip - self.smoothed) - self.deviation) / 4
+        self.smoothed += (round_trip - self.smoothed) / 8
+        self.noise = max(tuning.noise, self.deviation)
+        self.base = self._base.add(now, round_trip, tuning.base_memory)
+        self.standing = self._standing.add(now, round_trip, max(self.smoothed / 2, tuning.standing_memory))

@@ -1,0 +1,70 @@
+"""When losses are more than a bad line: a bound for the window."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bridges.congestion.tuning import Tuning
+
+__all__ = ["LossCap"]
+
+
+class LossCap:
+    """Cuts the window by the share of losses when that is above what lines lose at random.
+
+    `bound` is the window that a cut has left, in bytes: above it the flow feels its way. It rises while losses
+    are few, and is forgotten when it lies far above the window.
+    """
+
+    __slots__ = ("_acked", "_before", "_lost", "_tuning", "bound")
+
+    def __init__(self, tuning: Tuning) -> None:
+        self.bound = math.inf
+        self._tuning = tuning
+        self._acked = self._lost = 0
+        self._before: tuple[float, float, int, int] | None = None
+        """Window, bound, lost and judged packets before the last cut, to take it back."""
+
+    def acked(self) -> None:
+        """Count a packet that arrived."""
+        self._acked += 1
+
+    def lost(self, packets: int) -> None:
+        """Count packets that did not."""
+        self._lost += packets
+
+    def judge(self, window: float) -> float:
+        """Return the window after looking at the last packets; often the same."""
+        tuning = self._tuning
+        judged = self._acked + self._lost
+        if judged < tuning.loss_sample:
+            return window
+        share = self._lost / judged
+        lost, self._acked, self._lost = self._lost, 0, 0
+        if share > tuning.loss_cap:
+            self._before = (window, self.bound, lost, judged)
+            self.bound = window * (1 - share)
+            return self.bound
+        if share < tuning.loss_fine:
+            self.bound *= 1.25
+        if self.bound > 3 * window:
+            self.bound = math.inf
+        return window
+
+    def regained(self, window: float) -> float:
+        """Take note that a packet counted as lost has arrived; return the window, restored if that was why."""
+        if self._lost > 0:
+            self._lost -= 1
+            self._acked += 1
+        if self._before is None:
+            return window
+        before, bound, lost, judged = self._before
+        lost -= 1
+        if lost / judged > self._tuning.loss_cap:
+            self._before = (before, bound, lost, judged)
+            return window
+        self._before = None
+        self.bound = bound
+        return max(window, before)

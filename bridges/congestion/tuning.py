@@ -1,0 +1,86 @@
+"""The controller's constants, each with what it trades against what. Not an operator's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Tuning"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """Times in seconds, windows in packets of the largest size, shares from 0 to 1."""
+
+    initial_window: int = 32
+    """As Chromium's QUIC: a key frame of 30 kB fits."""
+    floor: int = 4
+    """The least window; sound must go on."""
+    floor_after_loss: int = 10
+    """What a cut because of losses leaves at least."""
+
+    # --- the delay target ---
+    eagerness: float = 2.0
+    """Packets of its own that a flow keeps in the bottleneck's queue when nobody else is there."""
+    noise: float = 0.004
+    """Queueing below this is taken for jitter, scheduling and delayed acknowledgements."""
+    base_memory: float = 10.0
+    """For how long the smallest round trip counts as that of the empty path."""
+    standing_memory: float = 0.04
+    """The standing round trip is the smallest of the last half round trip, or of this if it is longer."""
+    max_velocity: float = 32.0
+    start_exit: float = 0.6
+    """What is left of the window when the fast start has filled the queue."""
+
+    # --- what the application uses ---
+    used_memory: float = 3.0
+    """The window grows to twice what was in flight at once within this time, and not beyond."""
+    used_factor: float = 2.0
+
+    # --- pacing ---
+    pacing_gain: float = 2.0
+    """Times window over round trip: what a window allows is sent within half a round trip."""
+    capacity_gain: float = 1.25
+    """Times the capacity that trains of packets have shown."""
+    burst: int = 6
+    """Packets that may leave at once."""
+
+    # --- trains ---
+    train_gap: float = 0.003
+    """Packets closer than this belong to one train."""
+    train_packets: int = 3
+    train_bytes: int = 3000
+    train_stretch: float = 1.3
+    """A train whose acknowledgements span more than this times its sending (and `train_slack`) was stretched."""
+    train_slack: float = 0.002
+    train_memory: int = 11
+    """Trains of which the median counts."""
+
+    # --- rivals ---
+    rival_queue: float = 0.02
+    """A queue that never falls below this may be somebody else's."""
+    rival_patience: float = 0.5
+    """Seconds (or five round trips) for which it must not fall before that is tested."""
+    rival_recheck: float = 3.0
+    """Seconds (or ten round trips) after which a flow that competes tests whether it still has to."""
+    rival_step: float = 2.0
+    """How much more eager a competing flow gets in a round without loss."""
+    max_eagerness: float = 64.0
+
+    # --- losses ---
+    loss_sample: int = 50
+    """Packets over which a share of losses is judged."""
+    loss_cap: float = 0.15
+    """More than this is no random loss: the window is cut by the share that was lost."""
+    loss_fine: float = 0.08
+    """Less than this lifts the bound that a cut has left."""
+    capped_gain: float = 1.15
+    """The pacing gain above that bound."""
+    capped_burst: int = 2
+
+    # --- holes ---
+    hole_packets: int = 4
+    """Further packets that each probe timeout lets out."""
+    hole_timeouts: int = 2
+    """So many in a row are a hole, not the end of a burst that was lost."""
+    hole_exit: float = 0.7
+    """What is left of the window after a hole."""

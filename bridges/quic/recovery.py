@@ -1,0 +1,192 @@
+"""What is replaced inside aioquic (1.7): its loss detection, probes and pacing, for our congestion controller.
+
+aioquic lets a controller be registered, but asks it for a window alone: the pacer takes its rate from the
+window, packets are declared lost after three later ones, probes back off at once. replace_recovery() puts an
+object of the same interface into a connection that has not begun. Each replacement has a test of its own in
+tests/bridges/test_quic_recovery.py, which fails when the library's internals change.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from aioquic.quic.congestion.base import QuicCongestionControl, register_congestion_control
+from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery
+
+from bridges.congestion import Controller, Pacer, Reordering, Silence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aioquic.quic.connection import QuicConnection
+    from aioquic.quic.packet_builder import QuicSentPacket
+    from aioquic.quic.rangeset import RangeSet
+    from aioquic.quic.recovery import QuicPacketSpace
+
+__all__ = ["CONGESTION", "Recovery", "replace_recovery"]
+
+CONGESTION: Final = "causeway"
+"""The controller's name in aioquic's registry."""
+
+
+class Congestion(QuicCongestionControl):
+    """Our controller, as aioquic calls one."""
+
+    def __init__(self, *, max_datagram_size: int) -> None:
+        super().__init__(max_datagram_size=max_datagram_size)
+        self.controller: Final = Controller(max_datagram_size)
+        self.publish()
+
+    def publish(self) -> None:
+        """Show aioquic what the controller says."""
+        self.bytes_in_flight = self.controller.in_flight
+        self.congestion_window = self.controller.window
+
+    def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
+        assert packet.sent_time is not None
+        self.controller.sent(packet.sent_time, packet.sent_bytes)
+        self.bytes_in_flight = self.controller.in_flight
+
+    def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
+        assert packet.sent_time is not None
+        self.controller.acked(now, packet.sent_time, packet.sent_bytes)
+        self.publish()
+
+    def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
+        for packet in packets:
+            self.controller.dropped(packet.sent_bytes)
+        self.publish()
+
+    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
+        self.controller.lost(
+            now, [(packet.sent_time, packet.sent_bytes) for packet in packets if packet.sent_time is not None]
+        )
+        self.publish()
+
+    def on_persistent_congestion(self) -> None:
+        """Do nothing: what the controller does after a hole is enough."""
+
+    def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
+        self.controller.measured(now, rtt)
+        self.publish()
+
+
+register_congestion_control(CONGESTION, Congestion)
+
+
+class _Pacer(QuicPacketPacer):
+    """Our pacer, as aioquic calls one. Charges what a packet weighs as soon as that is known."""
+
+    def __init__(self, controller: Controller, *, max_datagram_size: int) -> None:
+        super().__init__(max_datagram_size=max_datagram_size)
+        self._controller = controller
+        self._packet = max_datagram_size
+        self._pacer = Pacer(controller.burst)
+        self._unsettled = 0
+
+    def next_send_time(self, now: float) -> float | None:  # type: ignore[override] # aioquic returns None too
+        return self._pacer.ready_at(now)
+
+    def update_after_send(self, now: float) -> None:
+        """Charge a whole packet: its size is known only once the datagram is complete."""
+        del now
+        self._pacer.spend(self._packet)
+        self._unsettled += 1
+
+    def settle(self, size: int) -> None:
+        """Give back what a packet that was charged as a whole one did not weigh."""
+        if self._unsettled:
+            self._unsettled -= 1
+            self._pacer.spend(size - self._packet)
+
+    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
+        """Take the rate from the controller instead."""
+        del congestion_window, smoothed_rtt
+        self._pacer.rate = self._controller.pacing_rate
+        self._pacer.burst = self._controller.burst
+
+
+class Recovery(QuicPacketRecovery):
+    """aioquic's recovery with our controller, pacer, loss detection and probes."""
+
+    def __init__(self, *, max_datagram_size: int, **options: Any) -> None:
+        super().__init__(
+            congestion_control_algorithm=CONGESTION, max_datagram_size=max_datagram_size, **options
+        )
+        assert isinstance(self._cc, Congestion)
+        self.controller: Final = self._cc.controller
+        self.reordering: Final = Reordering()
+        self._congestion = self._cc
+        self._silence = Silence()
+        self._pacer: _Pacer = _Pacer(self.controller, max_datagram_size=max_datagram_size)
+
+    def on_packet_sent(self, *, packet: QuicSentPacket, space: QuicPacketSpace) -> None:
+        super().on_packet_sent(packet=packet, space=space)
+        if space.is_application_data:
+            self._pacer.settle(packet.sent_bytes)
+
+    def on_ack_received(
+        self, *, ack_rangeset: RangeSet, ack_delay: float, now: float, space: QuicPacketSpace
+    ) -> None:
+        if space.is_application_data:
+            late = self.reordering.acked(now, ack_rangeset, self._rtt_smoothed)
+            if late:
+                self.controller.regained(late)
+        waiting = space.ack_eliciting_in_flight
+        super().on_ack_received(ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space)
+        if space.ack_eliciting_in_flight < waiting:
+            self._silence.broken()
+        self._congestion.publish()
+
+    def get_loss_detection_time(self, *, amplification_limited: bool) -> float | None:
+        at = super().get_loss_detection_time(amplification_limited=amplification_limited)
+        if at is None or not self._silence.timeouts or self._get_loss_space() is not None:
+            return at
+        return self._silence.probe_at(self._time_of_last_sent_ack_eliciting_packet, self.get_probe_timeout())
+
+    def on_loss_detection_timeout(self, *, now: float) -> None:
+        probing = self._get_loss_space() is None
+        super().on_loss_detection_timeout(now=now)
+        if probing and self.handshake_confirmed:
+            self._silence.timed_out(now)
+            self.controller.timed_out()
+            self._congestion.publish()
+
+    def _detect_loss(self, *, now: float, space: QuicPacketSpace) -> None:
+        """Declare lost what is behind something that arrived, and overdue."""
+        if not space.is_application_data or not self._rtt_initialized:
+            super()._detect_loss(now=now, space=space)
+            return
+        patience = self.reordering.patience(now, self._rtt_latest, self._rtt_smoothed)
+        threshold = self.reordering.packet_threshold
+        far_behind = -1 if threshold is None else space.largest_acked_packet - threshold
+        space.loss_time = None
+        lost: list[QuicSentPacket] = []
+        for number, packet in space.sent_packets.items():
+            if number > space.largest_acked_packet:
+                break
+            assert packet.sent_time is not None
+            if number <= far_behind or packet.sent_time + patience <= now:
+                lost.append(packet)
+                self.reordering.lost(number, packet.sent_time, packet.sent_bytes)
+            elif space.loss_time is None:
+                space.loss_time = packet.sent_time + patience
+        if lost:
+            self._on_packets_lost(now=now, packets=lost, space=space)
+
+
+def replace_recovery(quic: QuicConnection) -> Recovery:
+    """Put our recovery into a connection and return it. Raises ValueError once the connection has begun."""
+    stock = quic._loss  # noqa: SLF001 - this module is where the inside is reached
+    if stock.spaces:
+        raise ValueError("the connection has begun")
+    recovery = Recovery(
+        initial_rtt=stock._rtt_initial,  # noqa: SLF001
+        logger=stock._logger,  # noqa: SLF001
+        max_datagram_size=quic._max_datagram_size,  # noqa: SLF001
+        peer_completed_address_validation=stock.peer_completed_address_validation,
+        quic_logger=stock._quic_logger,  # noqa: SLF001
+        send_probe=stock._send_probe,  # noqa: SLF001
+    )
+    quic._loss = recovery  # noqa: SLF001
+    return recovery
