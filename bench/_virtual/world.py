@@ -14,6 +14,8 @@ __all__ = ["World"]
 
 _RESOLUTION: Final = 1e-3
 """Seconds to which epoll rounds a wait up."""
+_TURN: Final = 2e-5
+"""Seconds that a turn of the loop takes at least: nothing happens at the very moment that it was asked for."""
 
 
 class World:
@@ -30,9 +32,9 @@ class World:
         heapq.heappush(self._calls, (max(time, self.now), next(self._order), call))
 
     def wake_at(self, time: float, call: Callable[[], None]) -> None:
-        """Call at `time` or up to a millisecond later: what asyncio does on epoll."""
+        """Call at `time` or about a millisecond later: what asyncio does on epoll."""
         wait = max(0.0, time - self.now)
-        self.at(self.now + math.ceil(wait / _RESOLUTION) * _RESOLUTION, call)
+        self.at(self.now + math.ceil(wait / _RESOLUTION) * _RESOLUTION + _TURN, call)
 
     def run(self, until: float) -> None:
         """Let time pass."""

@@ -113,7 +113,6 @@ class Controller:
             self._steer(rate, acked)
         if now - round_trip >= self._round_began:
             self._round_over(now)
-        self._window = self.losses.judge(self._window)
         self._clamp()
 
     def lost(self, now: float, packets: Iterable[tuple[float, int]]) -> None:
@@ -125,8 +124,6 @@ class Controller:
             counted += sent_at > self._excused_until
         self.losses.lost(counted)
         self._round_lost += counted
-        self._window = self.losses.judge(self._window)
-        self._clamp()
 
     def regained(self, packets: Iterable[tuple[float, int]]) -> None:
         """Take back what was done because of packets (sending time, size) that were only late."""
@@ -176,6 +173,7 @@ class Controller:
         elif self._same_direction > _ROUNDS_BEFORE_VELOCITY:
             self._velocity = min(2 * self._velocity, self.tuning.max_velocity)
         self.rivals.round_over(lost=self._round_lost > 0)
+        self._window = self.losses.judge(self._window)
         self._round_lost = 0
 
     def _clamp(self) -> None:

@@ -36,7 +36,7 @@ class LossCap:
         self._lost += packets
 
     def judge(self, window: float) -> float:
-        """Return the window after looking at the last packets; often the same."""
+        """Return the window after a round; most often the same."""
         tuning = self._tuning
         judged = self._acked + self._lost
         if judged < tuning.loss_sample:

@@ -8,22 +8,24 @@ tests/bridges/test_quic_recovery.py, which fails when the library's internals ch
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from aioquic.buffer import size_uint_var
 from aioquic.quic.congestion.base import QuicCongestionControl, register_congestion_control
+from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery
 
 from bridges.congestion import Controller, Pacer, Reordering, Silence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from aioquic.quic.connection import QuicConnection
-    from aioquic.quic.packet_builder import QuicSentPacket
+    from aioquic.quic.packet_builder import QuicPacketBuilder, QuicSentPacket
     from aioquic.quic.rangeset import RangeSet
     from aioquic.quic.recovery import QuicPacketSpace
 
-__all__ = ["CONGESTION", "Recovery", "replace_recovery"]
+__all__ = ["CONGESTION", "DatagramSource", "Recovery", "replace_datagrams", "replace_recovery"]
 
 CONGESTION: Final = "causeway"
 """The controller's name in aioquic's registry."""
@@ -173,6 +175,54 @@ class Recovery(QuicPacketRecovery):
                 space.loss_time = packet.sent_time + patience
         if lost:
             self._on_packets_lost(now=now, packets=lost, space=space)
+
+
+class DatagramSource(Protocol):
+    """Where DATAGRAM frames come from."""
+
+    def head(self) -> bytes | None:
+        """Return what is to be sent next; None: nothing."""
+
+    def taken(self) -> Callable[[bool], None]:
+        """Remove what head() has returned, as it is on its way; the result is told whether it arrived."""
+
+
+class _Datagrams:
+    """A source of datagrams, as aioquic uses its own deque."""
+
+    def __init__(self, source: DatagramSource) -> None:
+        self._source = source
+
+    def __bool__(self) -> bool:
+        return self._source.head() is not None
+
+    def __getitem__(self, index: int) -> bytes:
+        head = self._source.head()
+        assert head is not None
+        return head
+
+    def popleft(self) -> None:
+        """Do nothing: writing the frame has taken it."""
+
+
+def replace_datagrams(quic: QuicConnection, source: DatagramSource) -> None:
+    """Let a connection take its datagrams from `source`, and tell what becomes of each."""
+
+    def write(builder: QuicPacketBuilder, data: bytes, frame_type: int) -> None:
+        capacity = 1 + size_uint_var(len(data)) + len(data)
+        outcome: list[Callable[[bool], None]] = []
+        buffer = builder.start_frame(frame_type, capacity=capacity, handler=_settle, handler_args=(outcome,))
+        buffer.push_uint_var(len(data))
+        buffer.push_bytes(data)
+        outcome.append(source.taken())
+
+    quic._datagrams_pending = _Datagrams(source)  # type: ignore[assignment] # noqa: SLF001 - as much of a deque as is used
+    quic._write_datagram_frame = write  # type: ignore[method-assign, assignment] # noqa: SLF001 - the result is not used
+
+
+def _settle(delivery: QuicDeliveryState, outcome: list[Callable[[bool], None]]) -> None:
+    for tell in outcome:
+        tell(delivery is QuicDeliveryState.ACKED)
 
 
 def replace_recovery(quic: QuicConnection) -> Recovery:

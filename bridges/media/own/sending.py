@@ -1,0 +1,197 @@
+"""The send queue of one connection: what is worth sending goes first, what comes too late not at all.
+
+Pure: knows frames as fragments with a kind and a deadline, not what is in them nor how they travel; time comes
+as an argument, in seconds, from any clock that never goes back.
+
+A frame whose deadline has passed leaves whole: its other fragments would help nobody. Where more is offered
+than the path takes, frames that others do not need are refused at once instead of ageing in a queue; how long
+that has been going on is the signal to ask the source for less.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Fragment", "Frame", "Kind", "Limits", "SendQueue"]
+
+
+class Kind(enum.IntEnum):
+    """What a frame is, the most urgent first."""
+
+    SOUND = 0
+    KEY = 2
+    """A picture that needs no other."""
+    DELTA = 3
+    """A picture that needs the ones before it."""
+    OTHER = 4
+
+
+_REPEAT: Final = 1
+"""Where repeated fragments stand: behind sound, before everything new."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of a queue. Sizes in bytes, times in seconds."""
+
+    queue_bytes: int = 2 << 20
+    track_bytes: int = 1 << 20
+    """Of one track; so one that is offered far too much costs its own frames only."""
+    backlog: float = 0.15
+    """A delta frame that would wait longer than this is refused."""
+
+
+@dataclass(slots=True, eq=False)
+class Frame:
+    """A frame in the making of its journey."""
+
+    track: int
+    kind: Kind
+    deadline: float
+    """After this, sending is useless."""
+    dead: bool = False
+    """Whether it cannot arrive whole any more."""
+    waiting: int = field(default=0, repr=False)
+    """Bytes of it in the queue."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fragment:
+    """What fits into one datagram."""
+
+    frame: Frame
+    data: bytes
+
+
+class SendQueue:
+    """Bounded, ordered by kind, without anything that comes too late."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.waiting = 0
+        """Bytes in the queue."""
+        self.refused = 0
+        """Frames that were not taken, or that had to make room."""
+        self.expired = 0
+        """Frames that were taken and not sent whole in time."""
+        self.repeated = 0
+        """Fragments that were put back after a loss."""
+        self._limits = limits or Limits()
+        self._lanes: tuple[deque[Fragment], ...] = tuple(deque() for _ in range(len(Kind) + 1))
+        self._lane_bytes = [0] * len(self._lanes)
+        self._track_bytes: dict[int, int] = {}
+        self._refusing_since: float | None = None
+
+    def offer(self, now: float, frame: Frame, fragments: Sequence[bytes], *, rate: float | None) -> bool:
+        """Take a frame, or refuse it; `rate` is what the path takes, in bytes a second (None: unknown).
+
+        A refused frame is dead: nothing of it will be sent.
+        """
+        size = sum(map(len, fragments))
+        late = False
+        if frame.kind >= Kind.DELTA and rate:
+            late = self._ahead_of(frame.kind) / rate > self._limits.backlog
+        if late or not self._has_room(now, frame.track, size):
+            frame.dead = True
+            self.refused += 1
+            if self._refusing_since is None:
+                self._refusing_since = now
+            return False
+        if frame.kind >= Kind.DELTA:
+            self._refusing_since = None
+        for data in fragments:
+            self._put(frame.kind, Fragment(frame, data))
+        return True
+
+    def head(self, now: float) -> Fragment | None:
+        """Return what is to be sent next, and leave it in the queue; drops what is too late before it."""
+        for lane, fragments in enumerate(self._lanes):
+            while fragments:
+                fragment = fragments[0]
+                if not self._is_late(now, fragment.frame):
+                    return fragment
+                self._take(lane)
+        return None
+
+    def pop(self) -> Fragment:
+        """Remove and return what head() has returned; raises IndexError if that was None."""
+        for lane, fragments in enumerate(self._lanes):
+            if fragments:
+                return self._take(lane)
+        raise IndexError("the queue is empty")
+
+    def lost(self, now: float, fragment: Fragment) -> bool:
+        """Send a fragment again that did not arrive, if that is not too late; return whether it is."""
+        if self._is_late(now, fragment.frame):
+            return False
+        self._put(_REPEAT, fragment)
+        self.repeated += 1
+        return True
+
+    def pressed_for(self, now: float) -> float:
+        """Return for how many seconds frames have been refused: the path takes less than is offered."""
+        return 0.0 if self._refusing_since is None else now - self._refusing_since
+
+    def forget(self, track: int) -> None:
+        """Drop everything that waits of a track, for instance when its last subscriber has left."""
+        for lane, fragments in enumerate(self._lanes):
+            for fragment in fragments:
+                if fragment.frame.track == track:
+                    fragment.frame.dead = True
+            self._sweep(lane)
+
+    def _has_room(self, now: float, track: int, size: int) -> bool:
+        limits = self._limits
+        if self.waiting + size > limits.queue_bytes:
+            for lane, fragments in enumerate(self._lanes):
+                for fragment in fragments:
+                    self._is_late(now, fragment.frame)
+                self._sweep(lane)
+        return (
+            self.waiting + size <= limits.queue_bytes
+            and self._track_bytes.get(track, 0) + size <= limits.track_bytes
+        )
+
+    def _ahead_of(self, kind: Kind) -> int:
+        return sum(self._lane_bytes[: kind + 1])
+
+    def _is_late(self, now: float, frame: Frame) -> bool:
+        """Return whether a frame can be given up; counts it the first time."""
+        if not frame.dead and now > frame.deadline:
+            frame.dead = True
+            self.expired += 1
+        return frame.dead
+
+    def _put(self, lane: int, fragment: Fragment) -> None:
+        size = len(fragment.data)
+        self._lanes[lane].append(fragment)
+        self._account(lane, fragment, size)
+
+    def _take(self, lane: int) -> Fragment:
+        fragment = self._lanes[lane].popleft()
+        self._account(lane, fragment, -len(fragment.data))
+        return fragment
+
+    def _sweep(self, lane: int) -> None:
+        """Remove the fragments of dead frames."""
+        fragments = self._lanes[lane]
+        for _ in range(len(fragments)):
+            fragment = self._take(lane)
+            if not fragment.frame.dead:
+                self._put(lane, fragment)
+
+    def _account(self, lane: int, fragment: Fragment, size: int) -> None:
+        track = fragment.frame.track
+        self.waiting += size
+        self._lane_bytes[lane] += size
+        fragment.frame.waiting += size
+        left = self._track_bytes.get(track, 0) + size
+        if left:
+            self._track_bytes[track] = left
+        else:
+            self._track_bytes.pop(track, None)
