@@ -40,11 +40,11 @@ class Track:
     key_every: int = 0
     key_size: int = 0
 
-    def kind(self, number: int) -> Kind:
-        """Return what the frame with that number is."""
+    def kind(self, count: int, phase: int) -> Kind:
+        """Return what the frame with that number is; the first is a key frame, the later ones by `phase`."""
         if self.sound:
             return Kind.SOUND
-        return Kind.KEY if self.key_every and number % self.key_every == 0 else Kind.DELTA
+        return Kind.KEY if not count or (count + phase) % self.key_every == 0 else Kind.DELTA
 
 
 VIDEO: Final = Track(sound=False, rate=30, size=3500, key_every=60, key_size=30_000)
@@ -118,7 +118,7 @@ class Media:
             self._world.at(at, lambda: self._capture(number, track, count))
 
     def _capture(self, number: int, track: Track, count: int) -> None:
-        now, kind = self._world.now, track.kind(count)
+        now, kind = self._world.now, track.kind(count, number * 23)
         size = track.key_size if kind is Kind.KEY else track.size
         total = math.ceil(size / _FRAGMENT)
         self.shown[number, count] = Shown(kind, now, missing=total)
@@ -130,7 +130,7 @@ class Media:
             frame = Frame(number, kind, now + (_KEY_DEADLINE if kind is Kind.KEY else DEADLINE))
             each = math.ceil(size / total)
             fragments = [_HEADER.pack(number, count, index, total) + bytes(each) for index in range(total)]
-            self.queue.offer(now, frame, fragments, rate=self._recovery.controller.pacing_rate)
+            self.queue.offer(now, frame, fragments, rate=self._recovery.controller.rate)
         self._sender.advance()
         self._later(number, track, count + 1, now + 1 / track.rate)
 

@@ -44,6 +44,7 @@ class Controller:
         self._limit = self._window
         self._acked = 0
         self._highest_flight = 0
+        self._highest = 0.0
         # A round is the time in which everything that is in flight gets acknowledged.
         self._round_began = -math.inf
         self._round_lost = 0
@@ -52,6 +53,7 @@ class Controller:
         self._same_direction = 0
         self._velocity = 1.0
         self._timeouts = 0
+        self._timed_out_at = -math.inf
         self._probe_window = 0
         self._excused_until = -math.inf
         """Losses of packets sent before this are not held against the path."""
@@ -72,15 +74,27 @@ class Controller:
         if not self.delay.smoothed:
             return None
         tuning = self.tuning
-        gain = tuning.capped_gain if self._window > self.losses.bound else tuning.pacing_gain
+        gain = tuning.capped_gain if self._careful else tuning.pacing_gain
         own = gain * self._window / self.delay.standing
         return min(own, tuning.capacity_gain * self.trains.capacity)
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second that the path takes from this flow; None before the first measurement."""
+        if not self.delay.smoothed:
+            return None
+        return min(self._window / self.delay.standing, self.trains.capacity)
 
     @property
     def burst(self) -> int:
         """Bytes that may leave at once."""
         tuning = self.tuning
-        return self._packet * (tuning.capped_burst if self._window > self.losses.bound else tuning.burst)
+        return self._packet * (tuning.capped_burst if self._careful else tuning.burst)
+
+    @property
+    def _careful(self) -> bool:
+        """Whether more than this is known to be too much."""
+        return self._window >= self.tuning.capped_from * self.losses.bound
 
     # --- what happens ---------------------------------------------------------------------------
 
@@ -103,14 +117,14 @@ class Controller:
         """Take a round trip, and everything that was acknowledged since the last one, into account."""
         delay, packet = self.delay, self._packet
         delay.measured(now, round_trip)
-        highest = -self._used.add(now, -self._highest_flight, self.tuning.used_memory)
+        self._highest = -self._used.add(now, -self._highest_flight, self.tuning.used_memory)
         self._highest_flight = self.in_flight
-        self._limit = max(self.tuning.initial_window * packet, self.tuning.used_factor * highest)
+        self._limit = max(self.tuning.initial_window * packet, self.tuning.used_factor * self._highest)
         acked, self._acked = self._acked, 0
         rate = self._window / packet / delay.standing
         self.rivals.measured(now, round_trip, rate)
         if not self.rivals.testing:
-            self._steer(rate, acked)
+            self._steer(now, rate, acked)
         if now - round_trip >= self._round_began:
             self._round_over(now)
         self._clamp()
@@ -136,14 +150,23 @@ class Controller:
         """Take note that bytes in flight are no longer waited for, for no fault of the path's."""
         self.in_flight -= size
 
-    def timed_out(self) -> None:
-        """Take note of a probe timeout: a few packets may leave whatever the window says."""
+    def timed_out(self, now: float) -> None:
+        """Take note of a probe timeout: some packets may leave whatever the window says.
+
+        They are as many as left in the same time before, within narrow bounds: a hole is no reason to press.
+        """
+        tuning = self.tuning
         self._timeouts += 1
-        self._probe_window = self.in_flight + self.tuning.hole_packets * self._packet
+        packets: float = tuning.hole_least_packets
+        if self._timeouts > 1 and self.delay.smoothed:
+            before = self._highest / self.delay.standing * (now - self._timed_out_at)
+            packets = min(max(before / self._packet, packets), tuning.hole_most_packets)
+        self._timed_out_at = now
+        self._probe_window = self.in_flight + int(packets * self._packet)
 
     # --- how it steers --------------------------------------------------------------------------
 
-    def _steer(self, rate: float, acked: int) -> None:
+    def _steer(self, now: float, rate: float, acked: int) -> None:
         """Move the window towards the rate at which the queue would have the wanted length."""
         delay, packet = self.delay, self._packet
         queue = delay.queue - delay.noise
@@ -161,7 +184,8 @@ class Controller:
         if not rising:
             self._window -= min(step, acked / 2)
         elif self._window >= self.losses.bound:
-            self._window += packet * acked / self._window
+            if not self.losses.held(now):
+                self._window += packet * acked / self._window
         else:
             self._window += step
 
@@ -173,7 +197,7 @@ class Controller:
         elif self._same_direction > _ROUNDS_BEFORE_VELOCITY:
             self._velocity = min(2 * self._velocity, self.tuning.max_velocity)
         self.rivals.round_over(lost=self._round_lost > 0)
-        self._window = self.losses.judge(self._window)
+        self._window = self.losses.judge(now, self._window, hold=self.tuning.loss_hold_rounds * self.delay.smoothed)
         self._round_lost = 0
 
     def _clamp(self) -> None:

@@ -14,16 +14,18 @@ __all__ = ["LossCap"]
 class LossCap:
     """Cuts the window by the share of losses when that is above what lines lose at random.
 
-    `bound` is the window that a cut has left, in bytes: above it the flow feels its way. It rises while losses
-    are few, and is forgotten when it lies far above the window.
+    `bound` is the window that a cut has left, in bytes. It is kept for a while, as a shallow queue loses packets
+    before any delay is seen; then the flow feels its way beyond it. It rises while losses are few, and is
+    forgotten when it lies far above the window.
     """
 
-    __slots__ = ("_acked", "_before", "_lost", "_tuning", "bound")
+    __slots__ = ("_acked", "_before", "_lost", "_held_until", "_tuning", "bound")
 
     def __init__(self, tuning: Tuning) -> None:
         self.bound = math.inf
         self._tuning = tuning
         self._acked = self._lost = 0
+        self._held_until = -math.inf
         self._before: tuple[float, float, int, int] | None = None
         """Window, bound, lost and judged packets before the last cut, to take it back."""
 
@@ -35,8 +37,12 @@ class LossCap:
         """Count packets that did not."""
         self._lost += packets
 
-    def judge(self, window: float) -> float:
-        """Return the window after a round; most often the same."""
+    def held(self, now: float) -> bool:
+        """Return whether the bound is not to be touched yet."""
+        return now < self._held_until
+
+    def judge(self, now: float, window: float, *, hold: float) -> float:
+        """Return the window after a round, most often the same; a cut is final for `hold` seconds at least."""
         tuning = self._tuning
         judged = self._acked + self._lost
         if judged < tuning.loss_sample:
@@ -46,8 +52,9 @@ class LossCap:
         if share > tuning.loss_cap:
             self._before = (window, self.bound, lost, judged)
             self.bound = window * (1 - share)
+            self._held_until = now + max(hold, tuning.loss_hold)
             return self.bound
-        if share < tuning.loss_fine:
+        if share < tuning.loss_fine and not self.held(now):
             self.bound *= 1.25
         if self.bound > 3 * window:
             self.bound = math.inf
@@ -67,4 +74,5 @@ class LossCap:
             return window
         self._before = None
         self.bound = bound
+        self._held_until = -math.inf
         return max(window, before)

@@ -8,7 +8,7 @@ __all__ = ["Silence"]
 
 _PATIENT: Final = 3.0
 """Seconds for which a silent path is probed at an even pace; after that ever more rarely."""
-_SHORTEST: Final = 0.02
+_SHORTEST: Final = 0.01
 _SHARE: Final = 4
 """Probes in the time of one probe timeout."""
 _MOST_DOUBLINGS: Final = 6

@@ -56,7 +56,7 @@ class Tuning:
     """Trains of which the median counts."""
 
     # --- rivals ---
-    rival_queue: float = 0.02
+    rival_queue: float = 0.012
     """A queue that never falls below this may be somebody else's."""
     rival_patience: float = 0.5
     """Seconds (or five round trips) for which it must not fall before that is tested."""
@@ -73,13 +73,20 @@ class Tuning:
     """More than this is no random loss: the window is cut by the share that was lost."""
     loss_fine: float = 0.08
     """Less than this lifts the bound that a cut has left."""
+    loss_hold: float = 2.0
+    loss_hold_rounds: int = 10
+    """Seconds and round trips for which a cut's bound is kept, whichever is longer."""
+    capped_from: float = 0.7
+    """The share of that bound from which on packets are spread more carefully:"""
     capped_gain: float = 1.15
-    """The pacing gain above that bound."""
+    """the pacing gain there,"""
     capped_burst: int = 2
+    """and the packets that may leave at once."""
 
     # --- holes ---
-    hole_packets: int = 4
-    """Further packets that each probe timeout lets out."""
+    hole_least_packets: int = 4
+    hole_most_packets: int = 8
+    """Further packets that a probe timeout lets out: as many as left in that time before, within these."""
     hole_timeouts: int = 2
     """So many in a row are a hole, not the end of a burst that was lost."""
     hole_exit: float = 0.7

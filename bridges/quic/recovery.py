@@ -151,7 +151,7 @@ class Recovery(QuicPacketRecovery):
         super().on_loss_detection_timeout(now=now)
         if probing and self.handshake_confirmed:
             self._silence.timed_out(now)
-            self.controller.timed_out()
+            self.controller.timed_out(now)
             self._congestion.publish()
 
     def _detect_loss(self, *, now: float, space: QuicPacketSpace) -> None:
