@@ -84,7 +84,7 @@ class _Source:
 
 
 class Media:
-    """Tracks from `begin` to `end`. With our recovery as datagrams, repeated; otherwise a stream per frame."""
+    """Tracks from `begin` to `end`: with our recovery as datagrams, repeated; else a stream per frame."""
 
     def __init__(
         self,

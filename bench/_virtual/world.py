@@ -15,7 +15,7 @@ __all__ = ["World"]
 _RESOLUTION: Final = 1e-3
 """Seconds to which epoll rounds a wait up."""
 _TURN: Final = 2e-5
-"""Seconds that a turn of the loop takes at least: nothing happens at the very moment that it was asked for."""
+"""Seconds that a turn of the loop takes at least: nothing happens just when it was asked for."""
 
 
 class World:

@@ -197,7 +197,9 @@ class Controller:
         elif self._same_direction > _ROUNDS_BEFORE_VELOCITY:
             self._velocity = min(2 * self._velocity, self.tuning.max_velocity)
         self.rivals.round_over(lost=self._round_lost > 0)
-        self._window = self.losses.judge(now, self._window, hold=self.tuning.loss_hold_rounds * self.delay.smoothed)
+        self._window = self.losses.judge(
+            now, self._window, hold=self.tuning.loss_hold_rounds * self.delay.smoothed
+        )
         self._round_lost = 0
 
     def _clamp(self) -> None:

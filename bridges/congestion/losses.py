@@ -14,12 +14,12 @@ __all__ = ["LossCap"]
 class LossCap:
     """Cuts the window by the share of losses when that is above what lines lose at random.
 
-    `bound` is the window that a cut has left, in bytes. It is kept for a while, as a shallow queue loses packets
-    before any delay is seen; then the flow feels its way beyond it. It rises while losses are few, and is
-    forgotten when it lies far above the window.
+    `bound` is the window that a cut has left, in bytes. It is kept for a while, as a shallow queue loses
+    packets before any delay is seen; then the flow feels its way beyond it. It rises while losses are few, and
+    is forgotten when it lies far above the window.
     """
 
-    __slots__ = ("_acked", "_before", "_lost", "_held_until", "_tuning", "bound")
+    __slots__ = ("_acked", "_before", "_held_until", "_lost", "_tuning", "bound")
 
     def __init__(self, tuning: Tuning) -> None:
         self.bound = math.inf
@@ -42,7 +42,7 @@ class LossCap:
         return now < self._held_until
 
     def judge(self, now: float, window: float, *, hold: float) -> float:
-        """Return the window after a round, most often the same; a cut is final for `hold` seconds at least."""
+        """Return the window after a round, most often the same; a cut is kept for `hold` seconds or longer."""
         tuning = self._tuning
         judged = self._acked + self._lost
         if judged < tuning.loss_sample:
@@ -61,7 +61,7 @@ class LossCap:
         return window
 
     def regained(self, window: float) -> float:
-        """Take note that a packet counted as lost has arrived; return the window, restored if that was why."""
+        """Take note that a packet counted as lost has arrived; return the window, restored if need be."""
         if self._lost > 0:
             self._lost -= 1
             self._acked += 1

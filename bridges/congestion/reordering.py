@@ -1,8 +1,8 @@
 """Which packets to believe lost, and taking it back when one arrives after all.
 
 A packet is lost when a later one has arrived and so much time has passed that it would have come too
-(RFC 9002 section 6.1.2). How much depends on the path: packets declared lost are remembered for a while, and an
-acknowledgement that comes late for one widens what is allowed for (after RFC 8985 section 7.1).
+(RFC 9002 section 6.1.2). How much depends on the path: packets declared lost are remembered for a while, and
+an acknowledgement that comes late for one widens what is allowed for (after RFC 8985 section 7.1).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Does somebody else fill the queue? Tested by asking the queue, not by watching it.
 
-A flow that keeps a short queue starves beside one that fills it. Whether there is such a rival cannot be seen
-in the queue's length alone: two careful flows, or one at a low rate, look the same. So the flow halves what it
-sends for a moment: a queue of its own doing goes away, a rival's stays (an elasticity test, as Goyal and
-others do it for Nimbus, SIGCOMM 2022).
+A flow that keeps a short queue starves beside one that fills it. Whether there is such a rival cannot be
+seen in the queue's length alone: two careful flows, or one at a low rate, look the same. So the flow halves
+what it sends for a moment: a queue of its own doing goes away, a rival's stays (an elasticity test, as Goyal
+and others do it for Nimbus, SIGCOMM 2022).
 """
 
 from __future__ import annotations
@@ -21,8 +21,17 @@ __all__ = ["Rivals"]
 class Rivals:
     """Finds rivals, and says how eager to be: packets of our own that may stand in the queue."""
 
-    __slots__ = ("_delay", "_low_at", "_lowest", "_test_began", "_test_ends", "_tested_at", "_tuning", "competing",
-                 "eagerness")
+    __slots__ = (
+        "_delay",
+        "_low_at",
+        "_lowest",
+        "_test_began",
+        "_test_ends",
+        "_tested_at",
+        "_tuning",
+        "competing",
+        "eagerness",
+    )
 
     def __init__(self, tuning: Tuning, delay: Delay) -> None:
         self.competing = False

@@ -17,9 +17,9 @@ _MOST_DOUBLINGS: Final = 6
 class Silence:
     """Probe timeouts without an answer.
 
-    RFC 9002 section 6.2.1 asks for the timeout to be doubled each time. That costs media a second of every two
-    seconds' hole, so this waits with it: the path was in use a moment ago, and a probe is a few packets that
-    carry what would have been sent anyway.
+    RFC 9002 section 6.2.1 asks for the timeout to be doubled each time. That costs media a second of every
+    two seconds' hole, so this waits with it: the path was in use a moment ago, and a probe is a few packets
+    that carry what would have been sent anyway.
     """
 
     __slots__ = ("_began", "_doublings", "_last", "timeouts")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import NetworkAddress, QuicConnection
 
-from bridges.quic import internals
+from bridges.quic import internals, recovery
 from bridges.quic.certificate import fingerprint_of
 from bridges.quic.connection import Connection
 from bridges.quic.errors import DialError
@@ -77,15 +77,16 @@ async def _dial_one(
     configuration = QuicConfiguration(
         is_client=True,
         alpn_protocols=list(settings.alpn),
+        congestion_control_algorithm=settings.congestion,
         idle_timeout=settings.idle_timeout - settings.keepalive,
         max_datagram_size=settings.max_datagram_size,
         server_name=host,
         # No chain to check: the certificate is pinned. TLS still proves that the peer has its key.
         verify_mode=ssl.CERT_NONE,
     )
-    connection = Connection(
-        QuicConnection(configuration=configuration), endpoint=endpoint, remote=address, settings=settings
-    )
+    quic = QuicConnection(configuration=configuration)
+    recovery.steer(quic, settings.congestion)
+    connection = Connection(quic, endpoint=endpoint, remote=address, settings=settings)
     return await endpoint.connect(connection, address)
 
 

@@ -20,6 +20,7 @@ from aioquic.quic.packet import (
 )
 from aioquic.quic.retry import QuicRetryTokenHandler
 
+from bridges.quic import recovery
 from bridges.quic.connection import Connection
 from bridges.quic.sockets import udp_socket
 from causeway.errors import UnavailableError
@@ -86,6 +87,7 @@ class Listener(asyncio.DatagramProtocol):
         self._configuration = QuicConfiguration(
             is_client=False,
             alpn_protocols=list(settings.alpn),
+            congestion_control_algorithm=settings.congestion,
             certificate=certificate.certificate,
             private_key=certificate.private_key,
             idle_timeout=settings.idle_timeout - settings.keepalive,
@@ -211,6 +213,7 @@ class Listener(asyncio.DatagramProtocol):
             original_destination_connection_id=original_id,
             retry_source_connection_id=retry_id,
         )
+        recovery.steer(quic, self._settings.congestion)
         connection = Connection(quic, endpoint=self, remote=address, settings=self._settings)
         self._connections[connection] = set()
         self.connection_id_issued(connection, header.destination_cid)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aioquic.quic.rangeset import RangeSet
     from aioquic.quic.recovery import QuicPacketSpace
 
-__all__ = ["CONGESTION", "DatagramSource", "Recovery", "replace_datagrams", "replace_recovery"]
+__all__ = ["CONGESTION", "DatagramSource", "Recovery", "replace_datagrams", "replace_recovery", "steer"]
 
 CONGESTION: Final = "causeway"
 """The controller's name in aioquic's registry."""
@@ -223,6 +223,12 @@ def replace_datagrams(quic: QuicConnection, source: DatagramSource) -> None:
 def _settle(delivery: QuicDeliveryState, outcome: list[Callable[[bool], None]]) -> None:
     for tell in outcome:
         tell(delivery is QuicDeliveryState.ACKED)
+
+
+def steer(quic: QuicConnection, congestion: str) -> None:
+    """Let the controller of that name decide; for a connection that has not begun."""
+    if congestion == CONGESTION:
+        replace_recovery(quic)
 
 
 def replace_recovery(quic: QuicConnection) -> Recovery:
