@@ -150,6 +150,10 @@ class Controller:
         """Take note that bytes in flight are no longer waited for, for no fault of the path's."""
         self.in_flight -= size
 
+    def late(self, seconds: float) -> None:
+        """Take note of how late this process came to a timer: its own doing is not the path's."""
+        self.delay.late(seconds)
+
     def timed_out(self, now: float) -> None:
         """Take note of a probe timeout: some packets may leave whatever the window says.
 

@@ -33,7 +33,7 @@ class Extreme:
 class Delay:
     """What the round trips say about the path. All in seconds; valid after the first measurement."""
 
-    __slots__ = ("_base", "_standing", "_tuning", "base", "deviation", "noise", "smoothed", "standing")
+    __slots__ = ("_base", "_standing", "_tuning", "base", "deviation", "noise", "own", "smoothed", "standing")
 
     def __init__(self, tuning: Tuning) -> None:
         self.base = 0.0
@@ -45,14 +45,20 @@ class Delay:
         """Mean deviation from the smoothed round trip."""
         self.noise = tuning.noise
         """Queueing up to this means nothing."""
+        self.own = 0.0
+        """How late this process usually comes to what is due: no fault of the path's."""
         self._tuning = tuning
         self._base = Extreme()
         self._standing = Extreme()
 
     @property
     def queue(self) -> float:
-        """For how long a packet waits because of packets before it."""
-        return self.standing - self.base
+        """For how long a packet waits on the path because of packets before it."""
+        return self.standing - self.base - self.own
+
+    def late(self, seconds: float) -> None:
+        """Take note of how late a timer was."""
+        self.own += (max(0.0, seconds - self._tuning.punctual) - self.own) / 8
 
     def measured(self, now: float, round_trip: float) -> None:
         """Take note of a round trip."""

@@ -15,8 +15,8 @@ class LossCap:
     """Cuts the window by the share of losses when that is above what lines lose at random.
 
     `bound` is the window that a cut has left, in bytes. It is kept for a while, as a shallow queue loses
-    packets before any delay is seen; then the flow feels its way beyond it. It rises while losses are few, and
-    is forgotten when it lies far above the window.
+    packets before any delay is seen; then the flow feels its way beyond it. It rises while losses are few,
+    and is forgotten when it lies far above the window.
     """
 
     __slots__ = ("_acked", "_before", "_held_until", "_lost", "_tuning", "bound")
@@ -42,7 +42,7 @@ class LossCap:
         return now < self._held_until
 
     def judge(self, now: float, window: float, *, hold: float) -> float:
-        """Return the window after a round, most often the same; a cut is kept for `hold` seconds or longer."""
+        """Return the window after a round, most often the same; a cut is kept for `hold` or longer."""
         tuning = self._tuning
         judged = self._acked + self._lost
         if judged < tuning.loss_sample:

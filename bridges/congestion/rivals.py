@@ -79,7 +79,7 @@ class Rivals:
         tuning, delay = self._tuning, self._delay
         self._test_ends = -math.inf
         self._tested_at = self._low_at = now
-        stays = self._lowest > tuning.rival_queue
+        stays = self._lowest > tuning.rival_stays
         if stays and not self.competing:
             keeping = rate * max(delay.queue - delay.noise, 0.0)
             self.eagerness = min(max(keeping, tuning.eagerness), tuning.max_eagerness)

@@ -23,6 +23,8 @@ class Tuning:
     """Packets of its own that a flow keeps in the bottleneck's queue when nobody else is there."""
     noise: float = 0.004
     """Queueing below this is taken for jitter, scheduling and delayed acknowledgements."""
+    punctual: float = 0.002
+    """A timer that comes so late is in time."""
     base_memory: float = 10.0
     """For how long the smallest round trip counts as that of the empty path."""
     standing_memory: float = 0.04
@@ -50,14 +52,16 @@ class Tuning:
     train_packets: int = 3
     train_bytes: int = 3000
     train_stretch: float = 1.3
-    """A train whose acknowledgements span more than this times its sending (and `train_slack`) was stretched."""
+    """A train is stretched if its acknowledgements span this times its sending, and `train_slack` more."""
     train_slack: float = 0.002
     train_memory: int = 11
     """Trains of which the median counts."""
 
     # --- rivals ---
     rival_queue: float = 0.012
-    """A queue that never falls below this may be somebody else's."""
+    """A queue that never falls below this may be somebody else's;"""
+    rival_stays: float = 0.02
+    """one that stays above this while we send half, is."""
     rival_patience: float = 0.5
     """Seconds (or five round trips) for which it must not fall before that is tested."""
     rival_recheck: float = 3.0

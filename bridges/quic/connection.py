@@ -18,7 +18,7 @@ import structlog
 from aioquic.quic import events
 from aioquic.quic.packet import QuicErrorCode
 
-from bridges.quic import internals
+from bridges.quic import internals, recovery
 from bridges.quic.errors import ConnectionClosedError, TooManyStreamsError
 from bridges.quic.streams import Streams, is_unidirectional
 
@@ -337,6 +337,7 @@ class Connection:
         assert self._timer_at is not None
         # The loop may call a little early, within its clock's resolution.
         now = max(self._timer_at, self._loop.time())
+        recovery.note_lateness(self._quic, now - self._timer_at)
         self._timer = self._timer_at = None
         self._quic.handle_timer(now=now)
         self._advance()

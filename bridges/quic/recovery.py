@@ -1,4 +1,4 @@
-"""What is replaced inside aioquic (1.7): its loss detection, probes and pacing, for our congestion controller.
+"""What is replaced inside aioquic (1.7): loss detection, probes and pacing, for our congestion controller.
 
 aioquic lets a controller be registered, but asks it for a window alone: the pacer takes its rate from the
 window, packets are declared lost after three later ones, probes back off at once. replace_recovery() puts an
@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from aioquic.quic.rangeset import RangeSet
     from aioquic.quic.recovery import QuicPacketSpace
 
-__all__ = ["CONGESTION", "DatagramSource", "Recovery", "replace_datagrams", "replace_recovery", "steer"]
+__all__ = [
+    "CONGESTION",
+    "DatagramSource",
+    "Recovery",
+    "note_lateness",
+    "replace_datagrams",
+    "replace_recovery",
+    "steer",
+]
 
 CONGESTION: Final = "causeway"
 """The controller's name in aioquic's registry."""
@@ -123,6 +131,7 @@ class Recovery(QuicPacketRecovery):
         self._pacer: _Pacer = _Pacer(self.controller, max_datagram_size=max_datagram_size)
 
     def on_packet_sent(self, *, packet: QuicSentPacket, space: QuicPacketSpace) -> None:
+        """Settle with the pacer what the packet weighs."""
         super().on_packet_sent(packet=packet, space=space)
         if space.is_application_data:
             self._pacer.settle(packet.sent_bytes)
@@ -130,6 +139,7 @@ class Recovery(QuicPacketRecovery):
     def on_ack_received(
         self, *, ack_rangeset: RangeSet, ack_delay: float, now: float, space: QuicPacketSpace
     ) -> None:
+        """Take back losses that were none, then go on as usual."""
         if space.is_application_data:
             late = self.reordering.acked(now, ack_rangeset, self._rtt_smoothed)
             if late:
@@ -141,12 +151,14 @@ class Recovery(QuicPacketRecovery):
         self._congestion.publish()
 
     def get_loss_detection_time(self, *, amplification_limited: bool) -> float | None:
+        """Return when to look for losses or to probe; probes are not backed off at once."""
         at = super().get_loss_detection_time(amplification_limited=amplification_limited)
         if at is None or not self._silence.timeouts or self._get_loss_space() is not None:
             return at
         return self._silence.probe_at(self._time_of_last_sent_ack_eliciting_packet, self.get_probe_timeout())
 
     def on_loss_detection_timeout(self, *, now: float) -> None:
+        """Look for losses, or let probes out."""
         probing = self._get_loss_space() is None
         super().on_loss_detection_timeout(now=now)
         if probing and self.handshake_confirmed:
@@ -229,6 +241,13 @@ def steer(quic: QuicConnection, congestion: str) -> None:
     """Let the controller of that name decide; for a connection that has not begun."""
     if congestion == CONGESTION:
         replace_recovery(quic)
+
+
+def note_lateness(quic: QuicConnection, seconds: float) -> None:
+    """Tell a connection's controller how late the loop came to its timer."""
+    recovery = quic._loss  # noqa: SLF001
+    if isinstance(recovery, Recovery):
+        recovery.controller.late(seconds)
 
 
 def replace_recovery(quic: QuicConnection) -> Recovery:

@@ -37,7 +37,7 @@ class QuicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     socket_buffer_bytes: Annotated[int, Meta(ge=1 << 16)] = 1 << 20
     """Size asked for the socket's receive and send buffers."""
     congestion: Literal["causeway", "reno", "cubic"] = "causeway"
-    """What decides how fast is sent: our controller, made for media on lossy and shared paths, or the library's."""
+    """Who decides how fast is sent: our controller, made for media on bad paths, or one of the library's."""
     retry: bool = False
     """Let every new peer prove its address by a round trip before a handshake is begun."""
     insecure_unpinned: bool = False

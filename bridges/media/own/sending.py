@@ -1,7 +1,7 @@
 """The send queue of one connection: what is worth sending goes first, what comes too late not at all.
 
-Pure: knows frames as fragments with a kind and a deadline, not what is in them nor how they travel; time comes
-as an argument, in seconds, from any clock that never goes back.
+Pure: knows frames as fragments with a kind and a deadline, not what is in them nor how they travel; time
+comes as an argument, in seconds, from any clock that never goes back.
 
 A frame whose deadline has passed leaves whole: its other fragments would help nobody. Where more is offered
 than the path takes, frames that others do not need are refused at once instead of ageing in a queue; how long
