@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bench._virtual.peer import Peer
     from bench._virtual.world import World
 
-__all__ = ["DEADLINE", "Media", "Shown", "Track"]
+__all__ = ["DEADLINE", "SOUND", "VIDEO", "Media", "Shown", "Track"]
 
 DEADLINE: Final = 0.2
 """Seconds beyond the path's one-way delay in which a frame is in time."""
