@@ -129,9 +129,8 @@ class Controller:
             self._round_over(now)
         self._clamp()
 
-    def lost(self, now: float, packets: Iterable[tuple[float, int]]) -> None:
+    def lost(self, packets: Iterable[tuple[float, int]]) -> None:
         """Take note of packets (sending time, size) that were declared lost."""
-        del now
         counted = 0
         for sent_at, size in packets:
             self.in_flight -= size

@@ -60,7 +60,7 @@ class Tuning:
     # --- rivals ---
     rival_queue: float = 0.012
     """A queue that never falls below this may be somebody else's;"""
-    rival_stays: float = 0.02
+    rival_stays: float = 0.016
     """one that stays above this while we send half, is."""
     rival_patience: float = 0.5
     """Seconds (or five round trips) for which it must not fall before that is tested."""

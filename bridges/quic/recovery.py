@@ -68,8 +68,9 @@ class Congestion(QuicCongestionControl):
         self.publish()
 
     def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
+        del now
         self.controller.lost(
-            now, [(packet.sent_time, packet.sent_bytes) for packet in packets if packet.sent_time is not None]
+            [(packet.sent_time, packet.sent_bytes) for packet in packets if packet.sent_time is not None]
         )
         self.publish()
 
