@@ -88,8 +88,10 @@ def greedy(line: Line, flows: Sequence[tuple[str, float]], *, seed: int, seconds
         sender, receiver = _connect(world, there, back, controller)
         sender.on_queued = lambda at, waited: waits.append((at, waited))
         bulks.append(Bulk(world, sender, receiver, begin=begin))
-    world.run(seconds)
     begin = seconds / 3
+    world.run(begin)
+    sent, dropped = there.sent, there.lost[Cause.QUEUE]
+    world.run(seconds)
     waits = [each for each in waits if each[0] >= begin]
     standing = [min(wait for _, wait in group) for _, group in groupby(waits, lambda each: int(4 * each[0]))]
     queue = [wait for _, wait in waits]
@@ -98,7 +100,7 @@ def greedy(line: Line, flows: Sequence[tuple[str, float]], *, seed: int, seconds
         queue=percentile(queue, 0.5),
         queue_p95=percentile(queue, 0.95),
         standing=percentile(standing, 0.5),
-        dropped=there.lost[Cause.QUEUE] / there.sent,
+        dropped=(there.lost[Cause.QUEUE] - dropped) / (there.sent - sent),
     )
 
 

@@ -195,7 +195,7 @@ class Controller:
     def _round_over(self, now: float) -> None:
         self._round_began = now
         self._same_direction += 1
-        if self._window >= self._limit:
+        if self._window >= min(self._limit, self.losses.bound):
             self._velocity = 1.0
         elif self._same_direction > _ROUNDS_BEFORE_VELOCITY:
             self._velocity = min(2 * self._velocity, self.tuning.max_velocity)

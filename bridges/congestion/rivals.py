@@ -19,10 +19,11 @@ __all__ = ["Rivals"]
 
 
 class Rivals:
-    """Finds rivals, and says how eager to be: packets of our own that may stand in the queue."""
+    """Finds rivals, and says how eager to be."""
 
     __slots__ = (
         "_delay",
+        "_eagerness",
         "_low_at",
         "_lowest",
         "_test_began",
@@ -30,18 +31,28 @@ class Rivals:
         "_tested_at",
         "_tuning",
         "competing",
-        "eagerness",
     )
 
     def __init__(self, tuning: Tuning, delay: Delay) -> None:
         self.competing = False
-        self.eagerness = tuning.eagerness
+        self._eagerness = tuning.eagerness
         self._tuning = tuning
         self._delay = delay
         self._low_at = -math.inf
         self._test_began = self._test_ends = -math.inf
         self._tested_at = -math.inf
         self._lowest = math.inf
+
+    @property
+    def eagerness(self) -> float:
+        """Packets of our own that may stand in the queue."""
+        return self._eagerness if self.competing else self._least
+
+    @property
+    def _least(self) -> float:
+        tuning, base = self._tuning, self._delay.base
+        length = (base - tuning.long_path) / tuning.long_path
+        return tuning.eagerness + tuning.long_eagerness * min(max(length, 0.0), 1.0)
 
     @property
     def testing(self) -> bool:
@@ -71,9 +82,8 @@ class Rivals:
         """Be more eager after a round trip without loss, less after one with."""
         if not self.competing or self.testing:
             return
-        tuning = self._tuning
-        wanted = self.eagerness / 2 if lost else self.eagerness + tuning.rival_step
-        self.eagerness = min(max(wanted, tuning.eagerness), tuning.max_eagerness)
+        wanted = self._eagerness / 2 if lost else self._eagerness + self._tuning.rival_step
+        self._eagerness = self._bounded(wanted)
 
     def _judge(self, now: float, rate: float) -> None:
         tuning, delay = self._tuning, self._delay
@@ -81,8 +91,8 @@ class Rivals:
         self._tested_at = self._low_at = now
         stays = self._lowest > tuning.rival_stays
         if stays and not self.competing:
-            keeping = rate * max(delay.queue - delay.noise, 0.0)
-            self.eagerness = min(max(keeping, tuning.eagerness), tuning.max_eagerness)
-        elif not stays:
-            self.eagerness = tuning.eagerness
+            self._eagerness = self._bounded(rate * (delay.queue - delay.noise))
         self.competing = stays
+
+    def _bounded(self, eagerness: float) -> float:
+        return min(max(eagerness, self._least), self._tuning.max_eagerness)

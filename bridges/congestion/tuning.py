@@ -21,6 +21,10 @@ class Tuning:
     # --- the delay target ---
     eagerness: float = 2.0
     """Packets of its own that a flow keeps in the bottleneck's queue when nobody else is there."""
+    long_path: float = 0.1
+    long_eagerness: float = 1.0
+    """So many more on a path twice as long as this, in parts on one that is less: who hears late of a queue gives
+    way for longer."""
     noise: float = 0.004
     """Queueing below this is taken for jitter, scheduling and delayed acknowledgements."""
     punctual: float = 0.002
@@ -58,7 +62,7 @@ class Tuning:
     """Trains of which the median counts."""
 
     # --- rivals ---
-    rival_queue: float = 0.012
+    rival_queue: float = 0.014
     """A queue that never falls below this may be somebody else's;"""
     rival_stays: float = 0.016
     """one that stays above this while we send half, is."""
