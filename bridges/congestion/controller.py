@@ -89,7 +89,8 @@ class Controller:
     def burst(self) -> int:
         """Bytes that may leave at once."""
         tuning = self.tuning
-        return self._packet * (tuning.capped_burst if self._careful else tuning.burst)
+        packets = tuning.capped_burst if self._careful else tuning.burst
+        return max(packets * self._packet, int((self.pacing_rate or 0) * tuning.burst_time))
 
     @property
     def _careful(self) -> bool:
@@ -200,9 +201,9 @@ class Controller:
         elif self._same_direction > _ROUNDS_BEFORE_VELOCITY:
             self._velocity = min(2 * self._velocity, self.tuning.max_velocity)
         self.rivals.round_over(lost=self._round_lost > 0)
-        self._window = self.losses.judge(
-            now, self._window, hold=self.tuning.loss_hold_rounds * self.delay.smoothed
-        )
+        judged = self.losses.judge(now, self._window, hold=self.tuning.loss_hold_rounds * self.delay.smoothed)
+        self._starting = self._starting and judged == self._window
+        self._window = judged
         self._round_lost = 0
 
     def _clamp(self) -> None:

@@ -23,8 +23,8 @@ class Tuning:
     """Packets of its own that a flow keeps in the bottleneck's queue when nobody else is there."""
     long_path: float = 0.1
     long_eagerness: float = 1.0
-    """So many more on a path twice as long as this, in parts on one that is less: who hears late of a queue gives
-    way for longer."""
+    """So many more on a path twice as long as this, in parts on one in between: who hears late of a queue
+    gives way for longer."""
     noise: float = 0.004
     """Queueing below this is taken for jitter, scheduling and delayed acknowledgements."""
     punctual: float = 0.002
@@ -48,7 +48,9 @@ class Tuning:
     capacity_gain: float = 1.25
     """Times the capacity that trains of packets have shown."""
     burst: int = 6
-    """Packets that may leave at once."""
+    """Packets that may leave at once,"""
+    burst_time: float = 0.002
+    """or what leaves in this time if that is more: timers come no oftener than every millisecond."""
 
     # --- trains ---
     train_gap: float = 0.003
@@ -88,7 +90,7 @@ class Tuning:
     """The share of that bound from which on packets are spread more carefully:"""
     capped_gain: float = 1.15
     """the pacing gain there,"""
-    capped_burst: int = 2
+    capped_burst: int = 1
     """and the packets that may leave at once."""
 
     # --- holes ---

@@ -45,17 +45,20 @@ class Congestion(QuicCongestionControl):
     def __init__(self, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
         self.controller: Final = Controller(max_datagram_size)
+        self._packet = max_datagram_size
         self.publish()
 
     def publish(self) -> None:
-        """Show aioquic what the controller says."""
-        self.bytes_in_flight = self.controller.in_flight
-        self.congestion_window = self.controller.window
+        """Show aioquic what the controller says, in whole packets: it would fill a rest with a small one."""
+        in_flight = self.controller.in_flight
+        self.bytes_in_flight = in_flight
+        room = max(self.controller.window - in_flight, 0)
+        self.congestion_window = in_flight + room - room % self._packet
 
     def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
         assert packet.sent_time is not None
         self.controller.sent(packet.sent_time, packet.sent_bytes)
-        self.bytes_in_flight = self.controller.in_flight
+        self.publish()
 
     def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
         assert packet.sent_time is not None

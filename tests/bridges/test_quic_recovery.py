@@ -109,7 +109,8 @@ def test_the_controller_is_told_what_is_sent_and_acknowledged_and_decides_the_wi
     wire.take(wire.server, datagrams)
     wire.answer()
     assert controller.in_flight == 0
-    assert wire.recovery.congestion_window == controller.window
+    assert controller.window - 1200 < wire.recovery.congestion_window <= controller.window
+    assert wire.recovery.congestion_window % 1200 == 0
 
 
 def test_only_a_connection_that_has_not_begun_can_be_changed(wire: Wire) -> None:
