@@ -48,7 +48,6 @@ class Controller:
         # A round is the time in which everything that is in flight gets acknowledged.
         self._round_began = -math.inf
         self._round_lost = 0
-        self._round_window = self._window
         self._rising = True
         self._same_direction = 0
         self._velocity = 1.0
