@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from statistics import fmean
@@ -271,9 +272,11 @@ def main() -> None:
         names = list(dict.fromkeys((row.part, row.name) for row in chosen))[::4]
         chosen = [row for row in chosen if (row.part, row.name) in names]
     seeds = 1 if options.quick else options.seeds
+    told = {}
     with ProcessPoolExecutor(options.jobs) as pool:
-        results = pool.map(partial(tell, seeds=seeds), chosen)
-        told = {(row.part, row.name, row.controller): each for row, each in zip(chosen, results, strict=True)}
+        for row, each in zip(chosen, pool.map(partial(tell, seeds=seeds), chosen), strict=True):
+            told[row.part, row.name, row.controller] = each
+            print(f"{row.part}: {row.name}: {row.controller}: {cell(row.part, each)}", file=sys.stderr)
     table(told)
     report("bottleneck", summary(told))
 
