@@ -1,0 +1,147 @@
+"""Pictures and sound over our own media wire, both ends of it, on a connection with our controller."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from aioquic.quic.events import DatagramFrameReceived
+
+from bridges.media.own.receiver import MediaReceiver, Received
+from bridges.media.own.sender import MediaSender, Source
+from bridges.media.own.sending import Kind
+from bridges.quic import internals
+from bridges.quic.recovery import Recovery, replace_datagrams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from aioquic.quic.events import QuicEvent
+
+    from bench._virtual.media import Track
+    from bench._virtual.peer import Peer
+    from bench._virtual.world import World
+
+__all__ = ["OwnMedia", "OwnShown"]
+
+
+@dataclass(slots=True)
+class OwnShown:
+    """What became of one frame."""
+
+    kind: Kind
+    captured: float
+    complete: float = math.inf
+    """When it was handed on: whole, decodable, and in order."""
+
+
+class _Datagrams:
+    """The sender, as the connection takes datagrams from it."""
+
+    def __init__(self, world: World, sender: MediaSender) -> None:
+        self._world = world
+        self._sender = sender
+
+    def head(self) -> bytes | None:
+        return self._sender.head(self._world.now)
+
+    def taken(self) -> Callable[[bool], None]:
+        flight = self._sender.taken()
+        return lambda arrived: self._sender.settled(self._world.now, flight, arrived=arrived)
+
+
+class OwnMedia:
+    """Tracks from `begin`, each `stagger` seconds after the one before it, to `end`.
+
+    A key frame that either end wishes for is the next one captured.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        sender: Peer,
+        receiver: Peer,
+        tracks: Iterable[Track],
+        *,
+        begin: float = 0.5,
+        end: float = math.inf,
+        stagger: float = 0.0037,
+    ) -> None:
+        self.shown: dict[tuple[int, int], OwnShown] = {}
+        """By number of track and frame."""
+        self.media_bytes = 0
+        self.sender: Final = MediaSender()
+        self.receiver: Final = MediaReceiver()
+        self._world = world
+        self._peers = sender, receiver
+        self._end = end
+        self._wanted: set[int] = set()
+        self._timer_at = math.inf
+        self._frames: dict[tuple[int, int], tuple[int, int]] = {}
+        recovery = sender.quic._loss  # noqa: SLF001 - there is no public way to it
+        assert isinstance(recovery, Recovery)
+        self._recovery = recovery
+        self._counts: dict[int, int] = {}
+        replace_datagrams(sender.quic, _Datagrams(world, self.sender))
+        receiver.on_event = self._take
+        sender.on_event = self._take_wish
+        for number, track in enumerate(tracks):
+            self.sender.open(number, sound=track.sound)
+            self.receiver.open(number, sound=track.sound)
+            self._later(number, track, 0, begin + number * stagger)
+
+    def _later(self, number: int, track: Track, count: int, at: float) -> None:
+        if at < self._end:
+            self._world.at(at, lambda: self._capture(number, track, count))
+
+    def _capture(self, number: int, track: Track, count: int) -> None:
+        now, kind = self._world.now, track.kind(count, number * 23)
+        if number in self._wanted and kind is Kind.DELTA:
+            kind = Kind.KEY
+            self._wanted.discard(number)
+        size = track.key_size if kind is Kind.KEY else track.size
+        self.shown[number, count] = OwnShown(kind, now)
+        self.media_bytes += size
+        measured = internals.round_trip(self._peers[0].quic)
+        if measured is not None:
+            self.sender.measured(measured.seconds)
+        needs = (1,) if kind is Kind.DELTA else ()
+        body = count.to_bytes(4, "big") + bytes(size - 4)
+        self.sender.offer(now, number, Source(body, now, needs), rate=self._recovery.controller.rate)
+        self._ask(now)
+        self._peers[0].advance()
+        self._later(number, track, count + 1, now + 1 / track.rate)
+
+    def _take(self, event: QuicEvent) -> None:
+        if isinstance(event, DatagramFrameReceived):
+            self._do(self.receiver.receive(self._world.now, event.data))
+
+    def _do(self, outputs: Iterable[object]) -> None:
+        quic = self._peers[1].quic
+        for output in outputs:
+            if isinstance(output, Received):
+                count = int.from_bytes(output.body[:4], "big")
+                self.shown[output.alias, count].complete = self._world.now
+            else:
+                alias = output.alias  # type: ignore[attr-defined] # the other kind of output
+                quic.send_datagram_frame(alias.to_bytes(2, "big"))
+        due = self.receiver.due()
+        if due < self._timer_at or self._timer_at <= self._world.now:
+            self._timer_at = due
+            if due < math.inf:
+                self._world.wake_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._do(self.receiver.tick(self._world.now))
+        self._peers[1].advance()
+
+    def _take_wish(self, event: QuicEvent) -> None:
+        if isinstance(event, DatagramFrameReceived):
+            alias = int.from_bytes(event.data, "big")
+            self.sender.peer_wishes(self._world.now, alias)
+            self._ask(self._world.now)
+
+    def _ask(self, now: float) -> None:
+        """Ask the sources for key frames."""
+        self._wanted.update(self.sender.wishes(now, rate=self._recovery.controller.rate))

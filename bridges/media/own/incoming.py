@@ -1,0 +1,294 @@
+"""One track as it comes in: frames put together, each handed on once, in order, in time, if decodable.
+
+Pure; time is an argument, in seconds. A frame that misses something is waited for as long as its sender
+says that it may still send it (`linger`), and never longer than our own patience. What needs a frame that was
+given up, or needs such a one, is never handed on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from bridges.media.own.rebuilding import Rebuilding
+from bridges.wire.own_media.datagram import LINGER_UNIT, MAX_NEED, MAX_SPAN, Fragment, Parity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bridges.wire.own_media.datagram import FrameHead
+
+__all__ = ["IncomingTrack", "Received", "TrackLimits"]
+
+_HISTORY: Final = 2 * MAX_SPAN
+"""Frames that parity may still be over after they were handed on."""
+_MICROSECOND: Final = 1e-6
+_COMES_ROUND: Final = 2**32 * _MICROSECOND
+_SILENCE: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackLimits:
+    """Bounds of one incoming track. Sizes in bytes, times in seconds."""
+
+    frame_bytes: int = 4 << 20
+    track_bytes: int = 6 << 20
+    """Everything kept of the track, what waits and what parity may need."""
+    window: int = 1024
+    """Frames between the oldest and the newest that wait."""
+    patience: float = 1.0
+    """How long a frame is waited for at most, counted from when something later of the track has come."""
+    key_frame_interval: float = 0.5
+    """Between two wishes for a key frame."""
+
+
+class Received(NamedTuple):
+    """A frame, handed on."""
+
+    alias: int
+    head: FrameHead
+    body: bytes
+
+
+class _Frame:
+    """A frame that is known of, and not handed on or given up yet."""
+
+    __slots__ = ("arrived", "dead", "head", "parts", "size")
+
+    def __init__(self, first: Fragment, now: float) -> None:
+        self.head = first.head
+        self.parts = first.parts
+        self.arrived = now
+        self.size = 0
+        self.dead = False
+        """Whether it will not be handed on whatever comes."""
+
+
+class IncomingTrack:
+    """Takes fragments and parity of one track, gives frames.
+
+    `figures` counts: handed, given_up, undecodable, oversized (frames); spare (of frames that are settled),
+    duplicates, conflicting (datagrams); wishes.
+    """
+
+    def __init__(self, alias: int, *, sound: bool, limits: TrackLimits | None = None) -> None:
+        self.alias: Final = alias
+        self.sound: Final = sound
+        self.figures: Final[Counter[str]] = Counter()
+        self.jitter = 0.0
+        """Mean deviation of the way's delay, in seconds (RFC 3550, section 6.4.1), of frames handed on."""
+        self._limits = limits or TrackLimits()
+        self._rebuilding = Rebuilding(alias)
+        self._frames: dict[int, _Frame] = {}
+        self._next = 0
+        self._handed: set[int] = set()
+        self._hopeless_at = math.inf
+        """When the frame at the head of the line is given up."""
+        self._broken = False
+        self._wish_at = -math.inf
+        self._came_at = -math.inf
+        self._transit: float | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes kept."""
+        return self._rebuilding.size
+
+    @property
+    def recovered(self) -> int:
+        """Fragments that parity brought back."""
+        return self._rebuilding.recovered
+
+    @property
+    def malformed(self) -> int:
+        """Parity that cannot be right."""
+        return self._rebuilding.malformed
+
+    def take(self, now: float, datagram: Fragment | Parity) -> list[Received]:
+        """Take what came; return the frames that can be handed on by it, in order."""
+        handed: list[Received] = []
+        self._came_at = now
+        found = self._parity(now, datagram, handed) if isinstance(datagram, Parity) else [datagram]
+        while found:
+            found += self._fragment(now, found.pop(), handed)
+        handed += self._advance(now)
+        return handed
+
+    def tick(self, now: float) -> list[Received]:
+        """Give up what is overdue; return the frames that can be handed on by it, in order."""
+        return list(self._advance(now))
+
+    def wishes(self, now: float) -> bool:
+        """Return whether a key frame is to be asked for now; true at most once in each interval.
+
+        Nothing is asked of a track that is silent.
+        """
+        if now > self._came_at + _SILENCE:
+            self._broken = False
+        if not self._broken or self.sound or now < self._wish_at:
+            return False
+        self._wish_at = now + self._limits.key_frame_interval
+        self.figures["wishes"] += 1
+        return True
+
+    def due(self) -> float:
+        """Return when tick() and wishes() are to be called; infinite: not before something comes."""
+        wish = self._wish_at if self._broken and not self.sound else math.inf
+        return min(self._hopeless_at, wish)
+
+    # --- taking -----------------------------------------------------------------------------------
+
+    def _parity(self, now: float, parity: Parity, handed: list[Received]) -> list[Fragment]:
+        last = parity.frame + len(parity.counts) - 1
+        if last < self._next or parity.frame >= self._next + self._limits.window:
+            self.figures["spare"] += 1
+            return []
+        handed += self._make_room(now, len(parity.symbol))
+        return self._rebuilding.add_parity(parity)
+
+    def _fragment(self, now: float, fragment: Fragment, handed: list[Received]) -> list[Fragment]:
+        head, rebuilding = fragment.head, self._rebuilding
+        if head.frame < self._next:
+            self.figures["spare"] += 1
+            return []
+        if rebuilding.has(head.frame, fragment.part):
+            self.figures["duplicates"] += 1
+            return []
+        handed += self._shift_window(now, head.frame)
+        handed += self._make_room(now, len(fragment.raw))
+        frame = self._frame(now, fragment)
+        if frame is None or frame.dead:
+            return []
+        frame.size += len(fragment.raw)
+        if frame.size > self._limits.frame_bytes:
+            self.figures["oversized"] += 1
+            self._kill(head.frame, frame)
+            return []
+        return rebuilding.add(fragment)
+
+    def _frame(self, now: float, fragment: Fragment) -> _Frame | None:
+        """Return the frame that a fragment is of; None if it contradicts another one, or comes too late."""
+        head = fragment.head
+        frame = self._frames.get(head.frame)
+        if frame is None:
+            if head.frame < self._next:  # room was made by giving it up
+                return None
+            frame = self._frames[head.frame] = _Frame(fragment, now)
+            own = head.frame == self._next
+            hope = now + self._limits.patience if own else self._hope_after(frame)
+            self._hopeless_at = min(self._hopeless_at, hope)
+            if self._is_undecodable(head):
+                self._undecodable(head.frame, frame)
+        elif frame.head != head or frame.parts != fragment.parts:
+            self.figures["conflicting"] += 1
+            return None
+        return frame
+
+    def _shift_window(self, now: float, newest: int) -> Iterator[Received]:
+        """Give up what is too far behind the newest frame."""
+        while newest >= self._next + self._limits.window:
+            yield from self._give_up(now, newest - self._limits.window + 1)
+
+    def _make_room(self, now: float, size: int) -> Iterator[Received]:
+        limit = self._limits.track_bytes - size
+        if self._rebuilding.size > limit:
+            self._rebuilding.forget_before(self._next)
+        if self._rebuilding.size > limit:
+            self._rebuilding.forget_parity()
+        while self._rebuilding.size > limit and self._frames:
+            yield from self._give_up(now, self._next + 1)
+            self._rebuilding.forget_before(self._next)
+
+    # --- handing on -------------------------------------------------------------------------------
+
+    def _advance(self, now: float) -> Iterator[Received]:
+        """Hand on what is next, or give it up when it is time."""
+        before = self._next
+        while self._frames:
+            frame = self._frames.get(self._next)
+            if frame is not None and self._is_settled(frame):
+                yield from self._settle(now, frame)
+            elif now >= self._hopeless_at:
+                yield from self._give_up(now, self._next + 1)
+            else:
+                break
+        if not self._frames:
+            self._hopeless_at = math.inf
+        if self._next != before:
+            self._rebuilding.forget_before(self._next - _HISTORY)
+
+    def _give_up(self, now: float, until: int) -> Iterator[Received]:
+        """Go on to the frame `until` or, of those behind it, the first that is known of."""
+        if until not in self._frames:
+            until = max(until, min((each for each in self._frames if each >= self._next), default=until))
+        for number in sorted(each for each in self._frames if each < until):
+            frame = self._frames[number]
+            if self._is_settled(frame):
+                self.figures["given_up"] += number - self._next
+                self._next = number
+                yield from self._settle(now, frame)
+            else:
+                self._kill(number, frame)
+                del self._frames[number]
+        self.figures["given_up"] += until - self._next
+        self._go_to(until)
+
+    def _settle(self, now: float, frame: _Frame) -> Iterator[Received]:
+        """Hand the next frame on, or pass over it."""
+        number = self._next
+        del self._frames[number]
+        if not frame.dead and self._is_undecodable(frame.head):
+            self._undecodable(number, frame)
+        if not frame.dead:
+            self._handed.add(number)
+            if not frame.head.needs:
+                self._broken = False
+            self.figures["handed"] += 1
+            self._note_transit(now, frame.head)
+            yield Received(self.alias, frame.head, self._rebuilding.body(number))
+        self._go_to(number + 1)
+
+    def _go_to(self, number: int) -> None:
+        self._next = number
+        if len(self._handed) > 2 * MAX_NEED:
+            self._handed = {each for each in self._handed if each >= number - MAX_NEED}
+        later = (self._hope_after(frame) for each, frame in self._frames.items() if each > number)
+        self._hopeless_at = min(later, default=math.inf)
+        own = self._frames.get(number)
+        if own is not None:
+            self._hopeless_at = min(self._hopeless_at, own.arrived + self._limits.patience)
+
+    def _hope_after(self, frame: _Frame) -> float:
+        """Return until when what came before a frame can be hoped for."""
+        return frame.arrived + min(frame.head.linger * LINGER_UNIT, self._limits.patience)
+
+    # --- what a frame is --------------------------------------------------------------------------
+
+    def _is_settled(self, frame: _Frame) -> bool:
+        return frame.dead or self._rebuilding.count(frame.head.frame) == frame.parts
+
+    def _is_undecodable(self, head: FrameHead) -> bool:
+        """Return whether a frame needs one that was not handed on, and will not be."""
+        return any(
+            head.frame - need < self._next and head.frame - need not in self._handed for need in head.needs
+        )
+
+    def _undecodable(self, number: int, frame: _Frame) -> None:
+        self.figures["undecodable"] += 1
+        self._broken = True
+        self._kill(number, frame)
+
+    def _kill(self, number: int, frame: _Frame) -> None:
+        frame.dead = True
+        self._rebuilding.forget(number)
+
+    def _note_transit(self, now: float, head: FrameHead) -> None:
+        transit = now - head.captured * _MICROSECOND
+        if self._transit is not None:
+            # The sender's clock is another one and comes round: differences alone mean something.
+            half = _COMES_ROUND / 2
+            change = (transit - self._transit + half) % _COMES_ROUND - half
+            self.jitter += (abs(change) - self.jitter) / 16
+        self._transit = transit

@@ -1,0 +1,264 @@
+"""Everything of our own media that goes out on one connection: frames in; datagrams and key-frame wishes out.
+
+Pure; time is an argument, in seconds of one clock that also stamps the frames. The shell around it offers
+frames, sends what head() returns when the connection takes a datagram, and tells settled() what QUIC's own
+loss detection finds out about it. What was lost is sent again as long as that is of use, unless parity on its
+way makes up for it. docs/wire-media.md tells why.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from bridges.media.own.measuring import LossMeter
+from bridges.media.own.outgoing import OutgoingFrame, OutgoingTrack, Source
+from bridges.media.own.policy import Path, Policy, repeat_takes
+from bridges.media.own.sending import Fragment, Kind, SendQueue
+from bridges.wire.own_media.datagram import MAX_ALIAS, is_fragment, is_parity
+
+if TYPE_CHECKING:
+    from bridges.media.own.outgoing import Group, Offered
+    from bridges.media.own.policy import Tuning
+    from bridges.media.own.sending import Limits
+
+__all__ = ["Flight", "MediaSender", "Outcome", "SenderLimits", "Source"]
+
+
+_KEY_BACKLOG: Final = 0.1
+"""Seconds of sending that key frames which are asked for may add up to."""
+
+
+class Outcome(enum.Enum):
+    """What becomes of a frame that is offered."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"
+    """The path takes less than is offered, or the frame has more parts than a frame may have."""
+    UNDECODABLE = "undecodable"
+    """It needs a frame that was not sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SenderLimits:
+    """Bounds of what goes out on a connection. Times in seconds."""
+
+    tracks: int = 1000
+    largest: int = 1150
+    """Bytes of the largest datagram that the path takes."""
+    deadline: float = 0.2
+    """Later than this, beyond the path's own delay, a frame is too late to be shown or heard in time."""
+    useful: float = 0.6
+    """Later than this, a picture does not even help those that need it."""
+    key_frame_interval: float = 0.5
+    """Between two wishes for a key frame of a track."""
+
+
+class Flight(NamedTuple):
+    """A datagram on its way."""
+
+    fragment: Fragment
+    number: int
+
+
+class _Track:
+    __slots__ = ("held_until", "key_at", "key_size", "outgoing", "policy", "wanted", "wished_at")
+
+    def __init__(self, outgoing: OutgoingTrack, policy: Policy) -> None:
+        self.outgoing = outgoing
+        self.policy = policy
+        self.wanted = False
+        """Whether a key frame is."""
+        self.wished_at = -math.inf
+        self.held_until = -math.inf
+        self.key_at = -math.inf
+        """When the last one was taken."""
+        self.key_size = 0
+
+
+class MediaSender:
+    """The sender of one connection.
+
+    `figures` counts: taken, refused, undecodable (frames); fragments, parity, repeated, lost (datagrams);
+    given_up (frames that were lost for good); wishes.
+    """
+
+    def __init__(
+        self,
+        limits: SenderLimits | None = None,
+        *,
+        queue: Limits | None = None,
+        tuning: Tuning | None = None,
+    ) -> None:
+        self.figures: Final[Counter[str]] = Counter()
+        self.meter: Final = LossMeter()
+        self.queue: Final = SendQueue(queue)
+        self._limits = limits or SenderLimits()
+        self._tuning = tuning
+        self._tracks: dict[int, _Track] = {}
+        self._round_trip = 0.0
+
+    # --- tracks and frames ------------------------------------------------------------------------
+
+    def open(self, alias: int, *, sound: bool) -> None:
+        """Begin a track. Raises ValueError if the number is taken or cannot be, or there are too many."""
+        if not 0 <= alias <= MAX_ALIAS or alias in self._tracks:
+            raise ValueError(f"track {alias} cannot be opened")
+        limits = self._limits
+        if len(self._tracks) >= limits.tracks:
+            raise ValueError(f"there are {len(self._tracks)} tracks already")
+        outgoing = OutgoingTrack(
+            alias, sound=sound, largest=limits.largest, deadline=limits.deadline, useful=limits.useful
+        )
+        self._tracks[alias] = _Track(outgoing, Policy(deadline=limits.deadline, tuning=self._tuning))
+
+    def close(self, alias: int) -> None:
+        """End a track; nothing of it that waits is sent."""
+        if self._tracks.pop(alias, None) is not None:
+            self.queue.forget(alias)
+
+    def measured(self, round_trip: float) -> None:
+        """Take note of the smoothed round trip, in seconds."""
+        self._round_trip = round_trip
+
+    def offer(self, now: float, alias: int, source: Source, *, rate: float | None) -> Outcome:
+        """Send a frame of an open track, if the path takes it.
+
+        `rate` is what the path takes, in bytes a second (None: unknown). Raises KeyError.
+        """
+        track = self._tracks[alias]
+        path = Path(round_trip=self._round_trip, loss=self.meter.loss, run_length=self.meter.run_length)
+        repair = track.policy.choose(now, path)
+        offered = track.outgoing.prepare(source, repair)
+        outcome = Outcome.UNDECODABLE
+        if offered is not None:
+            outcome = Outcome.REFUSED
+            if self.queue.offer(now, offered.frame, offered.datagrams, rate=rate):
+                outcome = Outcome.TAKEN
+                self.figures["fragments"] += len(offered.datagrams)
+                for parity in track.outgoing.take(offered, repair):
+                    self._offer_parity(now, parity, rate)
+        self.figures[outcome.value] += 1
+        if outcome is Outcome.TAKEN and not source.needs:
+            track.wanted = False
+            track.key_at = now
+            track.key_size = len(source.body)
+        elif outcome is not Outcome.TAKEN and not source.discardable:
+            track.wanted = True
+        return outcome
+
+    def _offer_parity(self, now: float, parity: Offered, rate: float | None) -> None:
+        if self.queue.offer(now, parity.frame, parity.datagrams, rate=rate):
+            self.figures["parity"] += len(parity.datagrams)
+        else:
+            parity.frame.group.rows = 0
+
+    # --- key frames -------------------------------------------------------------------------------
+
+    def peer_wishes(self, now: float, alias: int) -> None:
+        """Take note that the receiver wants a key frame; of no effect if it has not seen the last one yet."""
+        track = self._tracks.get(alias)
+        if track is not None and now - track.key_at > self._round_trip:
+            track.wanted = True
+
+    def wishes(self, now: float, *, rate: float | None) -> list[int]:
+        """Return the tracks of whose source a key frame is to be asked now; each only once in a while.
+
+        No more are asked for than the path can take soon (`rate` as in offer()): a key frame that meets a
+        queue makes it longer, and what follows it would be refused again.
+        """
+        room = math.inf if rate is None else _KEY_BACKLOG * rate - self.queue.waiting
+        asked = []
+        for alias, track in self._tracks.items():
+            if not track.wanted or track.outgoing.sound or now < self._wish_at(track):
+                continue
+            if room <= 0:
+                track.held_until = now + _KEY_BACKLOG / 2
+                continue
+            room -= track.key_size
+            track.wished_at = now
+            asked.append(alias)
+        self.figures["wishes"] += len(asked)
+        return asked
+
+    def due(self) -> float:
+        """Return when wishes() is to be called; infinite: not before something happens."""
+        wanted = (each for each in self._tracks.values() if each.wanted and not each.outgoing.sound)
+        return min(map(self._wish_at, wanted), default=math.inf)
+
+    def _wish_at(self, track: _Track) -> float:
+        return max(track.wished_at + self._limits.key_frame_interval, track.held_until)
+
+    # --- datagrams --------------------------------------------------------------------------------
+
+    def head(self, now: float) -> bytes | None:
+        """Return what is to be sent next; None: nothing."""
+        fragment = self.queue.head(now)
+        return None if fragment is None else fragment.data
+
+    def taken(self) -> Flight:
+        """Take note that what head() returned is on its way; settled() is to be told what becomes of it."""
+        fragment = self.queue.pop()
+        flying = _outgoing(fragment).flying
+        flying[fragment] = flying.get(fragment, 0) + 1
+        return Flight(fragment, self.meter.sent())
+
+    def settled(self, now: float, flight: Flight, *, arrived: bool) -> None:
+        """Take note that a datagram arrived, or that QUIC's loss detection takes it for lost."""
+        self.meter.settled(flight.number, arrived=arrived)
+        fragment = flight.fragment
+        frame = _outgoing(fragment)
+        copies = frame.flying.get(fragment, 0)
+        if not copies:  # another copy has arrived
+            return
+        if arrived or copies == 1:
+            del frame.flying[fragment]
+        else:
+            frame.flying[fragment] = copies - 1
+        if not arrived:
+            self.figures["lost"] += 1
+            if copies == 1:
+                self._lost(now, fragment, frame.group)
+
+    def _lost(self, now: float, fragment: Fragment, group: Group) -> None:
+        """Send something again if there is no other way to have the frame."""
+        if is_parity(fragment.data):
+            group.parity_lost += 1
+        else:
+            group.lost.append(fragment)
+        while group.lost and len(group.lost) + group.parity_lost > group.rows:
+            self._repeat(now, group.lost.pop())
+
+    def _repeat(self, now: float, fragment: Fragment) -> None:
+        frame = _outgoing(fragment)
+        if now > frame.useful_until:
+            if not frame.dead:
+                frame.dead = True
+                self.figures["given_up"] += 1
+            return
+        frame.deadline = frame.useful_until
+        if not self.queue.lost(now, fragment):
+            return
+        self.figures["repeated"] += 1
+        # Where no further repeat would be in time, two are sent at once: the last word must arrive.
+        if now + self._until_known(frame) <= frame.in_time_until:
+            return
+        track = self._tracks.get(frame.track)
+        if frame.kind is not Kind.SOUND:
+            self.figures["repeated"] += self.queue.lost(now, fragment)
+        elif track is not None and is_fragment(fragment.data):
+            # It is so small that both would travel in the same packet.
+            track.outgoing.carry(fragment.data)
+
+    def _until_known(self, frame: OutgoingFrame) -> float:
+        """Return how long it takes to hear of a loss; pessimistic for sound, which is small."""
+        return repeat_takes(self._round_trip) if frame.kind is Kind.SOUND else 1.15 * self._round_trip
+
+
+def _outgoing(fragment: Fragment) -> OutgoingFrame:
+    frame = fragment.frame
+    assert isinstance(frame, OutgoingFrame)  # this module puts no others into the queue
+    return frame
