@@ -38,6 +38,8 @@ __all__ = ["Group", "Offered", "OutgoingFrame", "OutgoingTrack", "Source"]
 
 _HEAD_BYTES: Final = 1 + 2 + 4 + 5 + 3 + 1 + 2 + 2
 _MICROSECOND: Final = 1e-6
+_CARRIED: Final = 2
+"""Datagrams of sound in which lost sound is carried again."""
 _SLACK: Final = 0.04
 """Seconds for jitter, where a receiver is told how long to wait for what comes in later datagrams."""
 
@@ -110,6 +112,7 @@ class OutgoingTrack:
         self.alias: Final = alias
         self.sound: Final = sound
         self._largest = largest
+        self._payload = largest - _HEAD_BYTES - (0 if sound else PARITY_BYTES)
         self._deadline = deadline
         self._useful = useful
         self._next = 0
@@ -118,25 +121,28 @@ class OutgoingTrack:
         """Those of the last 255 frames offered that were taken, by their number as offered."""
         self._earlier: list[bytes] = []
         """Sound that was sent last, the newest first."""
-        self._again: list[bytes] = []
-        """Sound to be carried again with the next."""
+        self._again: list[tuple[bytes, int]] = []
+        """Sound to be carried again with the next that is sent, and how often still."""
         self._span: _Span | None = None
         self._closed: list[_Span] = []
         self._interval = 0.0
         self._last_captured: float | None = None
 
+    def fits(self, body: bytes) -> bool:
+        """Return whether a frame has no more parts than a frame may have, and at least one."""
+        return 0 < len(body) <= self._payload * MAX_FRAGMENTS
+
     def prepare(self, source: Source, repair: Repair) -> Offered | None:
-        """Return a frame's datagrams; None if it cannot be decoded, or has more parts than a frame may have.
+        """Return a frame's datagrams; None if it does not fit, or needs what will not be there.
 
         Every frame is offered once, taken or not: say take() next if the queue has taken it.
         """
         self._offered += 1
         self._note_interval(source.captured)
         needs = self._needs(source.needs)
-        size = self._largest - _HEAD_BYTES - (0 if self.sound else PARITY_BYTES)
-        parts = -(-len(source.body) // size)
-        if needs is None or not 0 < parts <= MAX_FRAGMENTS:
+        if needs is None or not self.fits(source.body):
             return None
+        parts = -(-len(source.body) // self._payload)
         head = FrameHead(
             self.alias,
             self._next,
@@ -172,7 +178,7 @@ class OutgoingTrack:
         while next(iter(self._taken)) < self._offered - MAX_NEED:
             self._taken.popitem(last=False)
         if self.sound:
-            self._again = []
+            self._again = [(each, left - 1) for each, left in self._again if left > 1]
             self._earlier = [sources[0], *self._earlier[:1]] if len(sources) == 1 else []
             return []
         rows = repair.rows()
@@ -232,12 +238,13 @@ class OutgoingTrack:
         self._last_captured = captured
 
     def carry(self, datagram: bytes) -> None:
-        """Carry sound once more, together with the next that is offered."""
-        self._again = [datagram, *self._again][: MAX_BUNDLE - 1]
+        """Carry sound again, together with what is sent next."""
+        self._again = [(datagram, _CARRIED), *self._again][: MAX_BUNDLE - 1]
 
     def _with_earlier(self, datagram: bytes, copies: int) -> bytes:
         """Return a datagram of sound together with earlier ones, as far as they fit."""
-        chosen = [*self._earlier[:copies], *self._again][: MAX_BUNDLE - 1]
+        again = (each for each, _ in self._again)
+        chosen = [*self._earlier[:copies], *again][: MAX_BUNDLE - 1]
         for count in range(len(chosen), 0, -1):
             bundle = encode_bundle((datagram, *chosen[:count]))
             if len(bundle) <= self._largest:

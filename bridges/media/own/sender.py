@@ -18,7 +18,7 @@ from bridges.media.own.measuring import LossMeter
 from bridges.media.own.outgoing import OutgoingFrame, OutgoingTrack, Source
 from bridges.media.own.policy import Path, Policy, repeat_takes
 from bridges.media.own.sending import Fragment, Kind, SendQueue
-from bridges.wire.own_media.datagram import MAX_ALIAS, is_fragment, is_parity
+from bridges.wire.own_media.datagram import MAX_ALIAS, is_parity, newest_fragment
 
 if TYPE_CHECKING:
     from bridges.media.own.outgoing import Group, Offered
@@ -133,14 +133,15 @@ class MediaSender:
         path = Path(round_trip=self._round_trip, loss=self.meter.loss, run_length=self.meter.run_length)
         repair = track.policy.choose(now, path)
         offered = track.outgoing.prepare(source, repair)
-        outcome = Outcome.UNDECODABLE
-        if offered is not None:
-            outcome = Outcome.REFUSED
-            if self.queue.offer(now, offered.frame, offered.datagrams, rate=rate):
-                outcome = Outcome.TAKEN
-                self.figures["fragments"] += len(offered.datagrams)
-                for parity in track.outgoing.take(offered, repair):
-                    self._offer_parity(now, parity, rate)
+        outcome = Outcome.REFUSED
+        if offered is None:
+            if track.outgoing.fits(source.body):
+                outcome = Outcome.UNDECODABLE
+        elif self.queue.offer(now, offered.frame, offered.datagrams, rate=rate):
+            outcome = Outcome.TAKEN
+            self.figures["fragments"] += len(offered.datagrams)
+            for parity in track.outgoing.take(offered, repair):
+                self._offer_parity(now, parity, rate)
         self.figures[outcome.value] += 1
         if outcome is Outcome.TAKEN and not source.needs:
             track.wanted = False
@@ -249,9 +250,9 @@ class MediaSender:
         track = self._tracks.get(frame.track)
         if frame.kind is not Kind.SOUND:
             self.figures["repeated"] += self.queue.lost(now, fragment)
-        elif track is not None and is_fragment(fragment.data):
+        elif track is not None:
             # It is so small that both would travel in the same packet.
-            track.outgoing.carry(fragment.data)
+            track.outgoing.carry(newest_fragment(fragment.data))
 
     def _until_known(self, frame: OutgoingFrame) -> float:
         """Return how long it takes to hear of a loss; pessimistic for sound, which is small."""

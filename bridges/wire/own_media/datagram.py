@@ -35,8 +35,8 @@ __all__ = [
     "encode_bundle",
     "encode_fragment",
     "encode_parity",
-    "is_fragment",
     "is_parity",
+    "newest_fragment",
 ]
 
 VERSION: Final = 1
@@ -201,9 +201,12 @@ def decode(data: bytes) -> Datagram:
         raise MediaDatagramError(f"a datagram that ends in its header, after {len(data)} bytes") from None
 
 
-def is_fragment(datagram: bytes) -> bool:
-    """Return whether a datagram that was encoded here is a fragment by itself."""
-    return datagram[0] >> 4 & 3 == _Kind.FRAGMENT
+def newest_fragment(datagram: bytes) -> bytes:
+    """Return the first of a bundle that was encoded here; what is no bundle, itself."""
+    if datagram[0] >> 4 & 3 != _Kind.BUNDLE:
+        return datagram
+    length, begin = _read_varint(datagram, 1)
+    return datagram[begin : begin + length]
 
 
 def is_parity(datagram: bytes) -> bool:

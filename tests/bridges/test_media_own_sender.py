@@ -1,0 +1,253 @@
+"""What goes out, and what is sent again; both ends together over a path that loses."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridges.media.own.receiver import MediaReceiver, Received
+from bridges.media.own.sender import Flight, MediaSender, Outcome, SenderLimits, Source
+from bridges.media.own.sending import Limits
+from bridges.wire.own_media.datagram import Bundle, Fragment, Parity, decode
+
+if TYPE_CHECKING:
+    from random import Random
+
+PICTURE, SOUND = 1, 2
+KEY_BYTES, DELTA_BYTES = 5000, 3500
+
+
+def made(*, round_trip: float = 0.08, loss: float = 0.0, limits: SenderLimits | None = None) -> MediaSender:
+    media = MediaSender(limits)
+    media.open(PICTURE, sound=False)
+    media.open(SOUND, sound=True)
+    media.measured(round_trip)
+    media.meter.loss = loss
+    return media
+
+
+def offer(media: MediaSender, now: float, *, key: bool = False, needs: tuple[int, ...] = (1,)) -> Outcome:
+    body = bytes(KEY_BYTES if key else DELTA_BYTES)
+    return media.offer(now, PICTURE, Source(body, now, () if key else needs), rate=None)
+
+
+def sound(media: MediaSender, now: float, body: bytes = b"sound") -> Outcome:
+    return media.offer(now, SOUND, Source(body, now, ()), rate=None)
+
+
+def drain(media: MediaSender, now: float) -> list[tuple[Fragment | Parity | Bundle, Flight]]:
+    sent = []
+    while (data := media.head(now)) is not None:
+        sent.append((decode(data), media.taken()))
+    return sent
+
+
+def test_a_frame_leaves_in_even_fragments_that_fit() -> None:
+    media = made()
+    assert offer(media, 0.0, key=True) is Outcome.TAKEN
+    sent = [content for content, _ in drain(media, 0.0)]
+    assert all(isinstance(each, Fragment) for each in sent)
+    sizes = [len(each.payload) for each in sent if isinstance(each, Fragment)]
+    assert len(sizes) == 5
+    assert sum(sizes) == KEY_BYTES
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(st.integers(1, 40_000), st.integers(600, 1400), st.sampled_from([0.08, 0.2]))
+def test_no_datagram_is_larger_than_the_path_takes(size: int, largest: int, round_trip: float) -> None:
+    media = made(round_trip=round_trip, loss=0.05, limits=SenderLimits(largest=largest))
+    media.offer(0.0, PICTURE, Source(bytes(size), 0.0, ()), rate=None)
+    while (data := media.head(0.0)) is not None:
+        assert len(data) <= largest
+        media.taken()
+
+
+def test_what_is_lost_is_repeated_while_that_is_of_use() -> None:
+    media = made()
+    offer(media, 0.0, key=True)
+    (_, flight), *_ = drain(media, 0.0)
+    media.settled(0.09, flight, arrived=False)
+    ((again, second),) = drain(media, 0.09)
+    assert again == decode(flight.fragment.data)
+    media.settled(0.7, second, arrived=False)
+    assert drain(media, 0.7) == []
+    assert media.figures["given_up"] == 1
+    assert offer(media, 0.7) is Outcome.UNDECODABLE
+
+
+def test_the_last_repeat_that_can_be_in_time_is_sent_twice() -> None:
+    media = made()
+    offer(media, 0.0, key=True)
+    (_, flight), *_ = drain(media, 0.0)
+    media.settled(0.15, flight, arrived=False)
+    (_, one), (_, other) = drain(media, 0.15)
+    media.settled(0.3, one, arrived=False)
+    assert drain(media, 0.3) == []  # the other is on its way
+    media.settled(0.3, other, arrived=True)
+    assert media.figures["given_up"] == 0
+
+
+def test_sound_is_carried_again_instead_of_twice_in_one_packet() -> None:
+    media = made()
+    sound(media, 0.0)
+    ((_, flight),) = drain(media, 0.0)
+    media.settled(0.1, flight, arrived=False)
+    sound(media, 0.105)
+    sent = [content for content, _ in drain(media, 0.105)]
+    assert [type(each) for each in sent] == [Bundle, Fragment]
+
+
+def test_what_parity_makes_up_for_is_not_repeated() -> None:
+    media = made(round_trip=0.2, loss=0.05)
+    offer(media, 0.0, key=True)
+    drain(media, 0.0)
+    offer(media, 0.033)
+    sent = drain(media, 0.033)
+    assert [isinstance(content, Parity) for content, _ in sent] == [False] * 4 + [True] * 2
+    for _, flight in sent[:2]:
+        media.settled(0.26, flight, arrived=False)
+    assert drain(media, 0.26) == []
+    media.settled(0.26, sent[5][1], arrived=False)
+    again = drain(media, 0.26)
+    assert again
+    assert all(isinstance(content, Fragment) for content, _ in again)
+
+
+def test_in_runs_of_losses_parity_goes_over_several_frames() -> None:
+    media = made(round_trip=0.2)
+    for number in range(4000):
+        media.meter.settled(media.meter.sent(), arrived=number % 200 >= 4)
+    offer(media, 0.0, key=True)
+    drain(media, 0.0)
+    kinds = []
+    for number in range(1, 5):
+        offer(media, number / 30)
+        kinds.append([content for content, _ in drain(media, number / 30)])
+    assert all(isinstance(each, Fragment) for sent in kinds[:3] for each in sent)
+    parity = [each for each in kinds[3] if isinstance(each, Parity)]
+    assert [each.counts for each in parity] == [(4, 4, 4, 4)] * 6
+    assert {each.frame for each in parity} == {1}
+
+
+def test_a_key_frame_ends_a_span() -> None:
+    media = made(round_trip=0.2)
+    for number in range(4000):
+        media.meter.settled(media.meter.sent(), arrived=number % 200 >= 4)
+    offer(media, 0.0, key=True)
+    offer(media, 0.033)
+    drain(media, 0.033)
+    offer(media, 0.066, key=True)
+    parity = [content for content, _ in drain(media, 0.066) if isinstance(content, Parity)]
+    assert {each.counts for each in parity} == {(4,), (5,)}
+
+
+def test_frames_that_need_what_was_refused_are_not_sent_and_a_key_frame_is_wished_for() -> None:
+    media = MediaSender(queue=Limits(queue_bytes=6000))
+    media.open(PICTURE, sound=False)
+    assert offer(media, 0.0, key=True) is Outcome.TAKEN
+    assert offer(media, 0.03) is Outcome.REFUSED
+    assert media.wishes(0.03, rate=None) == [PICTURE]
+    drain(media, 0.03)
+    assert offer(media, 0.06) is Outcome.UNDECODABLE
+    assert offer(media, 0.07, needs=(2,)) is Outcome.UNDECODABLE
+    assert offer(media, 0.08, needs=(4,)) is Outcome.TAKEN
+    (content, _), *_ = drain(media, 0.08)
+    assert isinstance(content, Fragment)
+    assert (content.head.frame, content.head.needs) == (1, (1,))  # there is no gap in what was sent
+
+
+def test_key_frames_are_wished_for_now_and_then_and_only_if_they_fit() -> None:
+    media = made()
+    assert offer(media, 0.0) is Outcome.UNDECODABLE
+    assert media.wishes(0.0, rate=None) == [PICTURE]
+    assert media.wishes(0.4, rate=None) == []
+    assert media.due() == 0.5
+    sound(media, 0.5, bytes(1000))
+    assert media.wishes(0.5, rate=1000.0) == []
+    assert media.due() > 0.5
+    drain(media, 0.5)
+    assert media.wishes(0.6, rate=1000.0) == [PICTURE]
+    assert offer(media, 0.7, key=True) is Outcome.TAKEN
+    assert media.due() == math.inf
+
+
+def test_a_receivers_wish_counts_unless_it_has_not_seen_the_last_key_frame() -> None:
+    media = made()
+    offer(media, 0.0, key=True)
+    media.peer_wishes(0.05, PICTURE)
+    assert media.wishes(0.05, rate=None) == []
+    media.peer_wishes(0.2, PICTURE)
+    media.peer_wishes(0.2, 99)
+    assert media.wishes(0.2, rate=None) == [PICTURE]
+
+
+def test_tracks_have_limits() -> None:
+    media = MediaSender(SenderLimits(tracks=1))
+    media.open(1, sound=True)
+    with pytest.raises(ValueError, match="cannot"):
+        media.open(1, sound=False)
+    with pytest.raises(ValueError, match="already"):
+        media.open(2, sound=False)
+    media.close(1)
+    media.close(1)
+    with pytest.raises(KeyError):
+        media.offer(0.0, 1, Source(b"x", 0.0), rate=None)
+
+
+def test_a_closed_track_sends_nothing_more() -> None:
+    media = made()
+    offer(media, 0.0, key=True)
+    media.close(PICTURE)
+    assert drain(media, 0.0) == []
+
+
+def test_a_frame_of_nothing_is_refused() -> None:
+    assert sound(made(), 0.0, b"") is Outcome.REFUSED
+
+
+@given(st.randoms(), st.sampled_from([0.02, 0.08, 0.2]), st.floats(0, 0.3))
+def test_both_ends_over_a_path_that_loses_and_reorders(
+    random: Random, round_trip: float, loss: float
+) -> None:
+    """Everything that comes out is what went in, once, in order; nothing is kept of what is over."""
+    media, receiver = made(round_trip=round_trip, loss=loss), MediaReceiver()
+    receiver.open(PICTURE, sound=False)
+    receiver.open(SOUND, sound=True)
+    handed: dict[int, list[bytes]] = {PICTURE: [], SOUND: []}
+    offered: dict[int, list[bytes]] = {PICTURE: [], SOUND: []}
+    events: list[tuple[float, int, bytes | None, Flight]] = []
+
+    def run(until: float) -> None:
+        while events and min(events)[0] <= until:
+            event = min(events)
+            events.remove(event)
+            now, _, data, flight = event
+            outputs = receiver.tick(now) + ([] if data is None else receiver.receive(now, data))
+            for output in outputs:
+                if isinstance(output, Received):
+                    handed[output.alias].append(output.body)
+            media.settled(now, flight, arrived=data is not None)
+
+    for number in range(20):
+        now = number / 30
+        run(now)
+        alias = random.choice([PICTURE, PICTURE, SOUND])
+        body = number.to_bytes(2, "big") * random.randint(1, 900 if alias == PICTURE else 60)
+        needs = (1,) if alias == PICTURE and number % 7 else ()
+        if media.offer(now, alias, Source(body, now, needs), rate=None) is Outcome.TAKEN:
+            offered[alias].append(body)
+        while media.head(now) is not None:
+            flight = media.taken()
+            arrives = random.random() >= loss
+            at = now + (round_trip * random.uniform(0.5, 0.7) if arrives else 1.2 * round_trip)
+            events.append((at, flight.number, flight.fragment.data if arrives else None, flight))
+    run(math.inf)
+    receiver.tick(9.0)
+    for alias, bodies in handed.items():
+        assert [each for each in offered[alias] if each in bodies] == bodies
+    assert receiver.due() == math.inf
+    assert not any(each.flying for each in [flight.fragment.frame for *_, flight in events])  # type: ignore[attr-defined] # all are ours
