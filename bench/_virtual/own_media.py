@@ -11,7 +11,6 @@ from aioquic.quic.events import DatagramFrameReceived
 from bridges.media.own.receiver import MediaReceiver, Received
 from bridges.media.own.sender import MediaSender, Source
 from bridges.media.own.sending import Kind
-from bridges.quic import internals
 from bridges.quic.recovery import Recovery, replace_datagrams
 
 if TYPE_CHECKING:
@@ -103,9 +102,7 @@ class OwnMedia:
         size = track.key_size if kind is Kind.KEY else track.size
         self.shown[number, count] = OwnShown(kind, now)
         self.media_bytes += size
-        measured = internals.round_trip(self._peers[0].quic)
-        if measured is not None:
-            self.sender.measured(measured.seconds)
+        self.sender.measured(self._recovery.controller.delay.base)
         needs = (1,) if kind is Kind.DELTA else ()
         body = count.to_bytes(4, "big") + bytes(size - 4)
         self.sender.offer(now, number, Source(body, now, needs), rate=self._recovery.controller.rate)

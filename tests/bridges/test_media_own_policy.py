@@ -23,7 +23,7 @@ def test_where_a_repeat_is_in_time_nothing_is_sent_in_advance() -> None:
     repair = choose(0.15, 0.05)
     assert repair.in_time
     assert (repair.rows(), repair.copies, repair.span(0.033, DEADLINE)) == (0, 0, 1)
-    assert (repair.key_rows(8), repair.key_rows(27)) == (1, 2)
+    assert (repair.key_rows(8), repair.key_rows(27)) == (2, 4)
     assert choose(0.15, 0.0).key_rows(27) == 0
 
 

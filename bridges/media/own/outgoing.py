@@ -162,7 +162,7 @@ class OutgoingTrack:
         frame = OutgoingFrame(
             self.alias,
             Kind.SOUND if self.sound else Kind.DELTA if needs else Kind.KEY,
-            in_time_until if needs or self.sound else source.captured + useful,
+            source.captured + useful,
             in_time_until=in_time_until,
             useful_until=source.captured + useful,
             number=self._next,

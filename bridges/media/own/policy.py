@@ -43,7 +43,7 @@ class Path:
     """What was measured of the way to the receiver."""
 
     round_trip: float
-    """Smoothed, in seconds."""
+    """Of the path without a queue in it, in seconds."""
     loss: float
     """Share of datagrams, 0 to 1."""
     run_length: float = 1.0
@@ -100,7 +100,7 @@ class Repair:
         if not self.level:
             return 0
         if self.in_time:
-            return 1 if parts <= _SMALL_KEY else 2
+            return (1 if parts <= _SMALL_KEY else 2) + math.ceil(parts * self.loss)
         return min(2 + math.ceil(2 * parts * self.loss), MAX_ROWS)
 
     def rows(self) -> int:

@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from bridges.media.own.measuring import LossMeter
 from bridges.media.own.outgoing import OutgoingFrame, OutgoingTrack, Source
 from bridges.media.own.policy import Path, Policy, repeat_takes
-from bridges.media.own.sending import Fragment, Kind, SendQueue
+from bridges.media.own.sending import Fragment, Kind, Limits, SendQueue
 from bridges.wire.own_media.datagram import MAX_ALIAS, is_parity, newest_fragment
 
 if TYPE_CHECKING:
     from bridges.media.own.outgoing import Group, Offered
     from bridges.media.own.policy import Tuning
-    from bridges.media.own.sending import Limits
 
 __all__ = ["Flight", "MediaSender", "Outcome", "SenderLimits", "Source"]
 
 
+_BACKLOG: Final = 0.4
+"""Seconds that a picture may have to wait: to be late costs less than to need a key frame."""
 _KEY_BACKLOG: Final = 0.1
 """Seconds of sending that key frames which are asked for may add up to."""
 
@@ -95,7 +96,7 @@ class MediaSender:
     ) -> None:
         self.figures: Final[Counter[str]] = Counter()
         self.meter: Final = LossMeter()
-        self.queue: Final = SendQueue(queue)
+        self.queue: Final = SendQueue(queue or Limits(backlog=_BACKLOG))
         self._limits = limits or SenderLimits()
         self._tuning = tuning
         self._tracks: dict[int, _Track] = {}
@@ -121,7 +122,10 @@ class MediaSender:
             self.queue.forget(alias)
 
     def measured(self, round_trip: float) -> None:
-        """Take note of the smoothed round trip, in seconds."""
+        """Take note of the round trip of the path when no queue stands in it, in seconds.
+
+        A queue would make repeats seem hopeless, and parity in their place would lengthen the queue.
+        """
         self._round_trip = round_trip
 
     def offer(self, now: float, alias: int, source: Source, *, rate: float | None) -> Outcome:
