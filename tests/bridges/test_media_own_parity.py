@@ -13,6 +13,7 @@ from bridges.wire.own_media.datagram import MAX_SOURCES
 ELEMENT = st.integers(0, 255)
 
 
+@settings(deadline=None)
 @given(ELEMENT, ELEMENT, ELEMENT)
 def test_the_field_is_one(a: int, b: int, c: int) -> None:
     assert multiply(a, b) == multiply(b, a)
@@ -35,6 +36,7 @@ def test_the_first_row_is_the_xor() -> None:
     assert protect([b"\x01\x02", b"\x04"], 1) == [bytes([0 ^ 0, 2 ^ 1, 1 ^ 4, 2])]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.binary(min_size=1, max_size=12), min_size=1, max_size=24),
     st.integers(1, 8),
@@ -52,7 +54,7 @@ def test_as_many_as_there_are_rows_come_back_whichever_they_are(
     assert again == [datagrams[place] for place in lost]
 
 
-@settings(max_examples=5)
+@settings(deadline=None, max_examples=5)
 @given(st.randoms(use_true_random=False))
 def test_the_largest_group(random: object) -> None:
     draw = random.sample  # type: ignore[attr-defined] # Hypothesis calls it object
@@ -64,6 +66,7 @@ def test_the_largest_group(random: object) -> None:
     assert recover(known, lost, {row: parity[row] for row in rows}) == [datagrams[place] for place in lost]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.binary(min_size=1, max_size=6), min_size=2, max_size=6),
     st.lists(st.binary(min_size=3, max_size=9), min_size=2, max_size=2),

@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridges.media.own.measuring import LossMeter
@@ -70,6 +70,7 @@ def test_more_protection_comes_at_once_and_less_after_a_while() -> None:
     assert level(17.0, 0.0) is Level.NOTHING
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0.01, 0.4), st.floats(1, 9)), max_size=30))
 def test_it_never_changes_to_less_twice_within_the_dwell(
     measured: list[tuple[float, float, float]],
@@ -110,6 +111,7 @@ def test_a_path_is_believed_good_once_it_has_shown_it() -> None:
     assert meter.loss < 0.0005
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans() | st.none(), max_size=60))
 def test_the_meter_is_bounded_and_takes_any_order(story: list[bool | None]) -> None:
     meter = LossMeter(memory=5, run_memory=2)

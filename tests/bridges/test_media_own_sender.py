@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridges.media.own.receiver import MediaReceiver, Received
@@ -57,6 +57,7 @@ def test_a_frame_leaves_in_even_fragments_that_fit() -> None:
     assert max(sizes) - min(sizes) <= 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40_000), st.integers(600, 1400), st.sampled_from([0.08, 0.2]))
 def test_no_datagram_is_larger_than_the_path_takes(size: int, largest: int, round_trip: float) -> None:
     media = made(round_trip=round_trip, loss=0.05, limits=SenderLimits(largest=largest))
@@ -209,6 +210,7 @@ def test_a_frame_of_nothing_is_refused() -> None:
     assert sound(made(), 0.0, b"") is Outcome.REFUSED
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.randoms(), st.sampled_from([0.02, 0.08, 0.2]), st.floats(0, 0.3))
 def test_both_ends_over_a_path_that_loses_and_reorders(
     random: Random, round_trip: float, loss: float

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridges.wire.frame import AudioInfo, FrameFormat, MediaFrame, VideoInfo
@@ -45,6 +45,7 @@ def heads(draw: st.DrawFn) -> FrameHead:
     )
 
 
+@settings(deadline=None)
 @given(heads(), st.integers(1, MAX_FRAGMENTS), st.data(), st.binary(min_size=1, max_size=40))
 def test_fragments_travel(head: FrameHead, parts: int, data: st.DataObject, payload: bytes) -> None:
     part = data.draw(st.integers(0, parts - 1))
@@ -71,6 +72,7 @@ def test_examples_of_the_documentation() -> None:
     )
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, MAX_ALIAS),
     st.integers(0, MAX_FRAME_ID - MAX_SPAN),
@@ -86,6 +88,7 @@ def test_parity_travels(alias: int, frame: int, row: int, counts: list[int], sym
     assert len(raw) <= len(symbol) - 2 + PARITY_BYTES
 
 
+@settings(deadline=None)
 @given(st.lists(heads(), min_size=1, max_size=4))
 def test_bundles_travel(chosen: list[FrameHead]) -> None:
     parts = tuple(encode_fragment(head, 0, 1, b"sound") for head in chosen)
@@ -94,6 +97,7 @@ def test_bundles_travel(chosen: list[FrameHead]) -> None:
     assert [each.raw for each in bundle.fragments] == list(parts)
 
 
+@settings(deadline=None)
 @given(
     st.binary(max_size=80) | st.builds(lambda kind, rest: bytes([kind]) + rest, BYTE, st.binary(max_size=60))
 )
@@ -114,6 +118,7 @@ def test_anything_else_raises_the_one_error(data: bytes) -> None:
             assert 1 <= len(read.fragments) <= 4
 
 
+@settings(deadline=None)
 @given(heads(), st.data())
 def test_a_datagram_that_is_cut_or_changed_is_read_or_refused(head: FrameHead, data: st.DataObject) -> None:
     raw = bytearray(encode_fragment(head, 0, 2, b"payload"))
@@ -189,6 +194,7 @@ def test_frames_travel_with_a_short_header(frame: MediaFrame, size: int) -> None
     assert unpack(body) == frame
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=40, max_size=60))
 def test_any_frame_travels_whole_but_for_the_pointer(data: bytes) -> None:
     raw = data[:16] + (len(data) - 40).to_bytes(4, "little") + data[20:]
@@ -198,6 +204,7 @@ def test_any_frame_travels_whole_but_for_the_pointer(data: bytes) -> None:
     assert again.raw[16:] == raw[16:]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_what_is_no_frame_raises_the_one_error(body: bytes) -> None:
     try:

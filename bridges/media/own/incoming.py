@@ -8,6 +8,7 @@ given up, or needs such a one, is never handed on.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -50,6 +51,8 @@ class Received(NamedTuple):
     alias: int
     head: FrameHead
     body: bytes
+    needs: tuple[int, ...]
+    """As in the head, but counted in frames handed on: for whoever sends them further."""
 
 
 class _Frame:
@@ -83,7 +86,8 @@ class IncomingTrack:
         self._rebuilding = Rebuilding(alias)
         self._frames: dict[int, _Frame] = {}
         self._next = 0
-        self._handed: set[int] = set()
+        self._handed: list[int] = []
+        """The last frames handed on, ascending."""
         self._hopeless_at = math.inf
         """When the frame at the head of the line is given up."""
         self._broken = False
@@ -242,18 +246,19 @@ class IncomingTrack:
         if not frame.dead and self._is_undecodable(frame.head):
             self._undecodable(number, frame)
         if not frame.dead:
-            self._handed.add(number)
+            needs = tuple(len(self._handed) - self._place(number - need) for need in frame.head.needs)
+            self._handed.append(number)
             if not frame.head.needs:
                 self._broken = False
             self.figures["handed"] += 1
             self._note_transit(now, frame.head)
-            yield Received(self.alias, frame.head, self._rebuilding.body(number))
+            yield Received(self.alias, frame.head, self._rebuilding.body(number), needs)
         self._go_to(number + 1)
 
     def _go_to(self, number: int) -> None:
         self._next = number
         if len(self._handed) > 2 * MAX_NEED:
-            self._handed = {each for each in self._handed if each >= number - MAX_NEED}
+            del self._handed[: self._place(number - MAX_NEED)]
         later = (self._hope_after(frame) for each, frame in self._frames.items() if each > number)
         self._hopeless_at = min(later, default=math.inf)
         own = self._frames.get(number)
@@ -272,8 +277,16 @@ class IncomingTrack:
     def _is_undecodable(self, head: FrameHead) -> bool:
         """Return whether a frame needs one that was not handed on, and will not be."""
         return any(
-            head.frame - need < self._next and head.frame - need not in self._handed for need in head.needs
+            head.frame - need < self._next and not self._was_handed(head.frame - need) for need in head.needs
         )
+
+    def _was_handed(self, number: int) -> bool:
+        place = self._place(number)
+        return place < len(self._handed) and self._handed[place] == number
+
+    def _place(self, number: int) -> int:
+        """Return how many of the last frames handed on came before that number."""
+        return bisect_left(self._handed, number)
 
     def _undecodable(self, number: int, frame: _Frame) -> None:
         self.figures["undecodable"] += 1
