@@ -56,6 +56,7 @@ class MediaReceiver:
         self._limits = limits or ReceiverLimits()
         self._tracks: dict[int, IncomingTrack] = {}
         self._size = 0
+        self._due = math.inf
         self._closed: Counter[str] = Counter()
 
     @property
@@ -104,16 +105,18 @@ class MediaReceiver:
 
     def tick(self, now: float) -> list[Output]:
         """Do what is due."""
-        return [
+        outputs = [
             output
-            for track in list(self._tracks.values())
+            for track in self._tracks.values()
             if track.due() <= now
             for output in self._after(now, track, track.size, track.tick(now))
         ]
+        self._due = min((track.due() for track in self._tracks.values()), default=math.inf)
+        return outputs
 
     def due(self) -> float:
-        """Return when tick() is to be called; infinite: not before something comes."""
-        return min((track.due() for track in self._tracks.values()), default=math.inf)
+        """Return when to call tick(), now and then too early; infinite: not before something comes."""
+        return self._due
 
     def _take(self, now: float, content: Fragment | Parity) -> list[Output]:
         alias = content.alias if isinstance(content, Parity) else content.head.alias
@@ -134,6 +137,7 @@ class MediaReceiver:
         outputs: list[Output] = list(handed)
         if track.wishes(now):
             outputs.append(KeyFrameWanted(track.alias))
+        self._due = min(self._due, track.due())
         return outputs
 
     def _malformed(self, error: MediaDatagramError) -> None:

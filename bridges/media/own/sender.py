@@ -66,13 +66,11 @@ class Flight(NamedTuple):
 
 
 class _Track:
-    __slots__ = ("held_until", "key_at", "key_size", "outgoing", "policy", "wanted", "wished_at")
+    __slots__ = ("held_until", "key_at", "key_size", "outgoing", "policy", "wished_at")
 
     def __init__(self, outgoing: OutgoingTrack, policy: Policy) -> None:
         self.outgoing = outgoing
         self.policy = policy
-        self.wanted = False
-        """Whether a key frame is."""
         self.wished_at = -math.inf
         self.held_until = -math.inf
         self.key_at = -math.inf
@@ -100,6 +98,8 @@ class MediaSender:
         self._limits = limits or SenderLimits()
         self._tuning = tuning
         self._tracks: dict[int, _Track] = {}
+        self._wanted: dict[int, _Track] = {}
+        """Those of which a key frame is."""
         self._round_trip = 0.0
 
     # --- tracks and frames ------------------------------------------------------------------------
@@ -118,6 +118,7 @@ class MediaSender:
 
     def close(self, alias: int) -> None:
         """End a track; nothing of it that waits is sent."""
+        self._wanted.pop(alias, None)
         if self._tracks.pop(alias, None) is not None:
             self.queue.forget(alias)
 
@@ -148,11 +149,11 @@ class MediaSender:
                 self._offer_parity(now, parity, rate)
         self.figures[outcome.value] += 1
         if outcome is Outcome.TAKEN and not source.needs:
-            track.wanted = False
+            self._wanted.pop(alias, None)
             track.key_at = now
             track.key_size = len(source.body)
         elif outcome is not Outcome.TAKEN and not source.discardable:
-            track.wanted = True
+            self._want(alias, track)
         return outcome
 
     def _offer_parity(self, now: float, parity: Offered, rate: float | None) -> None:
@@ -167,7 +168,7 @@ class MediaSender:
         """Take note that the receiver wants a key frame; of no effect if it has not seen the last one yet."""
         track = self._tracks.get(alias)
         if track is not None and now - track.key_at > self._round_trip:
-            track.wanted = True
+            self._want(alias, track)
 
     def wishes(self, now: float, *, rate: float | None) -> list[int]:
         """Return the tracks of whose source a key frame is to be asked now; each only once in a while.
@@ -177,8 +178,8 @@ class MediaSender:
         """
         room = math.inf if rate is None else _KEY_BACKLOG * rate - self.queue.waiting
         asked = []
-        for alias, track in self._tracks.items():
-            if not track.wanted or track.outgoing.sound or now < self._wish_at(track):
+        for alias, track in self._wanted.items():
+            if now < self._wish_at(track):
                 continue
             if room <= 0:
                 track.held_until = now + _KEY_BACKLOG / 2
@@ -191,8 +192,11 @@ class MediaSender:
 
     def due(self) -> float:
         """Return when wishes() is to be called; infinite: not before something happens."""
-        wanted = (each for each in self._tracks.values() if each.wanted and not each.outgoing.sound)
-        return min(map(self._wish_at, wanted), default=math.inf)
+        return min(map(self._wish_at, self._wanted.values()), default=math.inf)
+
+    def _want(self, alias: int, track: _Track) -> None:
+        if not track.outgoing.sound:
+            self._wanted[alias] = track
 
     def _wish_at(self, track: _Track) -> float:
         return max(track.wished_at + self._limits.key_frame_interval, track.held_until)
