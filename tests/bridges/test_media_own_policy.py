@@ -130,4 +130,4 @@ def test_what_is_never_told_is_forgotten() -> None:
     for _ in range(10_000):
         meter.sent()
     meter.settled(first, arrived=False)
-    assert meter.loss == 0.01
+    assert meter.loss == 0.02

@@ -11,6 +11,8 @@ from typing import Final
 __all__ = ["LossMeter"]
 
 _MAX_WAITING: Final = 8192
+_WEIGHT: Final = 60
+"""Datagrams for which the share counts that is believed before anything is known."""
 
 
 class LossMeter:
@@ -19,12 +21,23 @@ class LossMeter:
     `loss` begins with what lines lose at times, so that a path is believed good once it has shown it.
     """
 
-    __slots__ = ("_first", "_memory", "_run", "_run_length", "_run_memory", "_runs", "_waiting", "loss")
+    __slots__ = (
+        "_first",
+        "_judged",
+        "_memory",
+        "_run",
+        "_run_length",
+        "_run_memory",
+        "_runs",
+        "_waiting",
+        "loss",
+    )
 
-    def __init__(self, *, memory: int = 300, run_memory: int = 20, loss: float = 0.01) -> None:
+    def __init__(self, *, memory: int = 300, run_memory: int = 20, loss: float = 0.02) -> None:
         self.loss = loss
         """Share that is lost."""
         self._memory = memory
+        self._judged = min(_WEIGHT, memory)
         self._run_memory = run_memory
         self._waiting: deque[bool | None] = deque()
         self._first = 0
@@ -58,7 +71,8 @@ class LossMeter:
             self._judge(arrived=first)
 
     def _judge(self, *, arrived: bool) -> None:
-        self.loss += ((not arrived) - self.loss) / self._memory
+        self._judged = min(self._judged + 1, self._memory)
+        self.loss += ((not arrived) - self.loss) / self._judged
         if not arrived:
             self._run += 1
         elif self._run:

@@ -58,7 +58,7 @@ class Tuning:
     no_loss: float = 0.0005
     """Parity is sent from the first on, and no more below the second."""
     high_loss: float = 0.03
-    less_loss: float = 0.02
+    less_loss: float = 0.025
     """The same for the stronger parity."""
     runs: float = 1.6
     no_runs: float = 1.3
