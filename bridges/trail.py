@@ -1,8 +1,8 @@
 """Following one event through the bridges it passes: a debug line for each step, by the event's id.
 
 The same id stands in the logs of every bridge on the way, so searching all of them for it shows the way, and
-where it ends. On our own wire it is the id that the event bears. OWT's wire has none: there it is made of what
-both ends know of the place where the event travels (`owt_id`); it is another one on the next link.
+where it ends. On our own wire it is the id that the event bears. OWT's wire has none: there it is made of
+what both ends know of the place where the event travels (`owt_id`); it is another one on the next link.
 
 Off unless the log's level is `debug`; then a step costs one look at a flag. What an event says is never
 logged, only what it is about. Nothing of wires is known here.
@@ -36,7 +36,7 @@ def following() -> bool:
 
 
 def step(what: Step, event: Event, *, id: str, conference: str, peer: str, **more: Any) -> None:  # noqa: A002 - it is called so in logs, wires and documents
-    """Log a step of an event towards or from `peer`; `more` is what is known besides (origin, seq, reason)."""
+    """Log a step of an event towards or from `peer`; `more` is what is known besides (origin, reason)."""
     _log.debug(
         f"event.{what}",
         id=id,

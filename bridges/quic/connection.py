@@ -93,6 +93,10 @@ class Connection:
         """Whether nothing can be sent any more, by our wish or the peer's."""
         self.quic: Final = quic
         """aioquic's core; for endpoints, not for users."""
+        self.bytes_in = 0
+        """Of all datagrams that came for this connection."""
+        self.bytes_out = 0
+        """Of all datagrams that were sent."""
         self._quic = quic
         self._endpoint = endpoint
         self._settings = settings
@@ -127,6 +131,11 @@ class Connection:
     def streams(self) -> int:
         """Bidirectional streams that exist now, the peer's and ours."""
         return len(self._streams)
+
+    @property
+    def name(self) -> str:
+        """What both ends can call the connection by in their logs: the id that the dialer drew for it."""
+        return self._quic.original_destination_connection_id.hex()
 
     @property
     def round_trip(self) -> RoundTrip | None:
@@ -206,6 +215,7 @@ class Connection:
         if self.closed:
             return
         self._heard_at = self._loop.time()
+        self.bytes_in += len(data)
         self._quic.receive_datagram(data, address, now=self._heard_at)
         self._advance()
 
@@ -315,6 +325,7 @@ class Connection:
         if self.closed:
             return
         for data, address in self._quic.datagrams_to_send(now=self._loop.time()):
+            self.bytes_out += len(data)
             self._endpoint.send_datagram(data, address)
         self._streams.forget(self._stream_exists)
         self._arm_timer()
