@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
+from bridges import trail
 from bridges.codes import CloseCode
 from bridges.event.session import (
     EventReceived,
@@ -77,6 +78,8 @@ class EventStream:
         """Whether our node's state was sent: what happened before is in it, what happens later follows it."""
         self.events_in = 0
         self.events_out = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
         self.reason = ""
         """Why the stream ended."""
         self._owner = owner
@@ -98,6 +101,16 @@ class EventStream:
     def round_trip(self) -> RoundTrip | None:
         """How long the peer takes to answer; None while nothing was measured."""
         return self._carrier.connection.round_trip
+
+    @property
+    def connection(self) -> Connection:
+        """The QUIC connection that carries the stream."""
+        return self._carrier.connection
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that were written and not acknowledged yet."""
+        return self._carrier.connection.backlog(self._stream_id)
 
     @property
     def ended(self) -> bool:
@@ -127,11 +140,13 @@ class EventStream:
         """Tell the peer's node something. A peer that does not read loses the stream, not our memory."""
         if self.ended or not self.open:
             return
-        if self._carrier.connection.backlog(self._stream_id) > self._settings.max_backlog_bytes:
+        if self.backlog > self._settings.max_backlog_bytes:
+            self.trace("dropped", event, self.events_out + 1, ours=True)
             self.give_up(CloseCode.TOO_SLOW, "the peer does not take the events")
             return
         self._session.send_event(event)
         self.events_out += 1
+        self.trace("sent", event, self.events_out, ours=True)
         self._flush()
 
     def send_initialize(self, event: Event) -> None:
@@ -146,10 +161,18 @@ class EventStream:
             self._carrier.connection.reset_stream(self._stream_id, code)
             self._end(reason)
 
+    def trace(self, what: trail.Step, event: Event, number: int, *, ours: bool) -> None:
+        """Log a step of the `number`th event of the stream; `ours`: of our node, else of the peer's."""
+        if trail.following():
+            by_dialer = (self.role is Role.DIALER) is ours
+            id_ = trail.owt_id(self.connection.name, self.stream, by_dialer=by_dialer, number=number)
+            trail.step(what, event, id=id_, conference=self.room, peer=self.peer)
+
     # --- the carrier's side ---------------------------------------------------------------------
 
     def receive(self, data: bytes, *, end: bool) -> None:
         """Take bytes of the stream."""
+        self.bytes_in += len(data)
         self._act(self._session.receive_data(data))
         if end and not self.ended:
             self._carrier.connection.reset_stream(self._stream_id, 0)
@@ -174,6 +197,7 @@ class EventStream:
                     self._owner.token_presented(self, room, token)
                 case EventReceived(event=received):
                     self.events_in += 1
+                    self.trace("received", received, self.events_in, ours=False)
                     self._owner.event_received(self, received)
                 case Violated(error=error):
                     log.warning("event.violation", peer=self.peer, room=self.room, error=str(error))
@@ -188,6 +212,7 @@ class EventStream:
     def _flush(self) -> None:
         data = self._session.data_to_send()
         if data:
+            self.bytes_out += len(data)
             self._carrier.connection.send(self._stream_id, data)
 
     def _overdue(self) -> None:
