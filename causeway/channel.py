@@ -166,6 +166,10 @@ class DesiredLink(_Part, frozen=True, kw_only=True):
     """`dial`: where the peer's event bridge listens."""
     media: AgentAddress | None = None
     """`dial`: where the peer's media bridge listens."""
+    relays: bool = False
+    """What this link brings is passed on over the others that relay, and what those bring over this one."""
+    behind: Annotated[list[ClusterId], _Many] = field(default_factory=list)
+    """With `relays`: the clusters whose events and media come over this link, besides the peer."""
 
     def __repr__(self) -> str:
         """Leave the token out: what is shown ends in logs."""

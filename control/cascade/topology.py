@@ -210,10 +210,10 @@ def _tree(
     forest = Forest(latencies, degree_limit)
     for a, b in sorted(there, key=lambda edge: (latencies[edge[0]][edge[1]], edge)):
         forest.link(a, b)
-    best, total = _ideal(latencies, degree_limit)
     if not forest.edges:
-        return best, "the least total latency"
+        return _ideal(latencies, degree_limit)[0], "the least total latency"
     if _looped(latencies, there):
+        best = _ideal(latencies, degree_limit)[0]
         if best <= set(there):
             return best, "the least total latency, of links that there are"
         forest.improve(there)
@@ -223,6 +223,7 @@ def _tree(
         return forest.edges, "what is linked stays, the rest is attached"
     if not settled:
         return forest.edges, "what is linked stays"
+    total = _ideal(latencies, degree_limit)[1]
     gain = 1 - total / forest.total if forest.total else 0.0
     if gain > GAIN and forest.improve_once():
         return forest.edges, f"one link is replaced by a better one; at best {gain:.0%} could be won"

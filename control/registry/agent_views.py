@@ -122,6 +122,7 @@ def _view(row: Row[Any]) -> AgentView:
         instance=row.instance,
         epoch=row.epoch,
         addresses=msgspec.convert(row.addresses, AgentAddresses),
+        wires=row.wires,
         capacity=AgentCapacity(conferences=row.capacity_conferences),
         load=msgspec.convert(row.load, AgentLoad),
         conferences=row.conferences,

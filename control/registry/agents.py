@@ -17,6 +17,7 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, and_, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
+from causeway.api.agents import RELAYING_WIRES
 from control.cascade.view import AgentFacts, AgentKind
 from control.registry import links, work
 from control.registry.tables import agents, assignments, placements
@@ -44,6 +45,7 @@ class _Agent(Struct, frozen=True):
     id: str
     cluster: str
     kinds: list[str]
+    wires: list[str]
     live: bool
     draining: bool
     room: int
@@ -78,6 +80,7 @@ class Staff(Struct, frozen=True):
                 live=each.live,
                 room=each.room,
                 draining=each.draining,
+                relays=not RELAYING_WIRES.isdisjoint(each.wires),
             )
             for each in self.agents
         )
@@ -96,7 +99,7 @@ STAFF: Final = """
     jsonb_build_object(
         'agents', coalesce((
             SELECT jsonb_agg(x ORDER BY x.id) FROM (
-                SELECT a.id, a.cluster, a.kinds,
+                SELECT a.id, a.cluster, a.kinds, a.wires,
                     a.state = 'online' AND a.lease_expires_at > clock_timestamp() AS live,
                     a.drain_since IS NOT NULL AS draining,
                     greatest(0, a.capacity_conferences - (

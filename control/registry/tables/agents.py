@@ -36,6 +36,8 @@ class _Agents(TypedColumns):
     """No foreign key: an agent may be there before its cluster."""
     region: Named[str] = Column(Text, nullable=False)
     kinds: Named[list[str]] = Column(ARRAY(Text), nullable=False)
+    wires: Named[list[str]] = Column(ARRAY(Text), nullable=False, server_default=text("'{}'"))
+    """What its bridges speak with those of other clusters, by the names that QUIC negotiates."""
     addresses: Named[Any] = Column(JSONB, nullable=False)
     """{event?: {host, port, fingerprint?}, media?: …}, as registered."""
     capacity_conferences: Named[int] = Column(Integer, nullable=False)
@@ -107,6 +109,9 @@ class _RoundTrips(TypedColumns):
     ms: Named[float] = Column(Double, nullable=False)
     jitter_ms: Named[float] = Column(Double, nullable=False)
     measured_at: Named[datetime] = Column(TIME, nullable=False, server_default=func.clock_timestamp())
+    planned_ms: Named[float | None] = Column(Double)
+    """What it was when conferences were last looked at because of it; and when that was."""
+    planned_at: Named[datetime | None] = Column(TIME)
 
 
 round_trips: Final = Table("round_trips", metadata, _RoundTrips, postgresql_with={"fillfactor": 70})
