@@ -28,7 +28,10 @@ __all__ = [
     "Source",
     "Tallies",
     "Tally",
+    "sendable",
 ]
+
+_MAX_TEXT: Final = 500
 
 
 class LinkSource(Protocol):
@@ -140,3 +143,8 @@ class Counters:
     def snapshot(self) -> dict[str, int]:
         """Return what is not zero, by name in order."""
         return {name: count for name, count in sorted(self._counts.items()) if count}
+
+
+def sendable(text: str) -> str:
+    """Return a text, which may be a peer's or a node's, as figures and reports take it."""
+    return text.replace("\x00", "").encode(errors="replace").decode()[:_MAX_TEXT]

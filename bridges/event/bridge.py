@@ -16,10 +16,11 @@ import structlog
 from bridges.codes import CloseCode
 from bridges.control.port import best_round_trips, nobody_watches
 from bridges.event.delivery import Delivery
-from bridges.event.figures import Figures
+from bridges.event.figures import Figures, peer_figures
 from bridges.event.links import Dialler, Link
 from bridges.event.session import EventSession, Role
 from bridges.event.streams import PeerConnection
+from bridges.figures import BridgeFigures
 from bridges.node.admission import admitting_node
 from bridges.node.cascading import parse_cascading, parse_stop
 from bridges.node.port import NodeUnreachableError, RpcError
@@ -27,7 +28,7 @@ from bridges.quic import listen
 from bridges.wire.messages import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
 
     from bridges.control.port import LegWatcher
     from bridges.event.streams import EventStream
@@ -64,9 +65,15 @@ class EventBridge:
         self._node_up = asyncio.Event()
         self._links: dict[tuple[str, str], tuple[Link, asyncio.Task[None]]] = {}
         self._dialler = Dialler(self, settings.event, settings.quic)
-        self._delivery = Delivery(node, settings.event, spawn=self._spawn, room_gone=self._room_gone)
-        self._checks = 0
         self._figures = Figures(max_entries=settings.event.max_links)
+        self._delivery = Delivery(
+            node,
+            settings.event,
+            spawn=self._spawn,
+            room_gone=self._room_gone,
+            dropped=self._figures.dropped,
+        )
+        self._checks = 0
         self._refused_tokens = 0
         self.on_leg: LegWatcher = nobody_watches
 
@@ -155,7 +162,6 @@ class EventBridge:
 
     def stream_opened(self, stream: EventStream) -> None:
         """Announce the stream to its conference node, which answers with `initialize` for the peer."""
-        self._figures.opened(stream)
         log.info("link.open", peer=stream.peer, room=stream.room, role=stream.role.name.lower())
         self._delivery.begin(stream)
 
@@ -168,7 +174,7 @@ class EventBridge:
         if not stream.room or not stream.node:
             return
         log.info("link.ended", peer=stream.peer, room=stream.room, reason=reason)
-        self._figures.ended(stream)
+        self._figures.ended(stream, reason)
         self._delivery.end(stream)
         self._tell(stream.peer, stream.room, reason)
 
@@ -295,6 +301,7 @@ class EventBridge:
             if about.type == "initialize":
                 if (stream.session, stream.stream) == (about.session, about.stream):
                     stream.send_initialize(event)
+                    self._figures.initialized(stream)
                     self._tell(stream.peer, stream.room)
             elif stream.initialized:
                 stream.send(event)
@@ -308,23 +315,44 @@ class EventBridge:
         up = current is not None and current.initialized and not current.ended
         self.on_leg(peer, room, "up" if up else "down", "" if up else error)
 
-    def _stats(self) -> dict[str, Any]:
-        links = []
-        for peer, room in self._links.keys() | {(s.peer, s.room) for s in self._delivery.table.sessions()}:
-            current = self._delivery.table.current(peer, room)
-            link = self._links.get((peer, room))
-            dials = link is not None and (current is None or current.role is Role.DIALER)
-            links.append(
-                self._figures.describe(
-                    peer,
-                    room,
-                    role="dialer" if dials else "listener",
-                    current=current,
-                    error=link[0].error if link is not None and current is None else "",
+    def figures(self) -> BridgeFigures:
+        """Return everything that is known at this moment; see bridges.figures.Source."""
+        counters = self._figures.counters.snapshot() | {
+            "refused_tokens": self._refused_tokens,
+            "overflows": self._delivery.overflows,
+            "rejected_events": self._delivery.rejected,
+            "refused_connections": 0 if self._listener is None else self._listener.refused,
+        }
+        return BridgeFigures(
+            kind="event",
+            port=0 if self._listener is None else self.port,
+            node_connected=self._node_up.is_set(),
+            links=[
+                self._figures.link(
+                    *key, dials=dials, current=current, error=error, lag=self._delivery.lag(*key)
                 )
-            )
+                for key, dials, current, error in self._all_links()
+            ],
+            peers=peer_figures(self._delivery.table.sessions()),
+            counters={name: count for name, count in counters.items() if count},
+        )
+
+    def _all_links(self) -> Iterator[tuple[tuple[str, str], bool, EventStream | None, str]]:
+        """Yield each link that is wanted or there: (peer, room), whether we dial, its stream, its error."""
+        for key in sorted(self._links.keys() | {(s.peer, s.room) for s in self._delivery.table.sessions()}):
+            current = self._delivery.table.current(*key)
+            link = self._links.get(key)
+            dials = link is not None and (current is None or current.role is Role.DIALER)
+            yield key, dials, current, link[0].error if link is not None and current is None else ""
+
+    def _stats(self) -> dict[str, Any]:
         return {
-            "links": links,
+            "links": [
+                self._figures.describe(
+                    *key, role="dialer" if dials else "listener", current=current, error=error
+                )
+                for key, dials, current, error in self._all_links()
+            ],
             "connections_dialled": len(self._dialler),
             "connections_accepted": 0 if self._listener is None else self._listener.connections,
             "refused_tokens": self._refused_tokens,
