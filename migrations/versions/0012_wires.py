@@ -26,7 +26,7 @@ _WIRES = (
         PERFORM pg_notify('causeway_agent', a.agent || ' ' || a.conference)
             FROM changed c
                 JOIN assignments a ON a.conference = c.conference
-                JOIN conferences k ON k.id = c.conference
+                LEFT JOIN conferences k ON k.id = c.conference
                 LEFT JOIN templates t ON t.name = k.template AND t.version = k.template_version
             WHERE a.cluster IN (c.dialer, c.listener) OR t.body -> 'topology' ->> 'kind' IN ('tree', 'star');
         RETURN NULL;
