@@ -321,7 +321,6 @@ class EventBridge:
             "refused_tokens": self._refused_tokens,
             "overflows": self._delivery.overflows,
             "rejected_events": self._delivery.rejected,
-            "refused_connections": 0 if self._listener is None else self._listener.refused,
         }
         return BridgeFigures(
             kind="event",

@@ -15,6 +15,7 @@ import structlog
 from msgspec import Meta
 
 from bridges.control.port import nobody_watches
+from bridges.figures import BridgeFigures
 from bridges.internal.listener import DuplicateSourceError, InternalListener
 from bridges.media.links import Links
 from bridges.media.pull import PulledTrack
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from bridges.control.orders import LegState
     from bridges.control.port import LegWatcher
     from bridges.media.connection import TrackStream
+    from bridges.media.figures import Moved
     from bridges.node.cascading import CascadingOptions
     from bridges.node.port import ClusterNode
     from bridges.quic import Certificate, Listener, RoundTrip
@@ -246,6 +248,7 @@ class MediaBridge:
         for track in list(self._pushed.values()):
             if track.room == room:
                 track.end("the room is gone", unsubscribe=False)
+        self._links.figures.forget(room)
 
     # --- inside: tracks that come in ------------------------------------------------------------
 
@@ -288,6 +291,7 @@ class MediaBridge:
         self._pulled_count -= len(tracks)
         for track in tracks:
             track.close()
+            self._links.figures.track_ended(track.peer, track.room, track.moved)
 
     def _unpublish_all(self) -> None:
         for session in list(self._pulled):
@@ -310,6 +314,7 @@ class MediaBridge:
         try:
             await track.run(former)
         finally:
+            self._links.figures.track_ended(track.peer, track.room, track.moved)
             if self._pushed.get(track.connection_id) is track:
                 del self._pushed[track.connection_id]
 
@@ -328,6 +333,25 @@ class MediaBridge:
         track.link(address)
 
     # --- inside: figures and tasks --------------------------------------------------------------
+
+    def figures(self) -> BridgeFigures:
+        """Return everything that is known at this moment; see bridges.figures.Source."""
+        tracks: dict[tuple[str, str], list[Moved]] = {}
+        present: list[PulledTrack | PushedTrack] = list(self._pushed.values())
+        present += [track for session in self._pulled.values() for track in session]
+        for track in present:
+            tracks.setdefault((track.peer, track.room), []).append(track.moved)
+        counters = self._links.figures.counters.snapshot() | {
+            "refused_tokens": self._links.refused_tokens,
+        }
+        return BridgeFigures(
+            kind="media",
+            port=0 if self._listener is None else self.port,
+            node_connected=self._links.node_is_up,
+            links=self._links.link_figures(tracks),
+            peers=self._links.peer_figures(),
+            counters={name: count for name, count in counters.items() if count},
+        )
 
     def _stats(self) -> dict[str, Any]:
         return {

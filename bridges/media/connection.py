@@ -122,6 +122,16 @@ class MediaConnection:
         return not self.closed and self._session.state is State.OPEN
 
     @property
+    def quic(self) -> Connection:
+        """The connection itself; for figures."""
+        return self._quic
+
+    @property
+    def backlog(self) -> int:
+        """Bytes of all tracks that were sent and are not yet acknowledged."""
+        return sum(stream.backlog for stream, _user in self._users.values())
+
+    @property
     def round_trip(self) -> RoundTrip | None:
         """How long the peer takes to answer; None while nothing was measured."""
         return self._quic.round_trip
@@ -138,6 +148,7 @@ class MediaConnection:
             return
         assert isinstance(self._session, ListenerSession)
         self._session.accept()
+        self._quic.verified()
         self._came_up()
 
     def open_track(self, user: StreamUser) -> TrackStream:

@@ -14,6 +14,7 @@ import structlog
 from bridges.codes import CloseCode
 from bridges.control.port import best_round_trips
 from bridges.media.connection import MediaConnection
+from bridges.media.figures import Figures, peer_figures
 from bridges.node.admission import admitting_node
 from bridges.node.port import NodeUnreachableError, RpcError
 from bridges.quic import ConnectionClosedError, DialError, dial
@@ -21,14 +22,16 @@ from bridges.wire.messages import ClusterHello
 from causeway.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from bridges.control.orders import LegState
     from bridges.media.connection import StreamUser, TrackStream
+    from bridges.media.figures import Moved
     from bridges.media.settings import MediaSettings
     from bridges.node.cascading import CascadingOptions
     from bridges.node.port import ClusterNode
     from bridges.quic import Connection, QuicSettings, RoundTrip
+    from causeway.api.figures import LinkFigures, PeerFigures
 
 __all__ = ["LinkUser", "Links"]
 
@@ -91,6 +94,7 @@ class Links:
         self._wanted: dict[Key, _Link] = {}
         self._accepted: dict[Key, MediaConnection] = {}
         self._unchecked: set[MediaConnection] = set()
+        self.figures: Final = Figures(max_entries=settings.max_links)
         self.refused_tokens = 0
         """Connections that were closed because of their token."""
 
@@ -130,9 +134,12 @@ class Links:
 
     def round_trips(self) -> dict[str, RoundTrip]:
         """Return what is measured now, by cluster: the best of the connections to each."""
-        dialled = [link.connection for link in self._wanted.values() if link.connection is not None]
-        up = [one for one in (*dialled, *self._accepted.values()) if one.up]
-        return best_round_trips((one.peer, one.round_trip) for one in up)
+        return best_round_trips((one.peer, one.round_trip) for one in self._up())
+
+    @property
+    def node_is_up(self) -> bool:
+        """Whether our cluster has the bridge as a worker."""
+        return self._node_up.is_set()
 
     def room_gone(self, room: str) -> None:
         """Want no link of `room` any more and close its connections."""
@@ -184,6 +191,30 @@ class Links:
         ]
         return dialled + accepted
 
+    def link_figures(self, tracks: Mapping[Key, Sequence[Moved]]) -> list[LinkFigures]:
+        """Return the figures of each link that is wanted or there; `tracks` by peer and room."""
+        found = []
+        for key in sorted(self._wanted.keys() | self._accepted.keys()):
+            link, current = self._wanted.get(key), self.current(*key)
+            found.append(
+                self.figures.link(
+                    *key,
+                    dials=link is not None and (current is None or current is link.connection),
+                    current=current,
+                    tracks=tracks.get(key, ()),
+                    error="" if link is None or current is not None else link.error,
+                )
+            )
+        return found
+
+    def peer_figures(self) -> list[PeerFigures]:
+        """Return the figures of the connections that are up, by peer."""
+        return peer_figures(self._up())
+
+    def _up(self) -> list[MediaConnection]:
+        dialled = [link.connection for link in self._wanted.values() if link.connection is not None]
+        return [one for one in (*dialled, *self._accepted.values()) if one.up]
+
     # What connections say.
 
     def said_hello(self, connection: MediaConnection, hello: ClusterHello) -> None:
@@ -208,6 +239,7 @@ class Links:
                 return
             link.connects += 1
             link.error = ""
+        self.figures.came_up(*key)
         _log.info("media.link_up", peer=connection.peer, room=connection.room, role=connection.role)
         self._user.link_up(*key)
         self._tell(key)
@@ -227,6 +259,8 @@ class Links:
             link.error = reason
         _log.info("media.link_down", peer=key[0], room=key[1], role=connection.role, reason=reason)
         if connection.room:
+            if self.current(*key) is None:
+                self.figures.went_down(*key, reason)
             self._tell(key, reason)
 
     async def _check(self, connection: MediaConnection, hello: ClusterHello) -> None:

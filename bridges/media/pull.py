@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from bridges.media.figures import Moved
 from bridges.media.session import PullerSession, State
 from bridges.quic import ConnectionClosedError, TooManyStreamsError
 from bridges.wire.errors import SequenceError, WireError
@@ -115,6 +116,13 @@ class PulledTrack:
         self._cancel(self._retry)
         if stream is not None:
             stream.reset()
+
+    @property
+    def moved(self) -> Moved:
+        """What has come so far."""
+        return Moved(
+            incoming=True, frames=self.frames, bytes=self.bytes, dropped=self._dropped + self._source.dropped
+        )
 
     def stats(self) -> dict[str, Any]:
         """Return the figures of this track, as getStats shows them."""

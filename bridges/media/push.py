@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from bridges.internal.gate import FrameGate
 from bridges.internal.receiver import InternalReceiver, InternalUnavailableError
+from bridges.media.figures import Moved
 from bridges.media.session import PusherSession, TrackWanted
 from bridges.node.port import NodeUnreachableError, RpcError
 from bridges.wire.errors import SequenceError, WireError
@@ -89,6 +90,12 @@ class PushedTrack:
     def connection_id(self) -> str:
         """The subscription's id, chosen by the peer; empty before it was said."""
         return "" if self.wanted is None else self.wanted.options.connection_id
+
+    @property
+    def moved(self) -> Moved:
+        """What was sent so far."""
+        dropped = self._dropped_before + self._gate.dropped
+        return Moved(incoming=False, frames=self.frames, bytes=self.bytes, dropped=dropped)
 
     def stats(self) -> dict[str, Any]:
         """Return the figures of this track, as getStats shows them."""
