@@ -157,7 +157,7 @@ class EventSession:
         *,
         max_event_bytes: int = 1 << 20,
         max_hello_bytes: int = 4096,
-        max_unchecked_bytes: int = 256 << 10,
+        max_unchecked_bytes: int = (1 << 20) + (64 << 10),
     ) -> Self:
         """Return the listener's end."""
         return cls(

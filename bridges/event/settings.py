@@ -27,8 +27,8 @@ class EventSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Bytes of the largest event that is taken; `initialize` is the largest there is."""
     max_hello_bytes: Annotated[int, Meta(ge=1024)] = 4096
     """Bytes of the largest message before a stream is open."""
-    max_unchecked_bytes: Annotated[int, Meta(ge=0)] = 256 << 10
-    """Bytes that a stream may hold while its token is being checked."""
+    max_unchecked_bytes: Annotated[int, Meta(ge=0)] = (1 << 20) + (64 << 10)
+    """Bytes that a stream may hold while its token is being checked; the peer's whole state comes then."""
     max_queued_events: Annotated[int, Meta(ge=1)] = 1000
     """Events of one stream that may wait for the conference node."""
     max_backlog_bytes: Annotated[int, Meta(ge=1024)] = 4 << 20

@@ -127,6 +127,7 @@ class EventStream:
     def accept(self, room: str, node: str) -> None:
         """Open the stream for `room`: its token was right."""
         self.room, self.node = room, node
+        self._carrier.connection.verified()
         events = self._session.token_accepted()
         self._owner.stream_opened(self)
         self._act(events)

@@ -63,6 +63,9 @@ class Endpoint(Protocol):
     def established(self, connection: Connection) -> None:
         """Take note that the handshake is done."""
 
+    def verified(self, connection: Connection) -> None:
+        """Take note that the peer has shown that it is let in."""
+
     def finished(self, connection: Connection, reason: str) -> None:
         """Take note that the connection sends and takes no more datagrams."""
 
@@ -91,6 +94,10 @@ class Connection:
         self.remote: Final[tuple[str, int]] = (remote[0], remote[1])
         self.closed = False
         """Whether nothing can be sent any more, by our wish or the peer's."""
+        self.protocol: str | None = None
+        """What both ends agreed to speak (ALPN); None until the handshake has got so far."""
+        self.established = False
+        """Whether the handshake is done."""
         self.quic: Final = quic
         """aioquic's core; for endpoints, not for users."""
         self.bytes_in = 0
@@ -104,7 +111,6 @@ class Connection:
         self._handler: ConnectionHandler | None = None
         self._undelivered: list[Callable[[ConnectionHandler], None]] = []
         self._streams = Streams()
-        self._established = False
         self._accounted_bytes = 0
         self._heard_at = self._loop.time()
         self._gone = asyncio.Event()
@@ -113,6 +119,7 @@ class Connection:
         self._timer_at: float | None = None
         self._keepalive = self._loop.call_later(settings.keepalive, self._keep_alive)
         self._deadline = self._loop.call_later(settings.handshake_timeout, self._handshake_overdue)
+        self._max_reassembly_bytes = settings.max_reassembly_bytes
 
     # --- for the user ---------------------------------------------------------------------------
 
@@ -146,6 +153,16 @@ class Connection:
     def ended_streams(self) -> int:
         """Streams that have come and gone."""
         return self._streams.forgotten
+
+    def verified(self) -> None:
+        """Take note that the peer is let in: of an accepted connection, that its token is right.
+
+        Until then it may keep little waiting, and is closed after a while.
+        """
+        self._deadline.cancel()
+        self._max_reassembly_bytes = self._settings.max_reassembly_bytes
+        if not self.closed:
+            self._endpoint.verified(self)
 
     def open_stream(self) -> int:
         """Open a bidirectional stream and return its id; the peer learns of it with the first bytes.
@@ -210,6 +227,11 @@ class Connection:
         self._quic.connect(address, now=self._loop.time())
         self._transmit()
 
+    def verify_within(self, seconds: float, overdue: Callable[[Connection], None]) -> None:
+        """Have `overdue` called unless the peer is let in by then, and hold little for it until it is."""
+        self._max_reassembly_bytes = self._settings.max_unverified_bytes
+        self._deadline = self._loop.call_later(seconds, overdue, self)
+
     def datagram_received(self, data: bytes, address: NetworkAddress) -> None:
         """Take a datagram from the network."""
         if self.closed:
@@ -227,7 +249,7 @@ class Connection:
             self._event_received(event)
         if self.closed:
             return
-        if internals.received_bytes(self._quic) - self._accounted_bytes > self._settings.max_reassembly_bytes:
+        if internals.received_bytes(self._quic) - self._accounted_bytes > self._max_reassembly_bytes:
             self.close(_EXCESSIVE_LOAD, "too much data out of order")
             return
         self._transmit()
@@ -245,8 +267,10 @@ class Connection:
                 self._peer_gave_up(event.stream_id, event.error_code)
             case events.StopSendingReceived():
                 self._peer_gave_up(event.stream_id, event.error_code)
+            case events.ProtocolNegotiated():
+                self.protocol = event.alpn_protocol
             case events.HandshakeCompleted():
-                self._established = True
+                self.established = True
                 self._deadline.cancel()
                 self._endpoint.established(self)
             case events.ConnectionIdIssued():
@@ -356,7 +380,7 @@ class Connection:
         """Ping a peer that has been silent; its answer, or the lack of it, tells whether it is alive."""
         silent = self._loop.time() - self._heard_at
         if silent >= self._settings.keepalive:
-            if self._established:
+            if self.established:
                 self._quic.send_ping(0)
                 self._transmit()
             silent = 0.0
