@@ -6,6 +6,7 @@ Composition only: what a bridge does is in its own package, how the cluster is r
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
 import signal
@@ -13,6 +14,7 @@ import socket
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
+from msgspec import structs
 
 from bridges.control.channel import Agent
 from bridges.control.core import AgentCore
@@ -21,7 +23,7 @@ from bridges.event.bridge import EventBridge
 from bridges.media.bridge import MediaBridge
 from bridges.node.port import RpcService
 from bridges.node.websocket import WebSocketNode
-from bridges.quic import Certificate
+from bridges.quic import Certificates, fingerprints_of_environment
 from causeway import __version__
 from causeway.api.agents import (
     AgentAddress,
@@ -34,12 +36,13 @@ from causeway.channel import PROTOCOL
 from causeway.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from bridges.node.port import ClusterNode
+    from bridges.quic import Certificate
     from bridges.settings import BridgeKind, BridgeSettings
 
-__all__ = ["STOP_TIMEOUT", "Bridge", "check", "run", "serve"]
+__all__ = ["STOP_TIMEOUT", "Bridge", "check", "run", "serve", "with_environment"]
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +61,9 @@ class Bridge(RpcService, Cascader, Protocol):
     @property
     def port(self) -> int:
         """The UDP port that other clusters' bridges dial; known once started."""
+
+    def show(self, certificate: Certificate) -> None:
+        """Show another certificate from now on; connections stay."""
 
     async def start(self) -> None:
         """Listen. Raises UnavailableError when the address is taken."""
@@ -91,6 +97,8 @@ def check(settings: BridgeSettings) -> None:
                     f"bridge.control.{name} is not set, which bridge.control.url needs "
                     f"(CAUSEWAY_BRIDGE__CONTROL__{name.upper()} in the environment)"
                 )
+    if "media" in settings.kinds and not settings.quic.owt_alpn:
+        raise ConfigError("bridge.quic.alpn: the media bridge needs a protocol of OWT's wire in it, as `h3`")
 
 
 async def run(settings: BridgeSettings) -> None:
@@ -99,7 +107,14 @@ async def run(settings: BridgeSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await serve(settings, stop=stop)
+    await serve(with_environment(settings, os.environ), stop=stop)
+
+
+def with_environment(settings: BridgeSettings, environ: Mapping[str, str]) -> BridgeSettings:
+    """Return the settings with what OWT's bridges take from the environment. Raises ConfigError."""
+    quic = settings.quic
+    trusted = (*quic.trusted_fingerprints, *fingerprints_of_environment(environ))
+    return structs.replace(settings, quic=structs.replace(quic, trusted_fingerprints=trusted))
 
 
 async def serve(settings: BridgeSettings, *, stop: asyncio.Event) -> None:
@@ -109,11 +124,17 @@ async def serve(settings: BridgeSettings, *, stop: asyncio.Event) -> None:
         async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as tasks:
             bridges: dict[BridgeKind, Bridge] = {}
             work: list[asyncio.Task[None]] = []
+            shown: list[Certificates] = []
             for kind in settings.kinds:
-                bridges[kind], started = await _start(kind, settings, tasks)
-                work += started
+                certificates = Certificates(f"{settings.cluster} {kind} bridge", settings.quic.certificate)
+                bridges[kind], started = await _start(kind, settings, certificates, tasks)
+                work += [*started, tasks.create_task(certificates.run())]
+                shown.append(certificates)
             if settings.control.url:
-                work.append(tasks.create_task(_agent(bridges, settings).run()))
+                agent = _agent(bridges, settings)
+                for certificates in shown:
+                    certificates.watch(lambda _: agent.register_anew(_addresses(bridges, settings)))
+                work.append(tasks.create_task(agent.run()))
             log.info("bridge.started", cluster=settings.cluster, kinds=settings.kinds)
             await stop.wait()
             limit.reschedule(asyncio.get_running_loop().time() + STOP_TIMEOUT)
@@ -129,7 +150,7 @@ async def serve(settings: BridgeSettings, *, stop: asyncio.Event) -> None:
 
 
 async def _start(
-    kind: BridgeKind, settings: BridgeSettings, tasks: asyncio.TaskGroup
+    kind: BridgeKind, settings: BridgeSettings, certificates: Certificates, tasks: asyncio.TaskGroup
 ) -> tuple[Bridge, list[asyncio.Task[None]]]:
     """Have one bridge listen, work, and be a worker of its cluster."""
     node = WebSocketNode(
@@ -139,7 +160,8 @@ async def _start(
         host=settings.public_host,
         settings=settings.node,
     )
-    bridge = _BRIDGES[kind](node, settings, Certificate.self_signed(f"{settings.cluster} {kind} bridge"))
+    bridge = _BRIDGES[kind](node, settings, certificates.current)
+    certificates.watch(bridge.show)
     await bridge.start()
     # The bridge works before the cluster can call it: tasks begin in this order.
     return bridge, [
@@ -150,22 +172,18 @@ async def _start(
 
 def _agent(bridges: dict[BridgeKind, Bridge], settings: BridgeSettings) -> Agent:
     """Return what lets control order these bridges; they listen already."""
-    addresses = {
-        kind: AgentAddress(host=settings.public_host, port=bridge.port, fingerprint=bridge.fingerprint)
-        for kind, bridge in bridges.items()
-    }
     limits = {"event": settings.event.max_links, "media": settings.media.max_links}
     core = AgentCore(
         cluster=settings.cluster,
         kinds=settings.kinds,
-        pinned=not settings.quic.insecure_unpinned,
+        pinned=not settings.quic.takes_unnamed,
         max_links=min(limits[kind] for kind in settings.kinds),
     )
     registration = AgentRegistration(
         cluster=settings.cluster,
         region=settings.control.region,
         kinds=list(settings.kinds),
-        addresses=AgentAddresses(event=addresses.get("event"), media=addresses.get("media")),
+        addresses=_addresses(bridges, settings),
         capacity=AgentCapacity(conferences=settings.control.max_conferences),
         version=__version__,
         protocol=ProtocolRange(min=PROTOCOL, max=PROTOCOL),
@@ -178,6 +196,15 @@ def _agent(bridges: dict[BridgeKind, Bridge], settings: BridgeSettings) -> Agent
         registration=registration,
         settings=settings.control,
     )
+
+
+def _addresses(bridges: dict[BridgeKind, Bridge], settings: BridgeSettings) -> AgentAddresses:
+    """Return where other clusters' bridges reach these, and which certificates they are shown now."""
+    addresses = {
+        kind: AgentAddress(host=settings.public_host, port=bridge.port, fingerprint=bridge.fingerprint)
+        for kind, bridge in bridges.items()
+    }
+    return AgentAddresses(event=addresses.get("event"), media=addresses.get("media"))
 
 
 def _agent_id(settings: BridgeSettings) -> str:

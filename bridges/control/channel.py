@@ -14,10 +14,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
+from msgspec import structs
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from bridges.control.orders import Dial, HangUp, Leave, Say
+from bridges.control.orders import Dial, HangUp, Leave, Relay, Say
 from bridges.node.cascading import CascadingOptions
 from bridges.node.port import RpcError
 from causeway.api.agents import AgentLoad
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from bridges.control.port import Cascader
     from bridges.control.settings import ControlSettings
     from bridges.quic import RoundTrip as Measured
-    from causeway.api.agents import AgentLease, AgentRegistration
+    from causeway.api.agents import AgentAddresses, AgentLease, AgentRegistration
     from causeway.channel import FromAgent
 
 __all__ = ["Agent"]
@@ -100,6 +101,11 @@ class Agent:
             finally:
                 await self._take_back(client)
 
+    def register_anew(self, addresses: AgentAddresses) -> None:
+        """Tell control that the bridges are reached in another way: it has their links made anew."""
+        self._registration = structs.replace(self._registration, addresses=addresses)
+        self._leave("the addresses have changed")
+
     # --- the bridges ------------------------------------------------------------------------------
 
     def _leg_changed(self, kind: Kind, peer: str, room: str, state: LegState, error: str) -> None:
@@ -114,6 +120,8 @@ class Agent:
                     self._dial(output)
                 case HangUp():
                     self._bridges[output.kind].stop_cascading(output.peer, output.conference)
+                case Relay():
+                    self._bridges[output.kind].set_relays(output.conference, output.ways)
                 case Say():
                     self._say(output.message)
                 case Leave():
@@ -169,11 +177,14 @@ class Agent:
 
     async def _connection(self, client: ControlClient) -> None:
         """Register and hold the channel until it breaks; raises why."""
-        lease = self._lease = await client.register_agent(self._id, self._registration)
+        registration = self._registration
+        lease = self._lease = await client.register_agent(self._id, registration)
         async with self._connect(lease) as socket:
             log.info("agent.connected", agent=self._id, epoch=lease.epoch)
             self._unsent = asyncio.Queue(self._settings.max_unsent)
             self._left = asyncio.get_running_loop().create_future()
+            if registration is not self._registration:
+                self._leave("the addresses have changed meanwhile")
             self._do(self._core.connected(epoch=lease.epoch, ttl=lease.ttl, now=_now()))
             try:
                 async with asyncio.TaskGroup() as tasks:

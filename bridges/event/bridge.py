@@ -30,6 +30,7 @@ from bridges.wire.messages import Event
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
+    from bridges.control.orders import Ways
     from bridges.control.port import LegWatcher
     from bridges.event.streams import EventStream
     from bridges.node.cascading import CascadingOptions
@@ -88,6 +89,12 @@ class EventBridge:
         """Of the certificate that other clusters' bridges are shown."""
         return self._certificate.fingerprint
 
+    def show(self, certificate: Certificate) -> None:
+        """Show other clusters' bridges another certificate from now on; connections stay."""
+        self._certificate = certificate
+        if self._listener is not None:
+            self._listener.show(certificate)
+
     async def start(self) -> None:
         """Listen. Raises UnavailableError when the address is taken."""
         self._listener = await listen(
@@ -96,6 +103,8 @@ class EventBridge:
             certificate=self._certificate,
             on_connection=self._accept,
             settings=self._settings.quic,
+            alpn=self._settings.quic.owt_alpn,
+            count=self._figures.counters.count,
         )
         log.info("event.listening", host=self._settings.host, port=self.port)
 
@@ -228,7 +237,7 @@ class EventBridge:
             raise RpcError("targetCluster: a cluster does not cascade with itself")
         if options.ev_ip is None or options.ev_port is None:
             raise RpcError("evIP, evPort: needed by the event bridge")
-        if options.ev_fingerprint is None and not self._settings.quic.insecure_unpinned:
+        if options.ev_fingerprint is None and not self._settings.quic.takes_unnamed:
             raise RpcError("evFingerprint: needed, as this bridge only trusts certificates that it knows")
         key = (options.target_cluster, options.room)
         known = self._links.get(key)
@@ -255,6 +264,9 @@ class EventBridge:
         if self._drop_link((peer, room)):
             log.info("link.stopped", peer=peer, room=room)
             self.on_leg(peer, room, "gone", "called off")
+
+    def set_relays(self, room: str, ways: Ways) -> None:
+        """Pass on what comes over the links to these peers; see Cascader. OWT's wire cannot."""
 
     def round_trips(self) -> dict[str, RoundTrip]:
         """Return what is measured now, by cluster; see Cascader."""

@@ -79,7 +79,11 @@ class Dialler:
 
     async def _dial(self, address: _Address) -> PeerConnection:
         connection = await dial(
-            address.host, address.port, fingerprint=address.fingerprint, settings=self._quic
+            address.host,
+            address.port,
+            fingerprint=address.fingerprint,
+            settings=self._quic,
+            alpn=self._quic.owt_alpn,
         )
         peer = PeerConnection(connection, self._owner, settings=self._settings)
         connection.handler = peer

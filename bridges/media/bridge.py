@@ -104,6 +104,12 @@ class MediaBridge:
         """Of the certificate that other clusters' bridges are shown."""
         return self._certificate.fingerprint
 
+    def show(self, certificate: Certificate) -> None:
+        """Show other clusters' bridges another certificate from now on; connections stay."""
+        self._certificate = certificate
+        if self._listener is not None:
+            self._listener.show(certificate)
+
     async def start(self) -> None:
         """Listen. Raises UnavailableError when an address is taken."""
         host = self._settings.host
@@ -120,6 +126,8 @@ class MediaBridge:
                 certificate=self._certificate,
                 on_connection=self._links.accept,
                 settings=self._settings.quic,
+                alpn=self._settings.quic.owt_alpn,
+                count=self._links.figures.counters.count,
             )
         except BaseException:
             await self._internal.close()
@@ -227,7 +235,7 @@ class MediaBridge:
             raise RpcError("targetCluster: a cluster does not cascade with itself")
         if options.media_ip is None or options.media_port is None:
             raise RpcError("mediaIP, mediaPort: needed by the media bridge")
-        if options.media_fingerprint is None and not self._settings.quic.insecure_unpinned:
+        if options.media_fingerprint is None and not self._settings.quic.takes_unnamed:
             raise RpcError("mediaFingerprint: needed, as this bridge only trusts certificates that it knows")
         self._links.want(options)
 

@@ -332,6 +332,7 @@ class Links:
             options.media_port,
             fingerprint=options.media_fingerprint,
             settings=self._quic,
+            alpn=self._quic.owt_alpn,
         )
         began = asyncio.get_running_loop().time()
         connection = MediaConnection(

@@ -19,7 +19,6 @@ from causeway.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
 
     from bridges.quic.settings import CertificateSettings
 
@@ -66,7 +65,7 @@ class Certificates:
         """Have `watcher` called with every certificate that comes after the current one."""
         self._watchers.append(watcher)
 
-    async def run(self) -> NoReturn:
+    async def run(self) -> None:
         """Renew for ever: a self-signed certificate in time, a file's when the file has changed."""
         backoff = Backoff(base=self._settings.check_interval, cap=_LONGEST_SLEEP)
         while True:
