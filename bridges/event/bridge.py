@@ -17,7 +17,8 @@ from bridges.codes import CloseCode
 from bridges.control.port import best_round_trips, nobody_watches
 from bridges.event.delivery import Delivery
 from bridges.event.figures import Figures, peer_figures
-from bridges.event.links import Dialler, Link
+from bridges.event.links import Link
+from bridges.event.pool import Dialler
 from bridges.event.session import EventSession, Role
 from bridges.event.streams import PeerConnection
 from bridges.figures import BridgeFigures

@@ -1,93 +1,30 @@
-"""Links that we dial: kept up for as long as they are wanted, several conferences on one connection."""
+"""Links that we dial: kept up for as long as they are wanted, each a stream on a shared connection."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from bridges.codes import CloseCode
 from bridges.event.session import EventSession
-from bridges.event.streams import EventStream, PeerConnection, StreamOwner
 from bridges.node.port import NodeUnreachableError, RpcError
-from bridges.quic import ConnectionClosedError, DialError, QuicSettings, TooManyStreamsError, dial
+from bridges.quic import ConnectionClosedError, DialError, TooManyStreamsError
 from causeway.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
+    from bridges.event.pool import Dialler
     from bridges.event.settings import EventSettings
+    from bridges.event.streams import EventStream
     from bridges.node.cascading import CascadingOptions
     from bridges.node.port import ClusterNode
 
-__all__ = ["Dialler", "Link"]
+__all__ = ["Link"]
 
 log = structlog.get_logger(__name__)
-
-
-class _Address(NamedTuple):
-    """What a connection is shared by: cluster, address and certificate."""
-
-    peer: str
-    host: str
-    port: int
-    fingerprint: str | None
-
-
-class _Slot:
-    """A connection that is shared, or being dialled."""
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.users = 0
-        self.peer: PeerConnection | None = None
-
-
-class Dialler:
-    """The connections that we dialled: one per address, closed when the last link lets go of it."""
-
-    def __init__(self, owner: StreamOwner, settings: EventSettings, quic: QuicSettings) -> None:
-        self._owner = owner
-        self._settings = settings
-        self._quic = quic
-        self._slots: dict[_Address, _Slot] = {}
-
-    def __len__(self) -> int:
-        return sum(slot.peer is not None and not slot.peer.connection.closed for slot in self._slots.values())
-
-    @asynccontextmanager
-    async def connection(self, options: CascadingOptions) -> AsyncIterator[PeerConnection]:
-        """Hold the connection to the options' event bridge; raises DialError."""
-        assert options.ev_ip is not None
-        assert options.ev_port is not None
-        address = _Address(options.target_cluster, options.ev_ip, options.ev_port, options.ev_fingerprint)
-        slot = self._slots.setdefault(address, _Slot())
-        slot.users += 1
-        try:
-            async with slot.lock:
-                if slot.peer is None or slot.peer.connection.closed:
-                    slot.peer = await self._dial(address)
-            yield slot.peer
-        finally:
-            slot.users -= 1
-            if not slot.users:
-                if slot.peer is not None:
-                    slot.peer.connection.close(0, "no conference is left")
-                del self._slots[address]
-
-    async def _dial(self, address: _Address) -> PeerConnection:
-        connection = await dial(
-            address.host,
-            address.port,
-            fingerprint=address.fingerprint,
-            settings=self._quic,
-            alpn=self._quic.owt_alpn,
-        )
-        peer = PeerConnection(connection, self._owner, settings=self._settings)
-        connection.handler = peer
-        return peer
 
 
 class Link:

@@ -37,5 +37,10 @@ class EventSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Tokens that are checked at once; further streams are refused meanwhile."""
     max_links: Annotated[int, Meta(ge=1)] = 10_000
     """Links that are kept at once, in either role."""
+    conferences_per_connection: Annotated[int, Meta(ge=1, le=128)] = 32
+    """Conferences on one connection of OWT's wire; more go on a further one. What a packet costs grows with
+    the streams that are open, and a QUIC stack takes some hundred of them."""
+    connections_per_peer: Annotated[int, Meta(ge=1)] = 512
+    """Connections of OWT's wire that we dial to one other cluster."""
     node_call_timeout: _Seconds = 2.0
     """Seconds that the conference node may take for one event."""
