@@ -13,7 +13,6 @@ ones are dropped). Runs on any asyncio loop; a delay may last up to a millisecon
 from __future__ import annotations
 
 import asyncio
-import heapq
 import socket
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -21,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from tests.impairment.core import Hole, Impairment, Profile
+from tests.impairment.deliveries import Deliveries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -53,21 +53,16 @@ class Relay:
         """Towards the server."""
         self.back: Final = back
         """Towards the clients."""
-        self.overflowed = 0
-        """Datagrams dropped because too many were under way, or a socket could not take them."""
         self.rebound = 0
         """How often clients have got a new address towards the server."""
         self._server = server
         self._listening = listening
         self._max_clients = max_clients
-        self._max_waiting = max_waiting
+        self._refused = 0
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._clients: dict[Address, socket.socket] = {}
-        self._waiting: list[tuple[float, int, Callable[[], None]]] = []
-        """When a datagram is due, in which order it was given, how it is delivered."""
-        self._count = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._deliveries = Deliveries(self._loop, limit=max_waiting)
         self._rebinding: asyncio.TimerHandle | None = None
         self._loop.add_reader(listening, self._from_clients)
 
@@ -114,6 +109,11 @@ class Relay:
         return port
 
     @property
+    def overflowed(self) -> int:
+        """Datagrams dropped because too many were under way, or a socket did not take them."""
+        return self._deliveries.dropped + self._refused
+
+    @property
     def clients(self) -> int:
         """Client addresses that are known now."""
         return len(self._clients)
@@ -149,32 +149,10 @@ class Relay:
             self._send(self.back, len(data), partial(self._to_client, data, client))
 
     def _send(self, path: Impairment, size: int, deliver: Callable[[], None]) -> None:
-        now = self._loop.time()
-        for at in path.send(now, size).arrivals:
-            if len(self._waiting) >= self._max_waiting:
-                self.overflowed += 1
-                continue
-            self._count += 1
-            heapq.heappush(self._waiting, (at, self._count, deliver))
-        self._set_timer()
+        for at in path.send(self._loop.time(), size).arrivals:
+            self._deliveries.put(at, deliver)
 
     # --- datagrams out --------------------------------------------------------------------------
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            if self._waiting and self._timer.when() <= self._waiting[0][0]:
-                return
-            self._timer.cancel()
-            self._timer = None
-        if self._waiting:
-            self._timer = self._loop.call_at(self._waiting[0][0], self._deliver_due)
-
-    def _deliver_due(self) -> None:
-        self._timer = None
-        now = self._loop.time()
-        while self._waiting and self._waiting[0][0] <= now:
-            heapq.heappop(self._waiting)[2]()
-        self._set_timer()
 
     def _to_server(self, data: bytes, client: Address) -> None:
         upstream = self._clients.pop(client, None)
@@ -188,13 +166,13 @@ class Relay:
         try:
             upstream.send(data)
         except OSError:  # full, or nobody listens there
-            self.overflowed += 1
+            self._refused += 1
 
     def _to_client(self, data: bytes, client: Address) -> None:
         try:
             self._listening.sendto(data, client)
         except OSError:
-            self.overflowed += 1
+            self._refused += 1
 
     # --- clients --------------------------------------------------------------------------------
 
@@ -212,10 +190,9 @@ class Relay:
         upstream.close()
 
     def _close(self) -> None:
-        for timer in (self._timer, self._rebinding):
-            if timer is not None:
-                timer.cancel()
-        self._waiting.clear()
+        if self._rebinding is not None:
+            self._rebinding.cancel()
+        self._deliveries.close()
         for client in list(self._clients):
             self._forget(client)
         self._loop.remove_reader(self._listening)
