@@ -20,10 +20,13 @@ from bridges.control.channel import Agent
 from bridges.control.core import AgentCore
 from bridges.control.port import Cascader
 from bridges.event.bridge import EventBridge
+from bridges.figures import Source
 from bridges.media.bridge import MediaBridge
 from bridges.node.port import RpcService
 from bridges.node.websocket import WebSocketNode
 from bridges.quic import Certificates, fingerprints_of_environment
+from bridges.status.process import ProcessSource
+from bridges.status.server import status_endpoint
 from causeway import __version__
 from causeway.api.agents import (
     AgentAddress,
@@ -51,7 +54,7 @@ STOP_TIMEOUT: Final = 2.5
 _MAX_ID: Final = 128
 
 
-class Bridge(RpcService, Cascader, Protocol):
+class Bridge(RpcService, Cascader, Source, Protocol):
     """What the process wants of a bridge beyond serving its cluster's calls, and control's orders."""
 
     @property
@@ -130,13 +133,15 @@ async def serve(settings: BridgeSettings, *, stop: asyncio.Event) -> None:
                 bridges[kind], started = await _start(kind, settings, certificates, tasks)
                 work += [*started, tasks.create_task(certificates.run())]
                 shown.append(certificates)
-            if settings.control.url:
-                agent = _agent(bridges, settings)
+            agent = _agent(bridges, settings) if settings.control.url else None
+            if agent is not None:
                 for certificates in shown:
                     certificates.watch(lambda _: agent.register_anew(_addresses(bridges, settings)))
                 work.append(tasks.create_task(agent.run()))
             log.info("bridge.started", cluster=settings.cluster, kinds=settings.kinds)
-            await stop.wait()
+            source = ProcessSource(settings.cluster, bridges.values(), agent)
+            async with status_endpoint(settings.status, source.figures):
+                await stop.wait()
             limit.reschedule(asyncio.get_running_loop().time() + STOP_TIMEOUT)
             for task in work:
                 task.cancel()

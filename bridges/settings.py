@@ -12,6 +12,7 @@ from bridges.event.settings import EventSettings
 from bridges.media.settings import MediaSettings
 from bridges.node.websocket import NodeSettings
 from bridges.quic import QuicSettings
+from bridges.status.settings import StatusSettings
 from causeway.telemetry import LogSettings
 
 __all__ = ["KINDS", "BridgeKind", "BridgeSettings", "Settings"]
@@ -51,6 +52,8 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """`[bridge.media]`"""
     control: ControlSettings = ControlSettings()
     """`[bridge.control]`: what makes this process an agent of control."""
+    status: StatusSettings = StatusSettings()
+    """`[bridge.status]`: where its figures can be read on this machine."""
 
     @property
     def public_host(self) -> str:

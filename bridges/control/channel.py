@@ -22,6 +22,7 @@ from bridges.control.orders import Dial, HangUp, Leave, Relay, Say
 from bridges.node.cascading import CascadingOptions
 from bridges.node.port import RpcError
 from causeway.api.agents import AgentLoad
+from causeway.api.figures import ControlFigures
 from causeway.backoff import Backoff
 from causeway.channel import MAX_TO_AGENT, MessageError, RoundTrip, decode_from_control, encode, subprotocol
 from causeway.client import ControlClient
@@ -105,6 +106,18 @@ class Agent:
         """Tell control that the bridges are reached in another way: it has their links made anew."""
         self._registration = structs.replace(self._registration, addresses=addresses)
         self._leave("the addresses have changed")
+
+    def figures(self) -> ControlFigures:
+        """Return how the process stands with control."""
+        core = self._core
+        return ControlFigures(
+            agent=self._id,
+            connected=core.in_step,
+            version=core.version,
+            conferences=core.conferences,
+            links_wanted=core.links_wanted,
+            links_up=core.links_up,
+        )
 
     # --- the bridges ------------------------------------------------------------------------------
 
