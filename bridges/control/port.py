@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from bridges.control.orders import LegState
+    from bridges.control.orders import LegState, Ways
     from bridges.node.cascading import CascadingOptions
     from bridges.quic import RoundTrip
 
@@ -39,6 +39,9 @@ class Cascader(Protocol):
 
     def stop_cascading(self, peer: str, room: str) -> None:
         """Want that no more, and end what we dialled; what the peer dialled stays."""
+
+    def set_relays(self, room: str, ways: Ways) -> None:
+        """Pass on what comes over the room's links to these peers, and over no other; may be repeated."""
 
     def round_trips(self) -> Mapping[str, RoundTrip]:
         """Return what is measured now, by cluster: the best of the connections to each."""

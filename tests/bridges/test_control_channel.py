@@ -24,7 +24,7 @@ from tests.bridges.control_stub import KEY, ControlStub
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from bridges.control.orders import Kind
+    from bridges.control.orders import Kind, Ways
     from bridges.control.port import LegWatcher
     from bridges.node.cascading import CascadingOptions
 
@@ -42,6 +42,7 @@ class Bridge:
         self.orders: list[str] = []
         self.refuses = ""
         self.measured: dict[str, RoundTrip] = {}
+        self.ways: dict[str, Ways] = {}
         self._changed = changed
 
     def start_cascading(self, options: CascadingOptions) -> None:
@@ -56,6 +57,10 @@ class Bridge:
         self._changed()
         if self.wanted.pop((peer, room), None) is not None:
             self.on_leg(peer, room, "gone", "called off")
+
+    def set_relays(self, room: str, ways: Ways) -> None:
+        self.ways[room] = ways
+        self._changed()
 
     def round_trips(self) -> dict[str, RoundTrip]:
         return self.measured
