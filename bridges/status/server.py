@@ -57,6 +57,8 @@ class _Answers:
         if not _is_local(request.headers.get("Host", "")):
             # A page in a browser on this machine, whose name was made to lead here.
             return connection.respond(HTTPStatus.FORBIDDEN, "this is not the name of this machine\n")
+        if request.method not in {"GET", "HEAD"}:
+            return connection.respond(HTTPStatus.METHOD_NOT_ALLOWED, "there is nothing to change here\n")
         if request.path.partition("?")[0] != "/":
             return connection.respond(HTTPStatus.NOT_FOUND, "there is / only\n")
         now = self._loop.time()

@@ -9,6 +9,7 @@ import click
 from msgspec import structs
 
 from bridges.settings import KINDS, Settings
+from causeway.cli.bridge_status import command as status
 from causeway.cli.options import config_option, load_settings
 from causeway.telemetry import configure
 
@@ -34,7 +35,8 @@ class _Kinds(click.ParamType[tuple[str, ...]]):
         return kinds
 
 
-@click.command(name="bridge")
+@click.group(name="bridge", invoke_without_command=True)
+@click.pass_context
 @config_option
 @click.option("--cluster", metavar="ID", help="The cluster that the bridges belong to.")
 @click.option("--node-url", metavar="URL", help="Where the cluster takes its workers: ws://host:port/node.")
@@ -55,8 +57,8 @@ class _Kinds(click.ParamType[tuple[str, ...]]):
     metavar="PORT",
     help="UDP port; 0, the default: a free one.",
 )
-def command(config: Path | None, **options: Any) -> None:
-    """Run the event bridge and the media bridge of one cluster.
+def command(context: click.Context, /, config: Path | None, **options: Any) -> None:
+    """Run the event bridge and the media bridge of one cluster; `status` shows those that run.
 
     They join the cluster at its node URL with the secret `bridge.node_secret` (file or
     CAUSEWAY_BRIDGE__NODE_SECRET; never an option, as others could see it) and make their certificates at each
@@ -65,9 +67,12 @@ def command(config: Path | None, **options: Any) -> None:
     \b
         causeway bridge --cluster eu-1 --node-url ws://127.0.0.1:8410/node
         causeway bridge --config /etc/causeway.toml --kinds media
+        causeway bridge status
 
     docs/wire.md says what they speak, configs/causeway.toml what they can be told.
     """  # noqa: D301 - click wants the character itself, it keeps the lines below as they are
+    if context.invoked_subcommand is not None:
+        return
     settings = load_settings(Settings, config)
     given = {name: value for name, value in options.items() if value is not None}
     bridge = structs.replace(settings.bridge, **given)
@@ -77,3 +82,6 @@ def command(config: Path | None, **options: Any) -> None:
 
     # aioquic's pacing needs a finer clock than uvloop's.
     asyncio.run(run(bridge))
+
+
+command.add_command(status)
