@@ -11,7 +11,15 @@ import pytest
 from bridges.codes import CloseCode
 from bridges.media.settings import MediaSettings
 from bridges.quic import Certificate, Connection, QuicSettings, dial, listen
-from bridges.wire.errors import FramingError, MessageError, SequenceError, WireError
+from bridges.wire.errors import (
+    FramingError,
+    MessageError,
+    OversizedError,
+    ReplayedError,
+    SequenceError,
+    UnknownMessageError,
+    WireError,
+)
 from bridges.wire.frame import Feedback, MediaFrame
 from bridges.wire.framing import Deframer, Message, Metadata
 from bridges.wire.framing import encode as encode_message
@@ -129,10 +137,13 @@ async def test_track_streams_before_the_token_are_reset_unread() -> None:
     ("words", "code"),
     [
         ([HELLO], SequenceError.code),
-        ([Ready(), Ready()], SequenceError.code),
+        ([Ready(), Ready()], ReplayedError.code),
         ([Ready(), TrackHello(id="t", kind="video")], SequenceError.code),
-        ([Ready(), picture()], FramingError.code),
-        ([b"\xff\xff\xff\xff\x3a"], FramingError.code),
+        ([Ready(), picture()], UnknownMessageError.code),
+        ([b"\xff\xff\xff\xff\x3a"], OversizedError.code),
+        ([b"\0\0\0\0\x3a"], FramingError.code),
+        ([Metadata(b"{")], MessageError.code),
+        ([Metadata(b'{"type":"bridge"}')], UnknownMessageError.code),
         ([Ready(), ClusterHello(room=ROOM, token="guessed", cluster="rogue")], CloseCode.TOKEN_REFUSED),
         ([Ready(), ClusterHello(room="other", token="x", cluster="rogue")], CloseCode.TOKEN_REFUSED),
         ([Ready(), ClusterHello(room=ROOM, token="room-token", cluster="east")], CloseCode.TOKEN_REFUSED),
@@ -379,7 +390,16 @@ async def test_a_peer_that_ends_a_track_is_asked_again_until_unpublish() -> None
         assert (await west.stats())["tracks"] == []
 
 
-def test_every_wire_error_has_a_code_of_its_own() -> None:
-    codes = [error.code for error in (WireError, FramingError, MessageError, SequenceError)]
-    assert len(set(codes)) == len(codes)
+def test_every_wire_error_has_a_code_and_a_name_of_its_own() -> None:
+    errors = [
+        WireError,
+        FramingError,
+        MessageError,
+        SequenceError,
+        UnknownMessageError,
+        OversizedError,
+        ReplayedError,
+    ]
+    codes = [error.code for error in errors]
+    assert len(set(codes)) == len({error.name for error in errors}) == len(errors)
     assert not set(codes) & {int(code) for code in CloseCode}
