@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import structlog
 
 from bridges.codes import CloseCode
 from bridges.control.port import best_round_trips, nobody_watches
+from bridges.event.calls import parse_broadcast, parse_destroyed, parse_notify
 from bridges.event.delivery import Delivery
 from bridges.event.figures import Figures, peer_figures
 from bridges.event.links import Link
@@ -24,34 +24,27 @@ from bridges.event.streams import PeerConnection
 from bridges.figures import BridgeFigures
 from bridges.node.admission import admitting_node
 from bridges.node.cascading import parse_cascading, parse_stop
-from bridges.node.port import NodeUnreachableError, RpcError
+from bridges.node.port import NodeUnreachableError, RpcError, runs_on
 from bridges.quic import listen
-from bridges.wire.messages import Event
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
     from bridges.control.orders import Ways
     from bridges.control.port import LegWatcher
+    from bridges.event.calls import Broadcast, Notify
     from bridges.event.streams import EventStream
     from bridges.node.cascading import CascadingOptions
     from bridges.node.port import ClusterNode
     from bridges.quic import Certificate, Connection, Listener, RoundTrip
     from bridges.settings import BridgeSettings
+    from bridges.wire.messages import Event
 
 __all__ = ["EventBridge"]
 
 log = structlog.get_logger(__name__)
 
 _OK: Final = "ok"
-
-
-class _Message(msgspec.Struct):
-    """The second argument of `notify`: which stream an `initialize` is for."""
-
-    type: str | None = None
-    session: str | None = None
-    stream: str | None = None
 
 
 class EventBridge:
@@ -133,21 +126,29 @@ class EventBridge:
                     "port": self.port,
                     "fingerprint": self._certificate.fingerprint,
                 }
+            case "getStats", []:
+                return self._stats()
+        self._order(method, args)
+        return _OK
+
+    def _order(self, method: str, args: list[Any]) -> None:
+        """Do what the cluster orders; raises RpcError."""
+        match method, args:
             case "startCascading", _:
                 self.start_cascading(parse_cascading(args))
-                return _OK
             case "stopCascading", _:
                 stop = parse_stop(args)
                 self.stop_cascading(stop.target_cluster, stop.room)
-                return _OK
-            case "notify", [str(node), message, data]:
-                return self._notify(node, message, data)
-            case "destroyRoom", [str(room)]:
-                self._room_gone(room)
-                return _OK
-            case "getStats", []:
-                return self._stats()
-        raise RpcError(f"no such method, or not with these arguments: {method!r}")
+            case "notify", _:
+                self._notify(parse_notify(args))
+            case "broadcast", _:
+                self._broadcast(parse_broadcast(args))
+            case "destroyRoom", _:
+                self._room_gone(parse_destroyed(args))
+            case "drop", [str(), *_]:
+                pass  # A participant of another cluster: no wire between clusters has a word for it.
+            case _:
+                raise RpcError(f"no such method, or not with these arguments: {method!r}")
 
     def node_connected(self) -> None:
         """Bring the wanted links up."""
@@ -157,6 +158,13 @@ class EventBridge:
     def node_lost(self) -> None:
         """End all streams: the peers then remove what came from us, as our nodes did with what was theirs."""
         self._end_all("the connection to our cluster broke")
+
+    def conference_lost(self, gone: str) -> None:
+        """End the streams of a conference node that is gone, without a word to it."""
+        for stream in self._delivery.table.sessions():
+            if runs_on(stream.node, gone):
+                self._delivery.forget(stream)
+                stream.give_up(CloseCode.NODE_LOST, "the conference node is gone")
 
     # --- StreamOwner: the streams report --------------------------------------------------------
 
@@ -301,24 +309,29 @@ class EventBridge:
 
     # --- inside: events of our nodes ------------------------------------------------------------
 
-    def _notify(self, node: str, message: Any, data: Any) -> str:
+    def _notify(self, notify: Notify | None) -> None:
         """Send a node's event on: `initialize` to the one stream that it names, others to all of its."""
-        try:
-            about = msgspec.convert(message, _Message)
-            event = msgspec.convert(data, Event)
-        except msgspec.ValidationError as error:
-            raise RpcError(f"notify: {error}") from None
-        for stream in self._delivery.table.sessions():
-            if stream.node != node:
-                continue
-            if about.type == "initialize":
-                if (stream.session, stream.stream) == (about.session, about.stream):
-                    stream.send_initialize(event)
-                    self._figures.initialized(stream)
-                    self._tell(stream.peer, stream.room)
-            elif stream.initialized:
-                stream.send(event)
-        return _OK
+        if notify is None:
+            return
+        for stream in self._sessions_of(notify.node):
+            if notify.stream is None:
+                if stream.initialized:
+                    stream.send(notify.event)
+            elif notify.stream == (stream.session, stream.stream):
+                stream.send_initialize(notify.event)
+                self._figures.initialized(stream)
+                self._tell(stream.peer, stream.room)
+
+    def _broadcast(self, broadcast: Broadcast | None) -> None:
+        """Send a node's event on to all of its streams but those of the clusters that are excluded."""
+        if broadcast is None:
+            return
+        for stream in self._sessions_of(broadcast.node):
+            if stream.initialized and stream.peer not in broadcast.excluded:
+                stream.send(broadcast.event)
+
+    def _sessions_of(self, node: str) -> list[EventStream]:
+        return [stream for stream in self._delivery.table.sessions() if stream.node == node]
 
     # --- inside: figures ------------------------------------------------------------------------
 

@@ -109,6 +109,10 @@ class Delivery:
             self.table.feed(stream.peer, stream.room).end(stream)
             self._work(stream.peer, stream.room)
 
+    def forget(self, stream: EventStream) -> None:
+        """Tell the stream's node nothing more: it is gone."""
+        self.table.feed(stream.peer, stream.room).forget()
+
     def lag(self, peer: str, room: str) -> Lag:
         """Return how far the node is behind with a peer's events."""
         waiting: list[_Arrived] = []

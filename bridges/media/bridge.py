@@ -21,7 +21,7 @@ from bridges.media.links import Links
 from bridges.media.pull import PulledTrack
 from bridges.media.push import LinkAddress, PushedTrack
 from bridges.node.cascading import parse_cascading, parse_stop
-from bridges.node.port import RpcError
+from bridges.node.port import RpcError, runs_on
 from bridges.quic import listen
 from bridges.wire.objects import Id, TrackRequest
 from causeway.errors import UnavailableError
@@ -54,6 +54,8 @@ class _Publish(msgspec.Struct, kw_only=True, rename="camel"):
     room: Id
     pub_args: Annotated[list[TrackRequest], Meta(min_length=1, max_length=16)]
     origin_type: str = "webrtc"
+    controller: str = ""
+    """The conference node that asks, as far as it says so."""
 
 
 class _Linkup(msgspec.Struct):
@@ -83,6 +85,8 @@ class MediaBridge:
             spawn=self._spawn,
         )
         self._pulled: dict[str, list[PulledTrack]] = {}
+        self._askers: dict[str, str] = {}
+        """By session: the conference node that asked for it."""
         self._pulled_count = 0
         self._pushed: dict[str, PushedTrack] = {}
         self.on_leg: LegWatcher = nobody_watches
@@ -113,12 +117,7 @@ class MediaBridge:
     async def start(self) -> None:
         """Listen. Raises UnavailableError when an address is taken."""
         host = self._settings.host
-        try:
-            self._internal = await InternalListener.start(host, settings=self._limits.internal)
-        except OSError as error:
-            raise UnavailableError(
-                f"cannot listen on {host} (TCP): {error.strerror or error}; choose another address"
-            ) from None
+        self._internal = await self._listen_internally()
         try:
             self._listener = await listen(
                 host,
@@ -133,6 +132,20 @@ class MediaBridge:
             await self._internal.close()
             raise
         _log.info("media.listening", host=host, port=self.port, internal_port=self.internal_port)
+
+    async def _listen_internally(self) -> InternalListener:
+        host, limits, reason = self._internal_host, self._limits, ""
+        lowest = limits.internal_min_port
+        for port in range(lowest, max(lowest, limits.internal_max_port) + 1):
+            try:
+                return await InternalListener.start(host, port, settings=limits.internal)
+            except OSError as error:
+                reason = error.strerror or str(error)
+        raise UnavailableError(f"cannot listen on {host} (TCP): {reason}; choose another address or port")
+
+    @property
+    def _internal_host(self) -> str:
+        return self._limits.internal_host or self._settings.host
 
     async def run(self) -> None:
         """Work until cancelled; then end tracks, close connections, stop listening."""
@@ -161,9 +174,9 @@ class MediaBridge:
                     "fingerprint": self._certificate.fingerprint,
                 }
             case "getInternalAddress", []:
-                return {"ip": self._settings.host, "port": self.internal_port}
+                return {"ip": self._internal_host, "port": self.internal_port}
             case "getNode", [_]:
-                return self._node.worker_id
+                return self._node.node_id
             case "getStats", []:
                 return self._stats()
         self._order(method, args)
@@ -204,6 +217,14 @@ class MediaBridge:
         for track in list(self._pushed.values()):
             track.end("the connection to our cluster broke", unsubscribe=False)
         self._links.node_lost()
+
+    def conference_lost(self, gone: str) -> None:
+        """End the tracks of a conference node that is gone, without a word to it."""
+        for session in [session for session, asker in self._askers.items() if runs_on(asker, gone)]:
+            self._unpublish(session)
+        for track in list(self._pushed.values()):
+            if runs_on(track.node, gone):
+                track.end("the conference node is gone", unsubscribe=False)
 
     # --- LinkUser: the connections report -------------------------------------------------------
 
@@ -274,6 +295,7 @@ class MediaBridge:
                 track.close()
             raise RpcError(f"publish: {error}") from None
         self._pulled[session] = tracks
+        self._askers[session] = options.controller
         self._pulled_count += len(tracks)
         for track in tracks:
             track.attach()
@@ -294,6 +316,7 @@ class MediaBridge:
 
     def _unpublish(self, session: str) -> None:
         tracks = self._pulled.pop(session, None)
+        self._askers.pop(session, None)
         if tracks is None:
             raise RpcError(f"unpublish: there is no session {session}")
         self._pulled_count -= len(tracks)

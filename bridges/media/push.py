@@ -75,6 +75,8 @@ class PushedTrack:
         self._subscribed = False
         self.peer: Final = stream.connection.peer
         self.room: Final = stream.connection.room
+        self.node = ""
+        """The conference node that the track is subscribed at, empty before."""
         self.wanted: TrackWanted | None = None
         """What the peer asked for, None before."""
         self.done = asyncio.Event()
@@ -215,7 +217,7 @@ class PushedTrack:
 
     async def _forward(self) -> None:
         assert self.wanted is not None
-        node_id = await self._node.find_conference_node(self.room)
+        self.node = node_id = await self._node.find_conference_node(self.room)
         self._subscribed = True  # Even if no reply comes: then the node may have done it or not.
         await self._node.call(node_id, "subscribe", ["admin", self.connection_id, self._subscription()])
         while True:
@@ -261,7 +263,6 @@ class PushedTrack:
     def _subscription(self) -> dict[str, Any]:
         assert self.wanted is not None
         options = self.wanted.options
-        worker = self._node.worker_id
         return {
             "type": "mediabridge",
             "room": self.room,
@@ -269,7 +270,7 @@ class PushedTrack:
             "connectionId": self.connection_id,
             "media": msgspec.to_builtins(options.media),
             "originType": options.origin_type,
-            "locality": {"agent": worker, "node": worker},
+            "locality": {"agent": self._node.worker_id, "node": self._node.node_id},
         }
 
     # Frames

@@ -102,6 +102,11 @@ class WebSocketNode:
         return self._worker_id
 
     @property
+    def node_id(self) -> str:
+        """The same: over a WebSocket a worker has no nodes."""
+        return self._worker_id
+
+    @property
     def joined(self) -> bool:
         """Whether the worker is a member of its cluster now."""
         return self._joined.is_set()

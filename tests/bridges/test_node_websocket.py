@@ -61,6 +61,9 @@ class Service:
         self.lost += 1
         self.changed.set()
 
+    def conference_lost(self, gone: str) -> None:
+        raise AssertionError(f"a WebSocket does not say that {gone} is gone")
+
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(WAIT):
             while not condition():
