@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
@@ -192,6 +192,13 @@ class Impairment:
         if fate.cause is not None:
             self.lost[fate.cause] += 1
         return fate
+
+    def cut(self, now: float, length: float) -> None:
+        """Let nothing pass for `length` seconds from `now` on; holes that are over are forgotten."""
+        at = now - self._begin
+        ahead = (hole for hole in self.profile.holes if hole.every or hole.begin + hole.length > at)
+        holes = (*ahead, Hole(begin=at, length=length))
+        self.profile = replace(self.profile, holes=holes)
 
     def queued(self, now: float) -> int:
         """Return the bytes that wait in the bottleneck or are just being sent there, overhead counted."""

@@ -15,11 +15,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from tests.impairment.core import Hole, Impairment, Profile
+from tests.impairment.core import Impairment, Profile
 from tests.impairment.deliveries import Deliveries
 
 if TYPE_CHECKING:
@@ -124,11 +123,10 @@ class Relay:
             self._forget(client)
         self.rebound += 1
 
-    def cut(self, length: float) -> None:
-        """Let nothing pass, in either direction, for `length` seconds from now on."""
-        hole = Hole(begin=self._loop.time() - self._began, length=length)
-        for path in (self.there, self.back):
-            path.profile = replace(path.profile, holes=(*path.profile.holes, hole))
+    def cut(self, length: float, *, there: bool = True, back: bool = True) -> None:
+        """Let nothing pass for `length` seconds from now on, in the given directions."""
+        for path in (self.there,) * there + (self.back,) * back:
+            path.cut(self._loop.time(), length)
 
     # --- datagrams in ---------------------------------------------------------------------------
 

@@ -137,6 +137,14 @@ def test_holes_count_from_the_beginning_of_the_path() -> None:
     assert [path.send(at, 1).cause for at in (1000.5, 1001.5, 1002.5)] == [None, Cause.HOLE, None]
 
 
+def test_a_cut_begins_at_once_and_is_forgotten_afterwards() -> None:
+    path = Impairment(Profile(holes=(Hole(begin=500, length=1),)), 1, begin=1000)
+    for at in (1001, 1011, 1021):
+        path.cut(at, 2)
+        assert [path.send(at + after, 1).cause for after in (0, 1.9, 2.1)] == [Cause.HOLE, Cause.HOLE, None]
+    assert len(path.profile.holes) == 2
+
+
 def test_a_bottleneck_sends_one_after_the_other_and_drops_what_does_not_fit() -> None:
     # 8 Mbit/s: a millisecond for 1,000 bytes; room for five of them.
     path = Impairment(Profile(delay=0.02, bottleneck=Bottleneck(rate=8e6, queue=0.005, overhead=28)), 1)

@@ -18,11 +18,10 @@ import ipaddress
 import selectors
 import socket
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from tests.impairment.core import Hole, Impairment, Profile
+from tests.impairment.core import Impairment, Profile
 from tests.impairment.deliveries import Deliveries
 
 if TYPE_CHECKING:
@@ -49,30 +48,31 @@ class Path:
     """What lies between all clients and the server at one port."""
 
     def __init__(
-        self, there: Impairment, back: Impairment, rebinding: Rebinding | None, begin: float
+        self, loop: VirtualLoop, there: Impairment, back: Impairment, rebinding: Rebinding | None
     ) -> None:
         self.there: Final = there
         """Towards the server."""
         self.back: Final = back
         """Towards the clients."""
         self._rebinding = rebinding
-        self._begin = begin
+        self._loop = loop
+        self._begin = loop.time()
         self._forced = 0
 
-    def nat(self, now: float) -> str:
-        """Return the host that all clients seem to be at `now`."""
-        own = 0 if self._rebinding is None else self._rebinding.binding(now - self._begin)
+    @property
+    def nat(self) -> str:
+        """The host that all clients seem to be now."""
+        own = 0 if self._rebinding is None else self._rebinding.binding(self._loop.time() - self._begin)
         return f"{_EXTERNAL}{(own + self._forced) % 256}"
 
     def rebind(self) -> None:
         """Let the NAT forget: clients come from elsewhere, and what is sent to where they were is lost."""
         self._forced += 1
 
-    def cut(self, now: float, length: float) -> None:
-        """Let nothing pass for `length` seconds from `now` on."""
-        for path in (self.there, self.back):
-            hole = Hole(begin=now - self._begin, length=length)
-            path.profile = replace(path.profile, holes=(*path.profile.holes, hole))
+    def cut(self, length: float, *, there: bool = True, back: bool = True) -> None:
+        """Let nothing pass for `length` seconds from now on, in the given directions."""
+        for path in (self.there,) * there + (self.back,) * back:
+            path.cut(self._loop.time(), length)
 
 
 class Network:
@@ -98,10 +98,10 @@ class Network:
         """Put a path in front of the server at `port`; `back` is `there` if None, with chances of its own."""
         now = self._loop.time()
         self._paths[port] = Path(
+            self._loop,
             Impairment(there, f"{seed} there", begin=now),
             Impairment(there if back is None else back, f"{seed} back", begin=now),
             rebinding,
-            now,
         )
         return self._paths[port]
 
@@ -123,13 +123,13 @@ class Network:
             arrivals = back.back.send(now, len(data)).arrivals
         elif there is not None:
             arrivals = there.there.send(now, len(data)).arrivals
-            source = (there.nat(now), *source[1:])
+            source = (there.nat, *source[1:])
         for at in arrivals:
             self._deliveries.put(at, partial(self._deliver, data, source, to, back))
 
     def _deliver(self, data: bytes, source: Address, to: Address, back: Path | None) -> None:
         receiver = self._sockets.get(to[1])
-        forgotten = back is not None and to[0] != back.nat(self._loop.time())
+        forgotten = back is not None and to[0] != back.nat
         if receiver is None or forgotten or not receiver.hears(source):
             self.unreachable += 1
         else:
