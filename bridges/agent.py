@@ -11,7 +11,7 @@ import re
 import secrets
 import signal
 import socket
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import structlog
 from msgspec import structs
@@ -22,8 +22,8 @@ from bridges.control.port import Cascader
 from bridges.event.bridge import EventBridge
 from bridges.figures import Source
 from bridges.media.bridge import MediaBridge
+from bridges.node.carriers import check_carrier, cluster_id, make_node
 from bridges.node.port import RpcService
-from bridges.node.websocket import WebSocketNode
 from bridges.quic import Certificates, fingerprints_of_environment
 from bridges.status.process import ProcessSource
 from bridges.status.server import status_endpoint
@@ -39,7 +39,7 @@ from causeway.channel import PROTOCOL
 from causeway.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from bridges.node.port import ClusterNode
     from bridges.quic import Certificate
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 __all__ = ["STOP_TIMEOUT", "Bridge", "check", "run", "serve", "with_environment"]
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 STOP_TIMEOUT: Final = 2.5
 """Seconds that an orderly stop may take; what is not done by then is cut."""
@@ -83,16 +85,9 @@ _BRIDGES: Final[dict[BridgeKind, Callable[[ClusterNode, BridgeSettings, Certific
 
 def check(settings: BridgeSettings) -> None:
     """Raise ConfigError when something is missing that has no default."""
-    for name, value in (
-        ("cluster", settings.cluster),
-        ("node_url", settings.node_url),
-        ("node_secret", settings.node_secret),
-        ("kinds", settings.kinds),
-    ):
-        if not value:
-            raise ConfigError(
-                f"bridge.{name} is not set (CAUSEWAY_BRIDGE__{name.upper()} in the environment)"
-            )
+    check_carrier(settings)
+    if not settings.kinds:
+        raise ConfigError("bridge.kinds is not set (CAUSEWAY_BRIDGE__KINDS in the environment)")
     if settings.control.url:
         for name, value in (("key", settings.control.key), ("region", settings.control.region)):
             if not value:
@@ -123,6 +118,10 @@ def with_environment(settings: BridgeSettings, environ: Mapping[str, str]) -> Br
 async def serve(settings: BridgeSettings, *, stop: asyncio.Event) -> None:
     """Run the bridges until `stop` is set. Raises ConfigError, UnavailableError."""
     check(settings)
+    cluster = settings.cluster or await _until_stopped(cluster_id(settings), stop)
+    if cluster is None:
+        return
+    settings = structs.replace(settings, cluster=cluster)
     try:
         async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as tasks:
             bridges: dict[BridgeKind, Bridge] = {}
@@ -154,17 +153,23 @@ async def serve(settings: BridgeSettings, *, stop: asyncio.Event) -> None:
     log.info("bridge.stopped", cluster=settings.cluster)
 
 
+async def _until_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
+    """Return what `work` returns, or None when `stop` is set before."""
+    tasks = (asyncio.ensure_future(work), asyncio.ensure_future(stop.wait()))
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return None if stop.is_set() else tasks[0].result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def _start(
     kind: BridgeKind, settings: BridgeSettings, certificates: Certificates, tasks: asyncio.TaskGroup
 ) -> tuple[Bridge, list[asyncio.Task[None]]]:
     """Have one bridge listen, work, and be a worker of its cluster."""
-    node = WebSocketNode(
-        settings.node_url,
-        secret=settings.node_secret,
-        purpose=f"{kind}bridge",
-        host=settings.public_host,
-        settings=settings.node,
-    )
+    node = make_node(kind, settings)
     bridge = _BRIDGES[kind](node, settings, certificates.current)
     certificates.watch(bridge.show)
     await bridge.start()

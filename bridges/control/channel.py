@@ -8,7 +8,6 @@ more is as good as one that does.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -19,6 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from bridges.control.orders import Dial, HangUp, Leave, Relay, Say
+from bridges.load import machine_load
 from bridges.node.cascading import CascadingOptions
 from bridges.node.port import RpcError
 from causeway.api.agents import AgentLoad
@@ -245,7 +245,9 @@ class Agent:
     async def _beat(self, interval: float) -> NoReturn:
         while True:
             await asyncio.sleep(interval)
-            load = AgentLoad(conferences=self._core.conferences, links=self._core.links_up, cpu=_cpu())
+            load = AgentLoad(
+                conferences=self._core.conferences, links=self._core.links_up, cpu=machine_load()
+            )
             self._do(self._core.heartbeat(load, self._round_trips()))
 
     def _round_trips(self) -> list[RoundTrip]:
@@ -292,11 +294,6 @@ async def _raised(future: asyncio.Future[NoReturn]) -> None:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _cpu() -> float:
-    """How busy this machine is, 0 to 1: runnable tasks of the last minute for each core."""
-    return min(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _first(group: BaseExceptionGroup) -> BaseException:

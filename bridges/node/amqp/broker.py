@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 from urllib.parse import unquote, urlsplit
@@ -17,8 +16,9 @@ from urllib.parse import unquote, urlsplit
 import aio_pika
 from aio_pika.exceptions import AMQPException, ChannelInvalidStateError, PublishError
 
+from bridges.node.amqp.tls import tls_context
 from causeway import __version__
-from causeway.errors import CausewayError, ConfigError
+from causeway.errors import CausewayError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from bridges.node.amqp.settings import AmqpSettings
 
-__all__ = ["Broker", "BrokerLostError", "Inbox", "NobodyThereError", "connect", "tls_context"]
+__all__ = ["Broker", "BrokerLostError", "Inbox", "NobodyThereError", "connect"]
 
 RPC_EXCHANGE: Final = "owtRpc"
 MONITORING_EXCHANGE: Final = "owtMonitoring"
@@ -163,19 +163,6 @@ async def _dial(settings: AmqpSettings) -> aio_pika.abc.AbstractConnection:
         ssl_context=tls_context(settings) if url.scheme == "amqps" else None,
         client_properties={"connection_name": "causeway bridge", "version": __version__},
     )
-
-
-def tls_context(settings: AmqpSettings) -> ssl.SSLContext:
-    """Return how a broker is to be spoken to over TLS. Raises ConfigError for files that cannot be used."""
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file or None)
-        if settings.cert_file:
-            context.load_cert_chain(settings.cert_file, settings.key_file or None)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"bridge.amqp.ca_file, cert_file, key_file: {error.strerror or 'not what they should be'}"
-        ) from None
-    return context
 
 
 async def _declare(
