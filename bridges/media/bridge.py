@@ -14,12 +14,15 @@ import msgspec
 import structlog
 from msgspec import Meta
 
+from bridges.codes import CloseCode
 from bridges.control.port import nobody_watches
 from bridges.figures import BridgeFigures
-from bridges.internal.listener import DuplicateSourceError, InternalListener
+from bridges.internal.listener import InternalListener
 from bridges.media.links import Links
 from bridges.media.pull import PulledTrack
+from bridges.media.pulls import Pulls, TrackOfOrigin
 from bridges.media.push import LinkAddress, PushedTrack
+from bridges.media.ways import Routes
 from bridges.node.cascading import parse_cascading, parse_stop
 from bridges.node.port import RpcError, runs_on
 from bridges.quic import listen
@@ -29,7 +32,7 @@ from causeway.errors import UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from bridges.control.orders import LegState
+    from bridges.control.orders import LegState, Ways
     from bridges.control.port import LegWatcher
     from bridges.media.connection import TrackStream
     from bridges.media.figures import Moved
@@ -84,10 +87,16 @@ class MediaBridge:
             settings=settings.media,
             spawn=self._spawn,
         )
-        self._pulled: dict[str, list[PulledTrack]] = {}
+        self._routes = Routes(settings.cluster)
+        self._pulls = Pulls(
+            cluster=settings.cluster,
+            routes=self._routes,
+            current=self._links.current,
+            ended=self._pull_ended,
+            settings=settings.media,
+        )
         self._askers: dict[str, str] = {}
         """By session: the conference node that asked for it."""
-        self._pulled_count = 0
         self._pushed: dict[str, PushedTrack] = {}
         self.on_leg: LegWatcher = nobody_watches
 
@@ -230,10 +239,7 @@ class MediaBridge:
 
     def link_up(self, peer: str, room: str) -> None:
         """Pull what waits for this connection."""
-        for tracks in list(self._pulled.values()):
-            for track in tracks:
-                if (track.peer, track.room) == (peer, room):
-                    track.attach()
+        self._pulls.link_up(peer, room)
 
     def link_changed(self, peer: str, room: str, state: LegState, error: str) -> None:
         """Pass on how a link is."""
@@ -264,6 +270,14 @@ class MediaBridge:
         """Want no link that we dialled any more; see Cascader."""
         self._links.unwant(peer, room)
 
+    def set_relays(self, room: str, ways: Ways) -> None:
+        """Pull over these links what lies behind them, and pass it on to each other; see Cascader."""
+        self._routes.set(room, ways)
+        for track in list(self._pushed.values()):
+            if track.room == room and (reason := self._not_passed_on(track)):
+                track.refuse(reason, CloseCode.NOT_WANTED)
+        self._pulls.reroute(room)
+
     def round_trips(self) -> dict[str, RoundTrip]:
         """Return what is measured now, by cluster; see Cascader."""
         return self._links.round_trips()
@@ -272,8 +286,8 @@ class MediaBridge:
 
     def _room_gone(self, room: str) -> None:
         self._links.room_gone(room)
-        for session in [session for session, tracks in self._pulled.items() if tracks[0].room == room]:
-            self._unpublish(session)
+        self._pulls.room_gone(room)
+        self._forget_askers()
         for track in list(self._pushed.values()):
             if track.room == room:
                 track.end("the room is gone", unsubscribe=False)
@@ -282,51 +296,31 @@ class MediaBridge:
     # --- inside: tracks that come in ------------------------------------------------------------
 
     def _publish(self, session: str, options: _Publish) -> None:
-        if session in self._pulled:
-            raise RpcError(f"publish: there is already a session {session}")
-        if self._pulled_count + len(options.pub_args) > self._limits.max_tracks:
-            raise RpcError(f"publish: {self._pulled_count} tracks are pulled already")
-        tracks: list[PulledTrack] = []
-        try:
-            for request in options.pub_args:
-                tracks.append(self._pulled_track(session, options, request))  # noqa: PERF401 - what was made before an error is undone
-        except DuplicateSourceError as error:
-            for track in tracks:
-                track.close()
-            raise RpcError(f"publish: {error}") from None
-        self._pulled[session] = tracks
-        self._askers[session] = options.controller
-        self._pulled_count += len(tracks)
-        for track in tracks:
-            track.attach()
-
-    def _pulled_track(self, session: str, options: _Publish, request: TrackRequest) -> PulledTrack:
         assert self._internal is not None
-        return PulledTrack(
-            request,
-            cluster=self._settings.cluster,
-            peer=options.cluster,
+        self._pulls.publish(
+            session,
+            origin=options.cluster,
             room=options.room,
-            session=session,
             origin_type=options.origin_type,
+            requests=options.pub_args,
             listener=self._internal,
-            connection=lambda: self._links.current(options.cluster, options.room),
-            settings=self._limits,
         )
+        self._askers[session] = options.controller
 
     def _unpublish(self, session: str) -> None:
-        tracks = self._pulled.pop(session, None)
         self._askers.pop(session, None)
-        if tracks is None:
-            raise RpcError(f"unpublish: there is no session {session}")
-        self._pulled_count -= len(tracks)
-        for track in tracks:
-            track.close()
-            self._links.figures.track_ended(track.peer, track.room, track.moved)
+        self._pulls.unpublish(session)
 
     def _unpublish_all(self) -> None:
-        for session in list(self._pulled):
-            self._unpublish(session)
+        self._askers.clear()
+        self._pulls.unpublish_all()
+
+    def _forget_askers(self) -> None:
+        for session in self._askers.keys() - set(self._pulls.sessions):
+            del self._askers[session]
+
+    def _pull_ended(self, pull: PulledTrack) -> None:
+        self._links.figures.track_ended(pull.via, pull.room, pull.moved)
 
     # --- inside: tracks that go out -------------------------------------------------------------
 
@@ -338,8 +332,34 @@ class MediaBridge:
                 track.refuse("the connection id is in use")
                 return
             former.end("pulled anew")
+        if reason := self._not_passed_on(track):
+            track.refuse(reason, CloseCode.NOT_WANTED)
+            return
+        key = self._elsewhere(track)
+        if key is not None:
+            assert track.wanted is not None
+            hops = track.wanted.options.hops
+            track.pass_on(lambda on_frame: self._pulls.listen(key, hops=hops, on_frame=on_frame))
         self._pushed[track.connection_id] = track
         self._spawn(self._push(track, former))
+
+    def _elsewhere(self, track: PushedTrack) -> TrackOfOrigin | None:
+        """Return what a track is that does not live in our cluster, None for one that does."""
+        assert track.wanted is not None
+        options = track.wanted.options
+        if options.origin in {None, self._settings.cluster}:
+            return None
+        assert options.origin is not None
+        (wanted,) = options.media.tracks
+        return TrackOfOrigin(track.room, options.origin, wanted.from_, wanted.type)
+
+    def _not_passed_on(self, track: PushedTrack) -> str:
+        """Return why a track is not, or not any more, passed on; empty: it is, or it is our own."""
+        key = self._elsewhere(track)
+        if key is None:
+            return ""
+        assert track.wanted is not None
+        return self._routes.refusal(key.room, key.origin, asker=track.peer, hops=track.wanted.options.hops)
 
     async def _push(self, track: PushedTrack, former: PushedTrack | None) -> None:
         try:
@@ -369,9 +389,10 @@ class MediaBridge:
         """Return everything that is known at this moment; see bridges.figures.Source."""
         tracks: dict[tuple[str, str], list[Moved]] = {}
         present: list[PulledTrack | PushedTrack] = list(self._pushed.values())
-        present += [track for session in self._pulled.values() for track in session]
+        present += self._pulls
         for track in present:
-            tracks.setdefault((track.peer, track.room), []).append(track.moved)
+            peer = track.via if isinstance(track, PulledTrack) else track.peer
+            tracks.setdefault((peer, track.room), []).append(track.moved)
         counters = self._links.figures.counters.snapshot() | {
             "refused_tokens": self._links.refused_tokens,
         }
@@ -388,7 +409,7 @@ class MediaBridge:
         return {
             "links": self._links.stats(),
             "tracks": [
-                *(track.stats() for tracks in self._pulled.values() for track in tracks),
+                *(track.stats() for track in self._pulls),
                 *(track.stats() for track in self._pushed.values()),
             ],
             "refused_tokens": self._links.refused_tokens,

@@ -1,4 +1,7 @@
-"""A track that another cluster pulls from us: subscribed at our node, received over internal TCP, sent on.
+"""A track that another cluster pulls from us: got inside our cluster, or pulled ourselves, and sent on.
+
+What lives here is subscribed at our node and received over internal TCP; what we pass on for others comes
+from a pull of ours (`pass_on`).
 
 One task per track runs from the peer's wish to the stream's end. Frames never pass through the task: they go
 from the internal connection through a FrameGate straight to QUIC, or are dropped there.
@@ -7,7 +10,7 @@ from the internal connection through a FrameGate straight to QUIC, or are droppe
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 import msgspec
 import structlog
@@ -29,9 +32,22 @@ if TYPE_CHECKING:
     from bridges.media.settings import MediaSettings
     from bridges.node.port import ClusterNode
 
-__all__ = ["LinkAddress", "PushedTrack"]
+__all__ = ["LinkAddress", "PushedTrack", "Receiver"]
 
 _log: Final = structlog.get_logger(__name__)
+
+
+class Receiver(Protocol):
+    """Where the frames come from: they go to whoever was named when it was made."""
+
+    def send(self, feedback: Feedback) -> None:
+        """Tell the source something."""
+
+    def request_key_frame(self) -> None:
+        """Ask the source for a key frame."""
+
+    def close(self) -> None:
+        """Take no more frames."""
 
 
 class LinkAddress(msgspec.Struct, frozen=True):
@@ -69,7 +85,8 @@ class PushedTrack:
         self._ended = False
         self._address: LinkAddress | None = None
         self._relinked = asyncio.Event()
-        self._receiver: InternalReceiver | None = None
+        self._receiver: Receiver | None = None
+        self._listen: Callable[[Callable[[MediaFrame], None]], Receiver] | None = None
         self._gate = self._new_gate()
         self._dropped_before = 0
         self._subscribed = False
@@ -114,6 +131,10 @@ class PushedTrack:
             "key_frame_requests": self.key_frame_requests,
         }
 
+    def pass_on(self, listen: Callable[[Callable[[MediaFrame], None]], Receiver]) -> None:
+        """Take the track from a pull of ours, which `listen` begins, instead of asking our node for it."""
+        self._listen = listen
+
     # What the cluster asks.
 
     def link(self, address: LinkAddress) -> None:
@@ -156,9 +177,9 @@ class PushedTrack:
         """Take note that the stream is gone."""
         self._stop(reason)
 
-    def refuse(self, reason: str) -> None:
+    def refuse(self, reason: str, code: int = SequenceError.code) -> None:
         """Reset the stream: the track will not be sent."""
-        self._give_up(reason, SequenceError.code)
+        self._give_up(reason, code)
 
     def _feedback(self, feedback: Feedback) -> None:
         if self._receiver is not None:
@@ -216,6 +237,14 @@ class PushedTrack:
                 self.done.set()
 
     async def _forward(self) -> None:
+        if self._listen is None:
+            await self._forward_our_own()
+            return
+        self._receiver = self._listen(self._frame)
+        self._request_key_frame()
+        await asyncio.Event().wait()  # until the scope ends it
+
+    async def _forward_our_own(self) -> None:
         assert self.wanted is not None
         self.node = node_id = await self._node.find_conference_node(self.room)
         self._subscribed = True  # Even if no reply comes: then the node may have done it or not.
@@ -231,8 +260,7 @@ class PushedTrack:
                     on_lost=self._source_lost,
                     settings=self._settings.internal,
                 )
-                if self.wanted.kind == "video":
-                    self._request_key_frame()
+                self._request_key_frame()
                 await self._relinked.wait()
             finally:
                 self._close_receiver()
@@ -289,7 +317,8 @@ class PushedTrack:
             self._request_key_frame()
 
     def _request_key_frame(self) -> None:
-        if self._receiver is not None:
+        assert self.wanted is not None
+        if self._receiver is not None and self.wanted.kind == "video":
             self.key_frame_requests += 1
             self._receiver.request_key_frame()
 

@@ -33,6 +33,7 @@ __all__ = [
     "decode_event_stream",
     "decode_media",
     "encode",
+    "is_of_shape",
 ]
 
 Token = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -78,6 +79,10 @@ class SubscribeOptions(Struct, kw_only=True, omit_defaults=True, rename="camel")
     connection_id: Id
     media: MediaOptions
     origin_type: str = "webrtc"
+    origin: Id | None = None
+    """Causeway's own: the cluster that the track lives in, if whoever is asked is to pass it on."""
+    hops: Annotated[list[Id], msgspec.Meta(max_length=64)] = msgspec.field(default_factory=list)
+    """With `origin`: the clusters that the request has come by."""
 
 
 class Subscribe(_Message, frozen=True, kw_only=True, tag="subscribe"):
@@ -187,6 +192,18 @@ def decode_event_message(metadata: Metadata) -> Event:
     except msgspec.ValidationError as error:
         raise MessageError(f"{event.type}: {error}") from None
     return event
+
+
+def is_of_shape(type_: str, data: Any) -> bool:
+    """Return whether an event's data is what its type asks for; of a type that is not known, anything is."""
+    shape = _SHAPES.get(type_)
+    if shape is None:
+        return True
+    try:
+        msgspec.convert(data, shape)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def decode_media(metadata: Metadata) -> MediaSignal:
