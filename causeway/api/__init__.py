@@ -10,6 +10,7 @@ from causeway.api.agents import (
     AgentAddress,
     AgentAddresses,
     AgentCapacity,
+    AgentFigures,
     AgentKind,
     AgentLease,
     AgentList,
@@ -84,6 +85,7 @@ from causeway.api.joining import (
 )
 from causeway.api.keys import KeyCreate, KeyCreated, KeyId, KeyList, KeyView
 from causeway.api.plans import (
+    LinkEnd,
     PlanLink,
     PlanPlacement,
     PlanView,
@@ -136,6 +138,7 @@ __all__ = [
     "AgentAddress",
     "AgentAddresses",
     "AgentCapacity",
+    "AgentFigures",
     "AgentKind",
     "AgentLease",
     "AgentList",
@@ -192,6 +195,7 @@ __all__ = [
     "KeyView",
     "Lease",
     "Limits",
+    "LinkEnd",
     "LinkReport",
     "LinkStanding",
     "LinkView",

@@ -11,12 +11,14 @@ from typing import Annotated, Final, Literal, TypeAlias
 from msgspec import Meta, field
 
 from causeway.api.base import NAME, Answer, ClusterId, Fingerprint, Host, Port, Region, Request
+from causeway.api.figures import BridgeFigures
 
 __all__ = [
     "RELAYING_WIRES",
     "AgentAddress",
     "AgentAddresses",
     "AgentCapacity",
+    "AgentFigures",
     "AgentId",
     "AgentKind",
     "AgentLease",
@@ -138,6 +140,13 @@ class AgentRefusal(Answer, frozen=True, kw_only=True):
     reason: str
 
 
+class AgentFigures(Answer, frozen=True, kw_only=True):
+    """What an agent's bridges measured last. What is zero is left out; links: in the conferences' plans."""
+
+    told_at: datetime
+    bridges: list[BridgeFigures]
+
+
 class AgentView(Answer, frozen=True, kw_only=True):
     """An agent as the registry sees it."""
 
@@ -167,6 +176,8 @@ class AgentView(Answer, frozen=True, kw_only=True):
     """What it acts on; None: it never said."""
     refused: list[AgentRefusal]
     """Of what `acked_version` asks."""
+    figures: AgentFigures | None = None
+    """Of `GET /v1/agents/{id}` only; None: it told none yet."""
 
 
 class AgentQuery(Request, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ that it does not know: a bridge may be a release ahead. No secret is ever in her
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
@@ -29,10 +29,11 @@ MAX_LINKS = 50_000
 MAX_PEERS = 10_000
 MAX_ORIGINS = 1_000
 
-FiguresKind: TypeAlias = Literal["event", "media"]
 Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Millis = Annotated[float, Meta(ge=0, le=1e12)]
 Name = Annotated[str, Meta(max_length=128, pattern=r"^[^\x00]*$")]
+FiguresKind = Annotated[str, Meta(max_length=32, pattern=r"^[^\x00]*$")]
+"""`event`, `media`, or what a later release knows."""
 Why = Annotated[str, Meta(max_length=500, pattern=r"^[^\x00]*$")]
 
 
@@ -62,11 +63,12 @@ class LinkFigures(_Figures, frozen=True, kw_only=True):
     conference: Name
     peer: Name
     """The cluster at the other end."""
-    state: Literal["up", "down"] = "down"
+    state: Name = "down"
+    """`up` or `down`."""
     since: datetime | None = None
     """When the state began, UTC."""
-    role: Literal["dialer", "listener"] = "dialer"
-    """Which end this is."""
+    role: Name = "dialer"
+    """Which end this is: `dialer` or `listener`."""
     wire: Name = ""
     """What the two ends speak: `owt` or `causeway/1`; empty while there is no connection."""
     sequence_in: Count = 0

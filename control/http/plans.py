@@ -12,7 +12,7 @@ from control.cascade.reconcile import with_breakers
 from control.errors import ConferenceUnknownError
 from control.http.edge import json, part
 from control.http.entry import APPLICATIONS, Entry
-from control.registry import cascade_view, work
+from control.registry import cascade_view, figures, work
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -65,5 +65,6 @@ class PlanRoutes:
                 snapshot.now,
                 breakers={cluster: breaker for cluster, breaker in seen.items() if breaker is not None},
                 next_look_at=next_look_at,
+                ends=await self._store.read(figures.of_conference, conference),
             )
         )

@@ -34,10 +34,35 @@ _WIRES = (
     """,
 )
 
+_FIGURES = (
+    # What agents measure: told every few seconds, and worth nothing after a crash of the database.
+    """
+    CREATE UNLOGGED TABLE agent_figures (
+        agent text PRIMARY KEY REFERENCES agents ON DELETE CASCADE,
+        bridges jsonb NOT NULL,
+        told_at timestamptz NOT NULL
+    ) WITH (fillfactor = 50)
+    """,
+    """
+    CREATE UNLOGGED TABLE link_figures (
+        conference text NOT NULL,
+        cluster text NOT NULL,
+        peer text NOT NULL,
+        kind text NOT NULL,
+        agent text NOT NULL,
+        figures jsonb NOT NULL,
+        told_at timestamptz NOT NULL,
+        PRIMARY KEY (conference, cluster, peer, kind),
+        CONSTRAINT link_figures_placement_fkey FOREIGN KEY (conference, cluster)
+            REFERENCES placements (conference, cluster) ON DELETE CASCADE
+    ) WITH (fillfactor = 50)
+    """,
+)
+
 
 def upgrade() -> None:
     """Make what is new."""
-    for statement in _WIRES:
+    for statement in (*_WIRES, *_FIGURES):
         op.execute(statement)
 
 

@@ -7,7 +7,7 @@ control.security.vault before they come here. These modules know shapes only, no
 from __future__ import annotations
 
 from control.registry.tables.access import audit, credentials, kept_answers, signing_keys
-from control.registry.tables.agents import agents, assignments, round_trips
+from control.registry.tables.agents import agent_figures, agents, assignments, link_figures, round_trips
 from control.registry.tables.base import metadata
 from control.registry.tables.clusters import cluster_capacity, clusters, early_rooms, roster, seats
 from control.registry.tables.conferences import (
@@ -32,6 +32,7 @@ from control.registry.tables.replicas import caches, duties, replicas, schema_bo
 from control.registry.tables.webhooks import webhook_deliveries, webhook_lanes, webhooks
 
 __all__ = [
+    "agent_figures",
     "agents",
     "assignments",
     "audit",
@@ -50,6 +51,7 @@ __all__ = [
     "early_rooms",
     "former_conferences",
     "kept_answers",
+    "link_figures",
     "links",
     "metadata",
     "participants",
