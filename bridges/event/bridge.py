@@ -15,6 +15,7 @@ import structlog
 from bridges.codes import CloseCode
 from bridges.control.port import best_round_trips, nobody_watches
 from bridges.event.calls import parse_broadcast, parse_destroyed, parse_notify
+from bridges.event.claims import gives_way
 from bridges.event.delivery import Delivery
 from bridges.event.figures import Figures, peer_figures
 from bridges.event.links import Link
@@ -196,6 +197,10 @@ class EventBridge:
         self._delivery.end(stream)
         self._tell(stream.peer, stream.room, reason)
 
+    def refused(self, name: str) -> None:
+        """Count what was given up through a peer's fault."""
+        self._figures.counters.count(name)
+
     # --- inside: listening ----------------------------------------------------------------------
 
     def _accept(self, connection: Connection) -> PeerConnection:
@@ -226,9 +231,20 @@ class EventBridge:
             if node is None:
                 self._refuse(stream, room, "wrong token")
             else:
-                stream.accept(room, node)
+                await self._let_in(stream, room, node)
         finally:
             self._checks -= 1
+
+    async def _let_in(self, stream: EventStream, room: str, node: str) -> None:
+        """Open a stream whose token was right, unless its name is somebody else's."""
+        free = await gives_way(self._delivery.table.current(stream.peer, room), stream)
+        if stream.ended:
+            return
+        if free:
+            stream.accept(room, node)
+        else:
+            log.warning("link.claimed", peer=stream.peer, room=room, remote=stream.connection.remote)
+            stream.refuse(CloseCode.IDENTITY, "a cluster of this name is connected already")
 
     def _refuse(self, stream: EventStream, room: str, reason: str) -> None:
         if not stream.ended:

@@ -171,5 +171,6 @@ class Dialler:
             pool.failed_at, pool.failure = asyncio.get_running_loop().time(), str(error)
             raise
         peer = PeerConnection(connection, self._owner, settings=self._settings)
+        peer.let_in(address.peer)
         connection.handler = peer
         return peer

@@ -35,6 +35,8 @@ class EventSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Bytes of one stream that the peer may owe an acknowledgement for."""
     max_checks: Annotated[int, Meta(ge=1)] = 64
     """Tokens that are checked at once; further streams are refused meanwhile."""
+    max_faults: Annotated[int, Meta(ge=1)] = 16
+    """Faults of a peer on one connection after which it is closed, if no token of it was accepted."""
     max_links: Annotated[int, Meta(ge=1)] = 10_000
     """Links that are kept at once, in either role."""
     conferences_per_connection: Annotated[int, Meta(ge=1, le=128)] = 32

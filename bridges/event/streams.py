@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from bridges import trail
-from bridges.codes import CloseCode
+from bridges.codes import CloseCode, name_of
 from bridges.event.session import (
     EventReceived,
     EventSession,
@@ -35,6 +35,8 @@ __all__ = ["EventStream", "PeerConnection", "StreamOwner"]
 
 log = structlog.get_logger(__name__)
 
+_NOBODYS_FAULT: Final = frozenset({CloseCode.DONE, CloseCode.NODE_LOST, CloseCode.NOT_WANTED})
+
 
 class StreamOwner(Protocol):
     """Who decides. Called synchronously; may call back into the stream."""
@@ -50,6 +52,9 @@ class StreamOwner(Protocol):
 
     def stream_ended(self, stream: EventStream, reason: str) -> None:
         """Take note that the stream is gone, whoever ended it. Called once."""
+
+    def refused(self, name: str) -> None:
+        """Count a stream that was given up through the peer's fault, by the name of the code."""
 
 
 class EventStream:
@@ -126,8 +131,11 @@ class EventStream:
 
     def accept(self, room: str, node: str) -> None:
         """Open the stream for `room`: its token was right."""
+        if not self._carrier.belongs_to(self.peer):
+            self.refuse(CloseCode.IDENTITY, "the connection is another cluster's")
+            return
         self.room, self.node = room, node
-        self._carrier.connection.verified()
+        self._carrier.let_in(self.peer)
         events = self._session.token_accepted()
         self._owner.stream_opened(self)
         self._act(events)
@@ -207,8 +215,10 @@ class EventStream:
     def _greeted(self, cluster: str | None) -> None:
         if self.role is Role.DIALER:
             self._owner.stream_opened(self)
-        elif cluster is not None:
+        elif cluster is not None and self._carrier.belongs_to(cluster):
             self.peer = cluster
+        else:
+            self.give_up(CloseCode.IDENTITY, "the connection is another cluster's")
 
     def _flush(self) -> None:
         data = self._session.data_to_send()
@@ -236,7 +246,9 @@ class PeerConnection:
     """The event streams of one QUIC connection; its ConnectionHandler.
 
     `make_session` gives the session for a stream that the peer opens, None to turn it away: a dialer's peer
-    opens none.
+    opens none. All streams of an accepted connection are of one cluster: the one that the first token was
+    accepted of. Until there is one, a few faults are enough for the connection to be closed; afterwards
+    they cost their streams only.
     """
 
     def __init__(
@@ -254,6 +266,8 @@ class PeerConnection:
         self._settings = settings
         self._make_session = make_session
         self._streams: dict[int, EventStream] = {}
+        self._cluster = ""
+        self._faults = 0
 
     def open(self, session: EventSession, *, peer: str, room: str, node: str) -> EventStream:
         """Open a stream for a conference. Raises TooManyStreamsError, ConnectionClosedError."""
@@ -262,6 +276,26 @@ class PeerConnection:
         stream.peer, stream.room, stream.node = peer, room, node
         self._streams[stream_id] = stream
         return stream
+
+    def belongs_to(self, cluster: str) -> bool:
+        """Return whether the peer may be this cluster."""
+        return self._cluster in ("", cluster)
+
+    def let_in(self, cluster: str) -> None:
+        """Take note that a token of the peer, which says to be this cluster, was right."""
+        self._cluster = cluster
+        self.connection.verified()
+
+    def gave_up(self, code: int) -> None:
+        """Count a stream that was given up, and close a connection on which nothing else happens."""
+        if code in _NOBODYS_FAULT:
+            return
+        self._owner.refused(name_of(code))
+        self._faults += 1
+        if not self._cluster and self._faults == self._settings.max_faults:
+            self._owner.refused(name_of(CloseCode.FAULTS))
+            log.warning("event.faults", remote=self.connection.remote, faults=self._faults)
+            self.connection.close(CloseCode.FAULTS, "one fault after another")
 
     def forget(self, stream_id: int) -> None:
         """Drop a stream that has ended."""
@@ -276,6 +310,7 @@ class PeerConnection:
             session = self._make_session()
             if session is None:
                 self.connection.reset_stream(stream_id, CloseCode.BUSY)
+                self._owner.refused(name_of(CloseCode.BUSY))
                 return
             stream = EventStream(self._owner, self, stream_id, session, settings=self._settings)
             self._streams[stream_id] = stream
@@ -285,16 +320,9 @@ class PeerConnection:
         """Take note that the peer gave a stream up."""
         stream = self._streams.get(stream_id)
         if stream is not None:
-            stream.lost(f"reset by the peer, code 0x{code:x}{_name_of(code)}")
+            stream.lost(f"reset by the peer, code 0x{code:x} {name_of(code).upper()}")
 
     def connection_lost(self, reason: str) -> None:
         """Take note that every stream is gone."""
         for stream in list(self._streams.values()):
             stream.lost(f"connection lost: {reason}")
-
-
-def _name_of(code: int) -> str:
-    try:
-        return f" {CloseCode(code).name}"
-    except ValueError:
-        return ""

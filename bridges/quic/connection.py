@@ -114,6 +114,9 @@ class Connection:
         self._accounted_bytes = 0
         self._heard_at = self._loop.time()
         self._gone = asyncio.Event()
+        self._last_ping = 0
+        """0 is what keep-alive says; nobody waits for its answer."""
+        self._pings: dict[int, asyncio.Future[bool]] = {}
         self._transmit_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
@@ -163,6 +166,24 @@ class Connection:
         self._max_reassembly_bytes = self._settings.max_reassembly_bytes
         if not self.closed:
             self._endpoint.verified(self)
+
+    async def answers(self, within: float) -> bool:
+        """Ask the peer for a sign of life, and return whether it came within so many seconds."""
+        if self.closed:
+            return False
+        self._last_ping += 1
+        number = self._last_ping
+        answer: asyncio.Future[bool] = self._loop.create_future()
+        self._pings[number] = answer
+        self._quic.send_ping(number)
+        self._transmit_soon()
+        try:
+            async with asyncio.timeout(within):
+                return await answer
+        except TimeoutError:
+            return False
+        finally:
+            self._pings.pop(number, None)
 
     def open_stream(self) -> int:
         """Open a bidirectional stream and return its id; the peer learns of it with the first bytes.
@@ -269,6 +290,8 @@ class Connection:
                 self._peer_gave_up(event.stream_id, event.error_code)
             case events.ProtocolNegotiated():
                 self.protocol = event.alpn_protocol
+            case events.PingAcknowledged():
+                self._answered(event.uid, answer=True)
             case events.HandshakeCompleted():
                 self.established = True
                 self._deadline.cancel()
@@ -313,6 +336,12 @@ class Connection:
             self._undelivered.append(call)
             return
         self._call(call, self._handler)
+
+    def _answered(self, number: int, *, answer: bool) -> None:
+        """Tell whoever waits for a sign of life."""
+        waiting = self._pings.get(number)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
 
     def _deliver_kept(self) -> None:
         kept, self._undelivered = self._undelivered, []
@@ -395,6 +424,8 @@ class Connection:
         if self.closed:
             return
         self.closed = True
+        for number in self._pings:
+            self._answered(number, answer=False)
         self._keepalive.cancel()
         self._deadline.cancel()
         for handle in (self._timer, self._transmit_handle):
