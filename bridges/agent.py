@@ -205,6 +205,7 @@ def _agent(bridges: dict[BridgeKind, Bridge], settings: BridgeSettings) -> Agent
         bridges,
         registration=registration,
         settings=settings.control,
+        measured=lambda: [bridge.figures() for bridge in bridges.values()],
     )
 
 

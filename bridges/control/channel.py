@@ -17,6 +17,7 @@ from msgspec import structs
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
+from bridges.control.figures import FiguresTelling
 from bridges.control.orders import Dial, HangUp, Leave, Relay, Say
 from bridges.load import machine_load
 from bridges.node.cascading import CascadingOptions
@@ -29,12 +30,13 @@ from causeway.client import ControlClient
 from causeway.errors import ApiError, CausewayError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from bridges.control.core import AgentCore
     from bridges.control.orders import Kind, LegState, Output
     from bridges.control.port import Cascader
     from bridges.control.settings import ControlSettings
+    from bridges.figures import BridgeFigures
     from bridges.quic import RoundTrip as Measured
     from causeway.api.agents import AgentAddresses, AgentLease, AgentRegistration
     from causeway.channel import FromAgent
@@ -75,8 +77,11 @@ class Agent:
         *,
         registration: AgentRegistration,
         settings: ControlSettings,
+        measured: Callable[[], Sequence[BridgeFigures]] = tuple,
     ) -> None:
+        """Order `bridges`, which are `registration`, and tell control what is `measured` of them."""
         self._id = agent
+        self._measured = measured
         self._core = core
         self._bridges = bridges
         self._registration = registration
@@ -205,6 +210,7 @@ class Agent:
                     tasks.create_task(self._read(socket))
                     tasks.create_task(self._write(socket))
                     tasks.create_task(self._beat(lease.heartbeat_interval))
+                    tasks.create_task(self._tell_figures())
             except BaseExceptionGroup as group:
                 raise _first(group) from None
             finally:
@@ -249,6 +255,14 @@ class Agent:
                 conferences=self._core.conferences, links=self._core.links_up, cpu=machine_load()
             )
             self._do(self._core.heartbeat(load, self._round_trips()))
+
+    async def _tell_figures(self) -> NoReturn:
+        telling = FiguresTelling(max_links=self._settings.figures_links)
+        while True:
+            await asyncio.sleep(self._settings.figures_interval)
+            figures = self._measured()
+            if figures and self._core.in_step:
+                self._say(telling.next(figures))
 
     def _round_trips(self) -> list[RoundTrip]:
         measured = [item for bridge in self._bridges.values() for item in bridge.round_trips().items()]

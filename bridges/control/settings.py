@@ -37,6 +37,10 @@ class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Seconds that this delay grows to at most."""
     max_unsent: Annotated[int, Meta(ge=16, le=100_000)] = 1024
     """Messages that may wait to be written; a control that is slower is left and come back to."""
+    figures_interval: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
+    """Seconds between two messages with what the bridges measure of their links."""
+    figures_links: Annotated[int, Meta(ge=1, le=5000)] = 500
+    """Links in one such message: those that have moved, the ones told longest ago first."""
     stop_timeout: _Seconds = 1.0
     """Seconds for taking the registration back at an orderly stop."""
 
