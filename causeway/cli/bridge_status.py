@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
@@ -13,11 +13,10 @@ from causeway.errors import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
 
-    from causeway.api.figures import BridgeFigures, LinkFigures, PeerFigures
+    from causeway.api.figures import BridgeFigures, LinkFigures
 
-__all__ = ["command", "draw_counters", "draw_links", "draw_peers"]
+__all__ = ["command"]
 
 _MAX_BYTES: Final = 64 << 20
 _TIMEOUT: Final = 5.0
@@ -145,150 +144,11 @@ def _draw(process: ProcessFigures) -> None:
 
 
 def _draw_bridge(bridge: BridgeFigures) -> None:
+    from causeway.cli.figures import draw_counters, draw_links, draw_peers  # noqa: PLC0415 - as above
     from causeway.cli.tables import heading  # noqa: PLC0415 - as above
 
     joined = "joined its cluster" if bridge.node_connected else "is NOT connected to its cluster"
     heading(f"{bridge.kind} bridge, UDP port {bridge.port}, {joined}")
     draw_peers(bridge.peers)
     draw_links(bridge.links)
-    draw_counters(bridge.counters)
-
-
-def draw_peers(peers: list[PeerFigures]) -> None:
-    """Write what is known of the connections to other clusters."""
-    if not peers:
-        return
-    from causeway.cli.tables import heading, table  # noqa: PLC0415 - as above
-
-    heading("connections")
-    table(
-        (
-            "kind",
-            "cluster",
-            "wire",
-            "connections",
-            "streams",
-            "links up",
-            "in",
-            "out",
-            "round trip",
-            "jitter",
-        ),
-        (
-            (
-                each.kind,
-                each.peer,
-                each.wires,
-                each.connections,
-                each.streams,
-                each.links,
-                _bytes(each.bytes_in),
-                _bytes(each.bytes_out),
-                _millis(each.round_trip_ms),
-                _millis(each.jitter_ms),
-            )
-            for each in peers
-        ),
-    )
-
-
-def draw_links(links: list[LinkFigures]) -> None:
-    """Write what is known of links, one a row; origins of a relayed conference in rows of their own."""
-    if not links:
-        return
-    from causeway.cli.tables import heading, table  # noqa: PLC0415 - as above
-
-    heading("links")
-    table(
-        (
-            "kind",
-            "conference",
-            "cluster",
-            "state",
-            "since",
-            "wire",
-            "sequence in, out",
-            "lag in, out",
-            "moved in, out",
-            "bytes in, out",
-            "drops",
-            "again",
-            "round trip",
-            "notes",
-        ),
-        (_link_row(each) for each in links),
-    )
-    origins = [(link, origin) for link in links for origin in link.origins]
-    if origins:
-        heading("events by origin")
-        table(
-            ("conference", "link to", "origin", "incarnation", "had", "told", "hops"),
-            (
-                (link.conference, link.peer, o.origin, o.incarnation, o.seq, o.told, o.hops)
-                for link, o in origins
-            ),
-        )
-
-
-def draw_counters(counters: dict[str, int]) -> None:
-    """Write what was refused."""
-    if not counters:
-        return
-    from causeway.cli.tables import facts, heading  # noqa: PLC0415 - as above
-
-    heading("refused")
-    facts(counters)
-
-
-def _link_row(link: LinkFigures) -> tuple[Any, ...]:
-    return (
-        link.kind,
-        link.conference,
-        f"{'→' if link.role == 'dialer' else '←'} {link.peer}",
-        link.state,
-        _time(link.since),
-        link.wire,
-        f"{link.sequence_in}, {link.sequence_out}",
-        f"{link.lag_in}, {link.lag_out}",
-        f"{link.messages_in}, {link.messages_out}",
-        f"{_bytes(link.bytes_in)}, {_bytes(link.bytes_out)}",
-        link.drops,
-        link.reconnects,
-        _millis(link.round_trip_ms),
-        _notes(link),
-    )
-
-
-def _notes(link: LinkFigures) -> str:
-    told = {
-        "resumed": link.resumes,
-        "whole states": link.snapshots,
-        "divergences": link.divergences,
-        "duplicates": link.duplicates,
-        "tracks in": link.tracks_in,
-        "tracks out": link.tracks_out,
-    }
-    notes = [f"{name} {count}" for name, count in told.items() if count]
-    if link.lag_ms is not None:
-        notes.append(f"oldest waits {_millis(link.lag_ms)}")
-    if link.backlog:
-        notes.append(f"{_bytes(link.backlog)} under way")
-    if link.error:
-        notes.append(link.error if link.state == "down" else f"last: {link.error}")
-    return "; ".join(notes)
-
-
-def _time(value: datetime | None) -> str:
-    return "" if value is None else f"{value:%m-%d %H:%M:%S}"
-
-
-def _millis(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f} ms"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 10_000:  # noqa: PLR2004 - four digits are still read at a glance
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.0f} TB"
+    draw_counters(bridge.counters, of=f"the {bridge.kind} bridge")
