@@ -18,7 +18,7 @@ from bridges.wire.errors import (
     WireError,
 )
 
-__all__ = ["CloseCode", "name_of"]
+__all__ = ["CloseCode", "is_fault", "name_of"]
 
 
 class CloseCode(IntEnum):
@@ -58,6 +58,14 @@ _WIRE_NAMES: Final[dict[int, str]] = {
         ReplayedError,
     )
 }
+
+
+_NOBODYS_FAULT: Final = frozenset({CloseCode.DONE, CloseCode.NODE_LOST, CloseCode.NOT_WANTED})
+
+
+def is_fault(code: int) -> bool:
+    """Return whether the peer gave reason for this code, by what it did or by how much of it."""
+    return code not in _NOBODYS_FAULT
 
 
 def name_of(code: int) -> str:

@@ -8,26 +8,14 @@ does not answer. Only who dials us is judged here; whom we dial shows a certific
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from bridges.event.session import Role
 
 if TYPE_CHECKING:
     from bridges.event.streams import EventStream
-    from bridges.quic import RoundTrip
 
-__all__ = ["gives_way", "patience"]
-
-_LEAST: Final = 0.2
-_MOST: Final = 1.0
-"""Seconds: a peer that was restarted without a word waits no longer than that for its place."""
-
-
-def patience(round_trip: RoundTrip | None) -> float:
-    """Return how many seconds a living peer may take to answer."""
-    if round_trip is None:
-        return _MOST
-    return min(_MOST, _LEAST + 2 * round_trip.seconds + 4 * round_trip.variation)
+__all__ = ["gives_way"]
 
 
 async def gives_way(current: EventStream | None, newcomer: EventStream) -> bool:
@@ -36,5 +24,4 @@ async def gives_way(current: EventStream | None, newcomer: EventStream) -> bool:
         return True
     if current.role is Role.DIALER and not current.events_in:
         return True  # both have dialled; ours has not been let in yet, as far as we can know
-    alive = await current.connection.answers(patience(current.round_trip))
-    return not (alive and current.open)
+    return not (await current.connection.answers() and current.open)

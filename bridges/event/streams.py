@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from bridges import trail
-from bridges.codes import CloseCode, name_of
+from bridges.codes import CloseCode, is_fault, name_of
 from bridges.event.session import (
     EventReceived,
     EventSession,
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["EventStream", "PeerConnection", "StreamOwner"]
 
 log = structlog.get_logger(__name__)
-
-_NOBODYS_FAULT: Final = frozenset({CloseCode.DONE, CloseCode.NODE_LOST, CloseCode.NOT_WANTED})
 
 
 class StreamOwner(Protocol):
@@ -288,7 +286,7 @@ class PeerConnection:
 
     def gave_up(self, code: int) -> None:
         """Count a stream that was given up, and close a connection on which nothing else happens."""
-        if code in _NOBODYS_FAULT:
+        if not is_fault(code):
             return
         self._owner.refused(name_of(code))
         self._faults += 1

@@ -220,7 +220,7 @@ class Links:
     def said_hello(self, connection: MediaConnection, hello: ClusterHello) -> None:
         """Check a dialer's token."""
         if hello.cluster == self._cluster:
-            self._refuse(connection, "the peer poses as this very cluster")
+            connection.close("the peer poses as this very cluster", CloseCode.IDENTITY)
         else:
             self._spawn(self._check(connection, hello))
 
@@ -243,6 +243,10 @@ class Links:
         _log.info("media.link_up", peer=connection.peer, room=connection.room, role=connection.role)
         self._user.link_up(*key)
         self._tell(key)
+
+    def refused(self, name: str) -> None:
+        """Count what was given up through a peer's fault."""
+        self.figures.counters.count(name)
 
     def wants_track(self, stream: TrackStream) -> StreamUser | None:
         """Return who serves a stream that the peer opened."""
@@ -273,8 +277,16 @@ class Links:
         else:
             if node_id is None:
                 self._refuse(connection, "wrong token")
+            elif await self._is_held(connection):
+                _log.warning("media.claimed", peer=connection.peer, room=connection.room)
+                connection.close("a cluster of this name is connected already", CloseCode.IDENTITY)
             else:
                 connection.accept()
+
+    async def _is_held(self, newcomer: MediaConnection) -> bool:
+        """Return whether the place of a newcomer belongs to a connection of the same name that lives."""
+        holder = self._accepted.get((newcomer.peer, newcomer.room))
+        return holder is not None and await holder.quic.answers() and holder.up
 
     def _refuse(self, connection: MediaConnection, reason: str) -> None:
         if not connection.closed:

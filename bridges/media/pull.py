@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import structlog
 from msgspec import structs
 
+from bridges.codes import CloseCode
 from bridges.media.figures import Moved
 from bridges.media.session import PullerSession, State
 from bridges.quic import ConnectionClosedError, TooManyStreamsError
-from bridges.wire.errors import SequenceError, WireError
+from bridges.wire.errors import WireError
 from bridges.wire.frame import Feedback, FeedbackCommand, MediaFrame
 from bridges.wire.framing import encode
 from bridges.wire.messages import SubscribeOptions, TrackHello
@@ -266,7 +267,7 @@ class PulledTrack:
 
     def _unanswered(self) -> None:
         self._deadline = None
-        self._give_up("the peer does not answer", SequenceError.code)
+        self._give_up("the peer does not answer", CloseCode.TIMED_OUT)
 
     def _give_up(self, reason: str, code: int) -> None:
         stream = self._detach()

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 from msgspec import Meta
 
+from bridges.codes import CloseCode
 from bridges.internal.gate import FrameGate
 from bridges.internal.receiver import InternalReceiver, InternalUnavailableError
 from bridges.media.figures import Moved
@@ -79,7 +80,7 @@ class PushedTrack:
         self._session = PusherSession()
         self._loop = asyncio.get_running_loop()
         self._deadline: asyncio.TimerHandle | None = self._loop.call_later(
-            settings.hello_timeout, self._give_up, "nothing was asked for in time", SequenceError.code
+            settings.hello_timeout, self._give_up, "nothing was asked for in time", CloseCode.TIMED_OUT
         )
         self._scope: asyncio.Timeout | None = None
         self._ended = False

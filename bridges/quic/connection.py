@@ -20,6 +20,7 @@ from aioquic.quic.packet import QuicErrorCode
 
 from bridges.quic import internals
 from bridges.quic.errors import ConnectionClosedError, TooManyStreamsError
+from bridges.quic.roundtrip import patience
 from bridges.quic.streams import Streams, is_unidirectional
 
 if TYPE_CHECKING:
@@ -167,8 +168,8 @@ class Connection:
         if not self.closed:
             self._endpoint.verified(self)
 
-    async def answers(self, within: float) -> bool:
-        """Ask the peer for a sign of life, and return whether it came within so many seconds."""
+    async def answers(self) -> bool:
+        """Ask the peer for a sign of life, and return whether it came as soon as it should."""
         if self.closed:
             return False
         self._last_ping += 1
@@ -178,7 +179,7 @@ class Connection:
         self._quic.send_ping(number)
         self._transmit_soon()
         try:
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(patience(self.round_trip)):
                 return await answer
         except TimeoutError:
             return False
