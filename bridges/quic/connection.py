@@ -109,6 +109,8 @@ class Connection:
         self._endpoint = endpoint
         self._settings = settings
         self._loop = asyncio.get_running_loop()
+        self.on_progress: Callable[[], None] | None = None
+        """Called after each datagram, which may have acknowledged something: for who waits for `backlog`."""
         self._handler: ConnectionHandler | None = None
         self._undelivered: list[Callable[[ConnectionHandler], None]] = []
         self._streams = Streams()
@@ -262,6 +264,8 @@ class Connection:
         self.bytes_in += len(data)
         self._quic.receive_datagram(data, address, now=self._heard_at)
         self._advance()
+        if self.on_progress is not None and not self.closed:
+            self.on_progress()
 
     # --- what aioquic says ----------------------------------------------------------------------
 
