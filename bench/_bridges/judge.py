@@ -58,17 +58,19 @@ class Hearing:
 
     def take(self, event: Event) -> None:
         """Take what the node was told. Raises UnfaithfulError."""
-        self.state.apply(event)
         if event["type"] == "onCascadingDisconnected":
             self.resets += 1
             self._next = []
+            self.state.apply(event)
         elif event["type"] == "initialize":
             self.resets += bool(self._next)
+            self.state.apply(event)
             self._next = list(self._origin.moments(self.state))
             if not self._next:
                 raise UnfaithfulError(f"{self._origin.name}: an `initialize` of a state that never was")
         else:
             self._take_next(event)
+            self.state.apply(event)
 
     def _take_next(self, event: Event) -> None:
         told = self._origin.told

@@ -76,9 +76,7 @@ class Outcome:
 
 async def undergo(ordeal: Ordeal) -> Outcome:
     """Go through it. Raises UnfaithfulError, or TimeoutError when not everything arrives in time."""
-    loop = asyncio.get_running_loop()
     world = _World(ordeal)
-    breaks: Counter[str] = Counter()
     quic = msgspec.structs.replace(ordeal.quic, alpn=(ordeal.protocol,))
     async with AsyncExitStack() as stack:
         east, west = [
@@ -90,24 +88,34 @@ async def undergo(ordeal: Ordeal) -> Outcome:
         path, port = await _path(stack, ordeal, east.bridge.port)
         for room in world.rooms:
             await west.cascade(room, {**east.address, "evPort": port})
-        async with asyncio.timeout(ordeal.patience):
-            await world.until(lambda: all(hearing.began for hearing in world.hearings.values()))
-        began = loop.time()
-        async with asyncio.TaskGroup() as tasks:
-            breaking = tasks.create_task(_break(ordeal, path, east, breaks))
-            await _happen(ordeal, world, {"east": east, "west": west})
-            breaking.cancel()
-        last = loop.time()
-        async with asyncio.timeout(ordeal.patience):
-            await world.until(lambda: not any(hearing.behind for hearing in world.hearings.values()))
-        for hearing in world.hearings.values():
-            hearing.check_equal()
-        ended = loop.time()
+        try:
+            return await _go_through(ordeal, world, path, east, west)
+        except (UnfaithfulError, TimeoutError) as error:
+            failure = error  # raised here, it would come out in the groups of both sites' tasks
+    raise failure
+
+
+async def _go_through(ordeal: Ordeal, world: _World, path: Path | Relay, east: Site, west: Site) -> Outcome:
+    loop = asyncio.get_running_loop()
+    breaks: Counter[str] = Counter()
+    hearings = world.hearings.values()
+    async with asyncio.timeout(ordeal.patience):
+        await world.until(lambda: all(hearing.began for hearing in hearings))
+    began = loop.time()
+    async with asyncio.TaskGroup() as tasks:
+        breaking = tasks.create_task(_break(ordeal, path, east, breaks))
+        await _happen(ordeal, world, {"east": east, "west": west})
+        breaking.cancel()
+    last = loop.time()
+    async with asyncio.timeout(ordeal.patience):
+        await world.until(lambda: not any(hearing.behind for hearing in hearings))
+    for hearing in hearings:
+        hearing.check_equal()
     return Outcome(
-        seconds=ended - began,
-        settled=ended - last,
+        seconds=loop.time() - began,
+        settled=loop.time() - last,
         breaks=dict(breaks),
-        resets=sum(hearing.resets for hearing in world.hearings.values()),
+        resets=sum(hearing.resets for hearing in hearings),
         datagrams=path.there.sent + path.back.sent,
         datagrams_lost=path.there.lost.total() + path.back.lost.total(),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ from bench._bridges.happenings import Happenings, Occupancy
 from bench._bridges.judge import Hearing, Origin, UnfaithfulError
 from bench._bridges.ordeal import Ordeal, undergo
 from bridges.wire import framing, messages
+from tests.impairment.core import Profile
 from tests.impairment.virtual import VirtualLoop
 
 
@@ -20,6 +22,24 @@ def test_owts_wire_ends_up_with_equal_states_however_often_it_breaks() -> None:
     assert sum(outcome.breaks.values()) >= 4
     assert outcome.resets > 0
     assert outcome.datagrams_lost > 0
+
+
+@pytest.mark.parametrize(("deaf_for", "error"), [(1, UnfaithfulError), (10_000, TimeoutError)])
+def test_a_bridge_that_swallows_events_is_found(
+    deaf_for: int, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class HardOfHearing(Hearing):
+        def take(self, event: dict[str, Any]) -> None:
+            nonlocal deaf_for
+            if self.heard == 5 and deaf_for:
+                deaf_for -= 1
+            else:
+                super().take(event)
+
+    monkeypatch.setattr("bench._bridges.ordeal.Hearing", HardOfHearing)
+    ordeal = Ordeal(events=60, conferences=1, rate=40, protocol="h3", path=Profile(), patience=5)
+    with VirtualLoop.running() as loop, pytest.raises(error):
+        loop.run_until_complete(undergo(ordeal))
 
 
 def hearing(events: int) -> tuple[Origin, Hearing]:
