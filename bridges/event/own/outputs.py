@@ -25,11 +25,12 @@ __all__ = [
     "Told",
     "Vanished",
     "Violated",
+    "nothing_to_consume",
 ]
 
 
-def _nothing() -> None:
-    pass
+def nothing_to_consume() -> None:
+    """Give no credit back: what is told has cost none."""
 
 
 # --- for the conference node --------------------------------------------------------------------------
@@ -49,7 +50,7 @@ class Told:
     at: Position
     type: str
     data: Any
-    consumed: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
+    consumed: Callable[[], None] = field(default=nothing_to_consume, repr=False, compare=False)
 
     @property
     def id(self) -> str:

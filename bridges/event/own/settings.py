@@ -33,6 +33,8 @@ class OwnWireSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Bytes that the participants and streams of one origin in one conference may take."""
     max_unknown: Annotated[int, Meta(ge=0)] = 10_000
     """Messages of unknown numbers that are passed over on one connection."""
+    max_strikes: Annotated[int, Meta(ge=0)] = 100
+    """Wrong messages that cost single conferences before they cost the connection."""
     max_waiting: Annotated[int, Meta(ge=1)] = 64
     """Conferences whose token may be under examination at once on one connection."""
     log_events: Annotated[int, Meta(ge=1)] = 1000

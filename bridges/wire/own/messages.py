@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeAlias
 from msgspec import Meta, Raw, Struct, field
 
 __all__ = [
+    "MAX_INCARNATION",
     "NOTHING",
     "ChannelMessage",
     "Close",
@@ -36,7 +37,9 @@ __all__ = [
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 Token = Annotated[str, Meta(min_length=1, max_length=512)]
+MAX_INCARNATION = 2**62 - 1
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Incarnation = Annotated[int, Meta(ge=0, le=MAX_INCARNATION)]
 Channel = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Text = Annotated[str, Meta(max_length=200)]
 EventName = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -49,14 +52,14 @@ class Position(Struct, array_like=True, frozen=True):
     The greater incarnation is the newer one. (0, 0) is having nothing.
     """
 
-    incarnation: Number
+    incarnation: Incarnation
     seq: Number
 
 
 NOTHING = Position(0, 0)
 
 
-class _Message(Struct, array_like=True, frozen=True, tag_field="number"):
+class _Message(Struct, array_like=True, frozen=True, tag_field="message"):
     pass
 
 
@@ -134,7 +137,7 @@ class Offer(_ChannelMessage, frozen=True, tag=16):
     """The sender can give an origin's events. Said again when the path or the incarnation has changed."""
 
     origin: Id
-    incarnation: Number
+    incarnation: Incarnation
     path: Path
     """Cluster ids on the way from the origin to the sender, both included."""
 
