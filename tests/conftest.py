@@ -24,6 +24,7 @@ import structlog
 
 from control.registry.database import create_engine, migrate
 from control.registry.embedded import EmbeddedPostgres
+from tests.rabbitmq import rabbitmq  # noqa: F401 - a fixture, for all tests
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator

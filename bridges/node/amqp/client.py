@@ -38,20 +38,23 @@ class RpcClient:
         self._calls: RpcCalls[asyncio.Future[rpc.Reply]] = RpcCalls(max_outstanding=settings.max_outstanding)
         self._broker: Broker | None = None
         self._there = asyncio.Event()
-        self._since = 0.0
+        self._back = False
+        self._settled_at = 0.0
 
     # --- what the connection says ---------------------------------------------------------------
 
     def attach(self, broker: Broker) -> None:
         """Take note that there is a broker (again)."""
         self._broker = broker
-        self._since = asyncio.get_running_loop().time()
         self._there.set()
+        if self._back:
+            self._settled_at = asyncio.get_running_loop().time() + self._settings.settle
 
     def detach(self) -> None:
         """Take note that the broker is gone: what waits for a reply is asked again at the next one."""
         self._broker = None
         self._there.clear()
+        self._back = True
         for future in self._calls.fail_all():
             if not future.done():
                 future.set_exception(BrokerLostError("the connection to the broker broke"))
@@ -83,11 +86,12 @@ class RpcClient:
             try:
                 return outcome(await self._ask(broker, server, method, args, timeout))
             except BrokerLostError:
-                pause.reset()  # and wait for the next one
+                if self._broker is broker:
+                    self.detach()  # Nobody has said so yet; asking it again would come to the same.
             except NobodyThereError as error:
                 # It may be on its way back to the broker as we were: it gets the time that a reply would.
                 delay = pause.next_delay()
-                if loop.time() + delay > max(began + timeout, self._since + self._settings.settle):
+                if loop.time() + delay > max(began + timeout, self._settled_at):
                     raise RpcError(f"{method}: {error}") from None
                 await asyncio.sleep(delay)
             except NodeUnreachableError as error:
