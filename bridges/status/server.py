@@ -52,7 +52,7 @@ class _Answers:
 
     def answer(self, connection: ServerConnection, request: Request) -> Response:
         """Answer a request; what websockets calls before the handshake."""
-        if len(connection.server.all_connections) > self._settings.max_clients:
+        if len(connection.server.handler_tasks) > self._settings.max_clients:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many readers; come again\n")
         if not _is_local(request.headers.get("Host", "")):
             # A page in a browser on this machine, whose name was made to lead here.

@@ -21,4 +21,4 @@ class StatusSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_age: Annotated[float, Meta(ge=0, le=60)] = 0.5
     """Seconds for which one answer is given again instead of a new one being made."""
     client_timeout: Annotated[float, Meta(gt=0, le=60)] = 5.0
-    """Seconds that a reader may take for its request."""
+    """Seconds that a reader may take, for its request and the answer together."""
