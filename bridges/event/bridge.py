@@ -1,8 +1,9 @@
 """The event bridge: conference events between this cluster's nodes and other clusters' event bridges.
 
 A worker of its cluster (RpcService): the cluster orders links and gives events; the bridge dials, listens,
-checks the tokens of those who dial, and keeps what is wanted up. One QUIC connection per other cluster, one
-stream per conference. Composition and decisions; the parts are in this package's other modules.
+checks the tokens of those who dial, and keeps what is wanted up. Which wire is spoken the two ends of a
+connection agree on: OWT's, of which this module knows, or our own (bridges.event.own.wire). Composition and
+decisions; the parts are in this package's other modules.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import structlog
 
 from bridges.codes import CloseCode
 from bridges.control.port import best_round_trips, nobody_watches
-from bridges.event.calls import parse_broadcast, parse_destroyed, parse_notify
+from bridges.event.calls import Notify, parse_broadcast, parse_destroyed, parse_notify
 from bridges.event.claims import gives_way
 from bridges.event.delivery import Delivery
 from bridges.event.figures import Figures, peer_figures
 from bridges.event.links import Link
+from bridges.event.own.wire import OwnWire
 from bridges.event.pool import Dialler
 from bridges.event.session import EventSession, Role
 from bridges.event.streams import PeerConnection
@@ -27,13 +29,16 @@ from bridges.node.admission import admitting_node
 from bridges.node.cascading import parse_cascading, parse_stop
 from bridges.node.port import NodeUnreachableError, RpcError, runs_on
 from bridges.quic import listen
+from bridges.quic.settings import OWN_PROTOCOL
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
     from bridges.control.orders import Ways
     from bridges.control.port import LegWatcher
-    from bridges.event.calls import Broadcast, Notify
+    from bridges.event.calls import Broadcast
+    from bridges.event.own.link import OwnConnection
+    from bridges.event.own.wire import OwnChannel
     from bridges.event.streams import EventStream
     from bridges.node.cascading import CascadingOptions
     from bridges.node.port import ClusterNode
@@ -60,8 +65,9 @@ class EventBridge:
         self._tasks: asyncio.TaskGroup | None = None
         self._node_up = asyncio.Event()
         self._links: dict[tuple[str, str], tuple[Link, asyncio.Task[None]]] = {}
-        self._dialler = Dialler(self, settings.event, settings.quic)
         self._figures = Figures(max_entries=settings.event.max_links)
+        self._own = OwnWire(node, settings, self)
+        self._dialler = Dialler(self, self._own, settings.event, settings.quic)
         self._delivery = Delivery(
             node,
             settings.event,
@@ -98,7 +104,6 @@ class EventBridge:
             certificate=self._certificate,
             on_connection=self._accept,
             settings=self._settings.quic,
-            alpn=self._settings.quic.owt_alpn,
             count=self._figures.counters.count,
         )
         log.info("event.listening", host=self._settings.host, port=self.port)
@@ -112,6 +117,7 @@ class EventBridge:
             finally:
                 self._tasks = None
                 self._end_all("the bridge stops")
+                self._own.close("the bridge stops")
                 if self._listener is not None:
                     self._listener.close()
 
@@ -155,6 +161,7 @@ class EventBridge:
         """Bring the wanted links up."""
         self._delivery.node_connected()
         self._node_up.set()
+        self._own.node_connected()
 
     def node_lost(self) -> None:
         """End all streams: the peers then remove what came from us, as our nodes did with what was theirs."""
@@ -162,6 +169,7 @@ class EventBridge:
 
     def conference_lost(self, gone: str) -> None:
         """End the streams of a conference node that is gone, without a word to it."""
+        self._own.conference_lost(gone)
         for stream in self._delivery.table.sessions():
             if runs_on(stream.node, gone):
                 self._delivery.forget(stream)
@@ -201,9 +209,33 @@ class EventBridge:
         """Count what was given up through a peer's fault."""
         self._figures.counters.count(name)
 
+    # --- WireOwner: our own wire reports --------------------------------------------------------
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task that ends with the bridge, at the latest."""
+        return self._spawn(work)
+
+    async def node_up(self) -> None:
+        """Wait until our cluster is connected."""
+        await self._node_up.wait()
+
+    def link_changed(self, peer: str, room: str, error: str) -> None:
+        """Tell the watcher how a link is now."""
+        self._tell(peer, room, error)
+
+    def room_gone(self, room: str) -> None:
+        """Want nothing of a room any more that our cluster says is not there."""
+        self._room_gone(room)
+
+    def token_refused(self) -> None:
+        """Count a wrong token."""
+        self._refused_tokens += 1
+
     # --- inside: listening ----------------------------------------------------------------------
 
-    def _accept(self, connection: Connection) -> PeerConnection:
+    def _accept(self, connection: Connection) -> PeerConnection | OwnConnection:
+        if connection.protocol == OWN_PROTOCOL:
+            return self._own.take(connection, None)
         return PeerConnection(
             connection, self, settings=self._limits, make_session=self._make_listener_session
         )
@@ -276,8 +308,9 @@ class EventBridge:
             options,
             self._node,
             self._dialler,
+            self._own,
             self._limits,
-            current=self._delivery.table.current,
+            current=self._current,
             node_up=self._node_up.wait,
             failed=lambda: self._tell(*key, link.error),
         )
@@ -292,10 +325,16 @@ class EventBridge:
 
     def set_relays(self, room: str, ways: Ways) -> None:
         """Pass on what comes over the links to these peers; see Cascader. OWT's wire cannot."""
+        self._own.set_relays(room, ways)
 
     def round_trips(self) -> dict[str, RoundTrip]:
         """Return what is measured now, by cluster; see Cascader."""
-        return best_round_trips((s.peer, s.round_trip) for s in self._delivery.table.sessions())
+        owt = ((s.peer, s.round_trip) for s in self._delivery.table.sessions())
+        return best_round_trips([*owt, *self._own.round_trips().items()])
+
+    def _current(self, peer: str, room: str) -> EventStream | OwnChannel | None:
+        """Return what carries a room to a peer, on whichever wire."""
+        return self._delivery.table.current(peer, room) or self._own.current(peer, room)
 
     # --- inside: dialling -----------------------------------------------------------------------
 
@@ -321,6 +360,7 @@ class EventBridge:
         for stream in self._delivery.table.sessions():
             if stream.room == room:
                 stream.give_up(CloseCode.NOT_WANTED, "the room is gone")
+        self._own.end_room(room)
         self._figures.forget(room)
 
     # --- inside: events of our nodes ------------------------------------------------------------
@@ -337,6 +377,7 @@ class EventBridge:
                 stream.send_initialize(notify.event)
                 self._figures.initialized(stream)
                 self._tell(stream.peer, stream.room)
+        self._own.notify(notify)
 
     def _broadcast(self, broadcast: Broadcast | None) -> None:
         """Send a node's event on to all of its streams but those of the clusters that are excluded."""
@@ -345,6 +386,8 @@ class EventBridge:
         for stream in self._sessions_of(broadcast.node):
             if stream.initialized and stream.peer not in broadcast.excluded:
                 stream.send(broadcast.event)
+        # Our wire's log is one for all peers: who was to be left out hears it, too.
+        self._own.notify(Notify(broadcast.node, broadcast.event, None))
 
     def _sessions_of(self, node: str) -> list[EventStream]:
         return [stream for stream in self._delivery.table.sessions() if stream.node == node]
@@ -354,16 +397,22 @@ class EventBridge:
     def _tell(self, peer: str, room: str, error: str = "") -> None:
         """Tell the watcher how a link is now: up once the peer has got our node's state."""
         current = self._delivery.table.current(peer, room)
+        own = self._own.current(peer, room)
         up = current is not None and current.initialized and not current.ended
+        up = up or (own is not None and own.up)
         self.on_leg(peer, room, "up" if up else "down", "" if up else error)
 
     def figures(self) -> BridgeFigures:
         """Return everything that is known at this moment; see bridges.figures.Source."""
-        counters = self._figures.counters.snapshot() | {
-            "refused_tokens": self._refused_tokens,
-            "overflows": self._delivery.overflows,
-            "rejected_events": self._delivery.rejected,
-        }
+        counters = (
+            self._figures.counters.snapshot()
+            | self._own.counters
+            | {
+                "refused_tokens": self._refused_tokens,
+                "overflows": self._delivery.overflows,
+                "rejected_events": self._delivery.rejected + self._own.rejected,
+            }
+        )
         return BridgeFigures(
             kind="event",
             port=0 if self._listener is None else self.port,
@@ -373,14 +422,16 @@ class EventBridge:
                     *key, dials=dials, current=current, error=error, lag=self._delivery.lag(*key)
                 )
                 for key, dials, current, error in self._all_links()
-            ],
-            peers=peer_figures(self._delivery.table.sessions()),
+            ]
+            + list(self._own.link_figures()),
+            peers=peer_figures(self._delivery.table.sessions()) + self._own.peer_figures(),
             counters={name: count for name, count in counters.items() if count},
         )
 
     def _all_links(self) -> Iterator[tuple[tuple[str, str], bool, EventStream | None, str]]:
         """Yield each link that is wanted or there: (peer, room), whether we dial, its stream, its error."""
-        for key in sorted(self._links.keys() | {(s.peer, s.room) for s in self._delivery.table.sessions()}):
+        there = self._links.keys() | {(s.peer, s.room) for s in self._delivery.table.sessions()}
+        for key in sorted(there - self._own.keys()):
             current = self._delivery.table.current(*key)
             link = self._links.get(key)
             dials = link is not None and (current is None or current.role is Role.DIALER)
@@ -393,7 +444,8 @@ class EventBridge:
                     *key, role="dialer" if dials else "listener", current=current, error=error
                 )
                 for key, dials, current, error in self._all_links()
-            ],
+            ]
+            + self._own.describe(),
             "connections_dialled": len(self._dialler),
             "connections_accepted": 0 if self._listener is None else self._listener.connections,
             "refused_tokens": self._refused_tokens,
@@ -407,6 +459,7 @@ class EventBridge:
         """End the streams without a word to our nodes, which know already or do not listen."""
         self._node_up.clear()
         self._delivery.node_lost()
+        self._own.node_lost()
         for stream in self._delivery.table.sessions():
             stream.give_up(CloseCode.NODE_LOST, reason)
 

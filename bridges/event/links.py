@@ -1,4 +1,4 @@
-"""Links that we dial: kept up for as long as they are wanted, each a stream on a shared connection."""
+"""Links that we dial: kept up for as long as they are wanted, on whichever wire the peer speaks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from bridges.codes import CloseCode
+from bridges.event.own.link import OwnConnection
 from bridges.event.session import EventSession
 from bridges.node.port import NodeUnreachableError, RpcError
 from bridges.quic import ConnectionClosedError, DialError, TooManyStreamsError
@@ -16,9 +17,10 @@ from causeway.backoff import Backoff
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from bridges.event.own.wire import OwnChannel, OwnWire
     from bridges.event.pool import Dialler
     from bridges.event.settings import EventSettings
-    from bridges.event.streams import EventStream
+    from bridges.event.streams import EventStream, PeerConnection
     from bridges.node.cascading import CascadingOptions
     from bridges.node.port import ClusterNode
 
@@ -35,9 +37,10 @@ class Link:
         options: CascadingOptions,
         node: ClusterNode,
         dialler: Dialler,
+        own: OwnWire,
         settings: EventSettings,
         *,
-        current: Callable[[str, str], EventStream | None],
+        current: Callable[[str, str], EventStream | OwnChannel | None],
         node_up: Callable[[], Awaitable[Any]],
         failed: Callable[[], None],
     ) -> None:
@@ -46,6 +49,7 @@ class Link:
         """Why there is no stream, or why the last one ended."""
         self._node = node
         self._dialler = dialler
+        self._own = own
         self._settings = settings
         self._current = current
         self._node_up = node_up
@@ -81,26 +85,35 @@ class Link:
             await self._pause()
 
     async def _hold(self) -> None:
-        """Open a stream and wait for its end."""
+        """Have the conference carried, and wait for the end of that."""
         options = self.options
-        node = await self._node.find_conference_node(options.room)
-        async with self._dialler.connection(options) as peer:
-            session = EventSession.dialer(
-                cluster=options.self_cluster,
-                room=options.room,
-                token=options.token,
-                max_event_bytes=self._settings.max_event_bytes,
-                max_hello_bytes=self._settings.max_hello_bytes,
-            )
+        node = self._own.node_of(options.room) or await self._node.find_conference_node(options.room)
+        async with self._dialler.connection(options) as carrier:
             loop = asyncio.get_running_loop()
             began = loop.time()
-            stream = peer.open(session, peer=options.target_cluster, room=options.room, node=node)
+            held: EventStream | OwnChannel
+            if isinstance(carrier, OwnConnection):
+                held = await self._own.open(carrier, options, node)
+            else:
+                held = self._open(carrier, node)
             try:
-                self.error = await stream.wait_ended()
+                self.error = await held.wait_ended()
             finally:
-                stream.give_up(CloseCode.NOT_WANTED, "the link is not wanted any more")
-            if stream.initialized and loop.time() - began >= self._settings.stable_after:
+                held.give_up(CloseCode.NOT_WANTED, "the link is not wanted any more")
+            if held.initialized and loop.time() - began >= self._settings.stable_after:
                 self._backoff.reset()
+
+    def _open(self, carrier: PeerConnection, node: str) -> EventStream:
+        """Open a stream for the conference, on OWT's wire."""
+        options = self.options
+        session = EventSession.dialer(
+            cluster=options.self_cluster,
+            room=options.room,
+            token=options.token,
+            max_event_bytes=self._settings.max_event_bytes,
+            max_hello_bytes=self._settings.max_hello_bytes,
+        )
+        return carrier.open(session, peer=options.target_cluster, room=options.room, node=node)
 
     async def _pause(self) -> None:
         self._hurry.clear()

@@ -7,6 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from bridges.event.own.settings import OwnWireSettings
+
 __all__ = ["EventSettings"]
 
 _Seconds = Annotated[float, Meta(gt=0, le=600)]
@@ -44,5 +46,7 @@ class EventSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     the streams that are open, and a QUIC stack takes some hundred of them."""
     connections_per_peer: Annotated[int, Meta(ge=1)] = 512
     """Connections of OWT's wire that we dial to one other cluster."""
+    own: OwnWireSettings = OwnWireSettings()
+    """`[bridge.event.own]`: our own wire."""
     node_call_timeout: _Seconds = 2.0
     """Seconds that the conference node may take for one event."""

@@ -359,7 +359,7 @@ class Conversation:
         return [OpenRequested(channel=request.channel, room=request.room, token=request.token)]
 
     def _take_close(self, exchange: Exchange, message: Close) -> list[Output]:
-        open_ = exchange.state not in _SHUT
+        open_, figures = exchange.state not in _SHUT, exchange.figures()
         outputs = exchange.closed_by_peer(self._now)
         self._forget(exchange)
         if not open_:
@@ -370,6 +370,7 @@ class Conversation:
             code=message.code,
             reason=message.reason,
             by_peer=True,
+            figures=figures,
         )
         return [*outputs, gone]
 
@@ -457,9 +458,15 @@ class Conversation:
 
     def _close(self, exchange: Exchange, code: int, reason: str) -> list[Output]:
         self._requests.pop(exchange.channel, None)
+        figures = exchange.figures()
         outputs = exchange.close(code, reason, self._now)
         gone = ChannelClosed(
-            channel=exchange.channel, room=exchange.room, code=code, reason=reason, by_peer=False
+            channel=exchange.channel,
+            room=exchange.room,
+            code=code,
+            reason=reason,
+            by_peer=False,
+            figures=figures,
         )
         return [*outputs, gone]
 
@@ -494,11 +501,17 @@ class Conversation:
         self.closed = True
         outputs: list[Output] = []
         for exchange in list(self._channels.values()):
-            shut, exchange.state = exchange.state in _SHUT, ChannelState.CLOSED
+            shut, figures = exchange.state in _SHUT, exchange.figures()
+            exchange.state = ChannelState.CLOSED
             outputs += exchange.detach(self._now)
             if not shut:
                 gone = ChannelClosed(
-                    channel=exchange.channel, room=exchange.room, code=code, reason=reason, by_peer=False
+                    channel=exchange.channel,
+                    room=exchange.room,
+                    code=code,
+                    reason=reason,
+                    by_peer=False,
+                    figures=figures,
                 )
                 outputs.append(gone)
         self._channels.clear()

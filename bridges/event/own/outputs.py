@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bridges.event.own.exchange import ChannelFigures
     from bridges.wire.own.errors import OwnCode
     from bridges.wire.own.messages import Position
 
@@ -137,6 +138,8 @@ class ChannelClosed:
     code: int
     reason: str
     by_peer: bool
+    figures: ChannelFigures
+    """What was counted of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

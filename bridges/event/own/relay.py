@@ -385,7 +385,7 @@ class Relay:
         """Have the peer send what follows our log, unless it does so already."""
         end = known.origin.log.end
         taking = exchange.taking(known.origin.name)
-        if taking is None or _is_newer(taking, end):
+        if taking is None or _is_newer(taking, end) or (taking == NOTHING != end):
             exchange.take(known.origin.name, end)
 
     def _heal(self, peer: str, known: _Known, at: Position) -> None:

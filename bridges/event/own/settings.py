@@ -57,5 +57,7 @@ class OwnWireSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Seconds after which the state of an origin is compared, if it has changed."""
     quiet_digest_interval: _Seconds = 60.0
     """Seconds after which the state of an origin is compared though it has not changed."""
+    backlog_bytes: Annotated[int, Meta(ge=16_384)] = 512 << 10
+    """Bytes of one lane that the peer may owe an acknowledgement for; what is more waits in the logs."""
     origin_grace: _Seconds = 10.0
     """Seconds that a cluster may be out of reach before our node is told that its participants are gone."""
