@@ -77,6 +77,10 @@ class Bus:
 
         await queue.consume(called, no_ack=True)
 
+    async def die(self, server: str) -> None:
+        """Be that server no more."""
+        await self._channel.queue_delete(server)
+
     async def call(self, server: str, method: str, *args: Any) -> Any:
         self._last_id += 1
         corr_id = self._last_id
@@ -250,6 +254,12 @@ class OwtCluster:
         """Forget a worker that has been silent, and say so."""
         purpose, _ = self.workers.pop(worker)
         await self.bus.announce("quit", {"purpose": purpose, "id": worker, "type": "worker"})
+
+    async def kill(self, room: str) -> None:
+        """Let the node of a room die; its agent announces it."""
+        node = self.nodes.pop(room)
+        await self.bus.die(node.id)
+        await self.bus.announce("abnormal", {"purpose": "conference", "id": node.id, "type": "node"})
 
     async def media_node(self, session: str) -> str:
         """Do what a conference node does to find a node of the media bridge."""
