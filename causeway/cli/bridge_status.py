@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -13,6 +14,7 @@ from causeway.errors import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from causeway.api.figures import BridgeFigures, LinkFigures
 
@@ -85,6 +87,7 @@ def _ask(where: str) -> ProcessFigures:
     if isinstance(place, Http):
         transport, url = httpx2.HTTPTransport(), where
     else:
+        _knock(place.path, where)
         transport, url = httpx2.HTTPTransport(uds=str(place.path)), "http://localhost/"
     try:
         with (
@@ -98,6 +101,16 @@ def _ask(where: str) -> ProcessFigures:
         raise UnavailableError(f"{where} does not answer: {str(error) or type(error).__name__}") from None
     except msgspec.DecodeError as error:
         raise UnavailableError(f"{where} is no bridge's status endpoint: {error}") from None
+
+
+def _knock(path: Path, where: str) -> None:
+    """Raise UnavailableError where nobody listens: there httpx2 would leave its own socket open."""
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(_TIMEOUT)
+            probe.connect(str(path))
+    except OSError as error:
+        raise UnavailableError(f"{where} does not answer: {error.strerror or error}") from None
 
 
 def _read(chunks: Iterable[bytes], where: str) -> bytes:

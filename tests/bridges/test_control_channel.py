@@ -13,6 +13,7 @@ from bridges.control.channel import Agent
 from bridges.control.core import AgentCore
 from bridges.control.port import nobody_watches
 from bridges.control.settings import ControlSettings
+from bridges.figures import BridgeFigures
 from bridges.node.port import RpcError
 from bridges.quic import RoundTrip
 from causeway.api.agents import AgentAddress, AgentAddresses, AgentCapacity, AgentRegistration, ProtocolRange
@@ -72,6 +73,7 @@ class World:
     def __init__(self, control: ControlStub) -> None:
         self.control = control
         self.event, self.media = Bridge(control.note), Bridge(control.note)
+        self.figures: list[BridgeFigures] = []
         self.core = AgentCore(
             cluster="west",
             kinds=("event", "media"),
@@ -118,6 +120,7 @@ async def agent(control: ControlStub, **settings: Any) -> AsyncIterator[World]:
         settings=msgspec.structs.replace(
             ControlSettings(url=control.url, key=KEY, region="eu", retry_base=0.02, retry_cap=0.1), **settings
         ),
+        measured=lambda: world.figures,
     )
     world.shell = shell
     task = asyncio.create_task(shell.run())
@@ -302,6 +305,22 @@ async def test_a_control_that_does_not_read_is_left_and_come_back_to() -> None:
             world.shell._say(Resync())
         assert (await control.said_hello(2)).version == 1
         assert world.event.orders == ["start"]
+
+
+async def test_figures_are_told_and_an_older_control_passes_them_over() -> None:
+    async with ControlStub().up() as control, agent(control, figures_interval=0.1) as world:
+        await control.said_hello()
+        world.figures = [BridgeFigures(kind="event", counters={"framing": 1})]
+        await control.say(desired(1, link()))
+        await world.acknowledged(1)
+        await control.until(lambda: control.passed_over.count("figures") >= 2)
+        assert set(control.passed_over) == {"figures"}
+        shown = world.shell.figures()
+        assert (shown.agent, shown.connected, shown.version) == ("bridge-west", True, 1)
+        assert (shown.conferences, shown.links_wanted, shown.links_up) == (1, 1, 0)
+        world.legs("up")
+        await world.reported("up")
+        assert world.shell.figures().links_up == 1
 
 
 async def test_a_redirect_is_not_followed_with_the_key() -> None:
