@@ -12,7 +12,7 @@ from bridges.quic import Certificate
 from bridges.settings import BridgeSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from bridges.event.settings import EventSettings
     from bridges.quic import QuicSettings
@@ -68,7 +68,7 @@ class Nodes:
             case "getRoomToken", _:
                 return f"token of {room}"
             case "onCascadingConnected", [_, session, stream]:
-                self._tasks.create_task(self._initialize(room, session, stream))
+                self.spawn(self._initialize(room, session, stream))
             case "handleCascadingEvents", [_, origin, event]:
                 self._told(room, origin, event)
         return "ok"
@@ -78,6 +78,10 @@ class Nodes:
         node = f"node of {room}"
         assert self.bridge is not None
         await self.bridge.handle("notify", [node, {"rpcId": node}, event])
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside, as part of what `running` waits for."""
+        self._tasks.create_task(work)
 
     async def _initialize(self, room: str, session: str, stream: str) -> None:
         node = f"node of {room}"

@@ -1,0 +1,117 @@
+"""Bare aioquic as a yardstick: messages over one stream and back, by its own asyncio protocol alone."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from aioquic.asyncio.client import connect
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.asyncio.server import serve
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import QuicEvent, StreamDataReceived
+
+from bridges.quic import Certificate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from aioquic.asyncio.server import QuicServer
+
+__all__ = ["EchoCaller", "EchoServer"]
+
+
+class _Echoing(QuicConnectionProtocol):
+    def quic_event_received(self, event: QuicEvent) -> None:
+        if isinstance(event, StreamDataReceived):
+            self._quic.send_stream_data(event.stream_id, event.data)
+            self.transmit()
+
+
+class EchoServer:
+    """The far process."""
+
+    def __init__(self, server: QuicServer) -> None:
+        self._server = server
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls) -> AsyncIterator[EchoServer]:
+        """Listen until the end."""
+        certificate = Certificate.self_signed("bench")
+        configuration = QuicConfiguration(
+            is_client=False,
+            alpn_protocols=["bench"],
+            certificate=certificate.certificate,
+            private_key=certificate.private_key,
+        )
+        server = await serve("127.0.0.1", 0, configuration=configuration, create_protocol=_Echoing)
+        try:
+            yield cls(server)
+        finally:
+            server.close()
+
+    async def handle(self, method: str, args: list[Any]) -> Any:
+        """Serve `port`."""
+        del args
+        assert method == "port"
+        transport = self._server._transport  # noqa: SLF001 - there is no public way to the port
+        assert transport is not None
+        return transport.get_extra_info("sockname")[1]
+
+
+class _Calling(QuicConnectionProtocol):
+    """Notes when messages come back; they are of one size."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.size = 1
+        self.sent: list[float] = []
+        self.round_trips: list[float] = []
+        self.bytes = 0
+
+    def quic_event_received(self, event: QuicEvent) -> None:
+        if isinstance(event, StreamDataReceived):
+            self.bytes += len(event.data)
+            now = time.monotonic()
+            while len(self.round_trips) < self.bytes // self.size:
+                self.round_trips.append(now - self.sent[len(self.round_trips)])
+
+
+class EchoCaller:
+    """The near process."""
+
+    def __init__(self, protocol: _Calling) -> None:
+        self._protocol = protocol
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, port: int) -> AsyncIterator[EchoCaller]:
+        """Stay connected until the end."""
+        configuration = QuicConfiguration(is_client=True, alpn_protocols=["bench"], verify_mode=ssl.CERT_NONE)
+        async with connect(
+            "127.0.0.1", port, configuration=configuration, create_protocol=_Calling
+        ) as protocol:
+            assert isinstance(protocol, _Calling)
+            yield cls(protocol)
+
+    async def handle(self, method: str, args: list[Any]) -> list[float]:
+        """Serve `round_trips`: so many messages, so many a second, of so many bytes; return the seconds."""
+        assert method == "round_trips"
+        count, rate, size = args
+        protocol = self._protocol
+        protocol.size = size
+        protocol.sent, protocol.round_trips, protocol.bytes = [], [], 0
+        stream = protocol._quic.get_next_available_stream_id()  # noqa: SLF001 - bare aioquic
+        begin = time.monotonic()
+        for number in range(count):
+            await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
+            protocol.sent.append(time.monotonic())
+            protocol._quic.send_stream_data(stream, bytes(size))  # noqa: SLF001 - bare aioquic
+            protocol.transmit()
+        while len(protocol.round_trips) < count:
+            await protocol.ping()
+        return protocol.round_trips
