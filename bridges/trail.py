@@ -11,14 +11,11 @@ logged, only what it is about. Nothing of wires is known here.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import structlog
 
-if TYPE_CHECKING:
-    from bridges.wire.messages import Event
-
-__all__ = ["Step", "following", "owt_id", "step"]
+__all__ = ["Happening", "Step", "following", "owt_id", "step"]
 
 Step: TypeAlias = Literal["sent", "received", "relayed", "told", "duplicate", "dropped", "refused"]
 """`sent` to a peer, `received` from one, `relayed` to the next, `told` to our node (which has answered);
@@ -35,7 +32,19 @@ def following() -> bool:
     return _switch.isEnabledFor(logging.DEBUG)
 
 
-def step(what: Step, event: Event, *, id: str, conference: str, peer: str, **more: Any) -> None:  # noqa: A002 - it is called so in logs, wires and documents
+class Happening(Protocol):
+    """An event, as any wire has it."""
+
+    @property
+    def type(self) -> str:
+        """What happened."""
+
+    @property
+    def data(self) -> Any:
+        """To what, as JSON."""
+
+
+def step(what: Step, event: Happening, *, id: str, conference: str, peer: str, **more: Any) -> None:  # noqa: A002 - it is called so in logs, wires and documents
     """Log a step of an event towards or from `peer`; `more` is what is known besides (origin, reason)."""
     _log.debug(
         f"event.{what}",

@@ -19,7 +19,6 @@ import structlog
 from bridges.event.own.outputs import Told, Vanished
 from bridges.node.port import NodeUnreachableError, RpcError
 from bridges.trail import following, step
-from bridges.wire.messages import Event
 from causeway.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from bridges.event.own.relay import Relay
     from bridges.event.settings import EventSettings
     from bridges.node.port import ClusterNode
+    from bridges.wire.messages import Event
 
 __all__ = ["OwnRoom", "RoomOwner"]
 
@@ -287,14 +287,7 @@ class OwnRoom:
         await self._cluster.call(self.node, method, [bridge, *args], timeout=self._settings.node_call_timeout)
 
     def _note(self, told: Told) -> None:
-        step(
-            "told",
-            Event(type=told.type, data=told.data),  # type: ignore[arg-type]  # a word of the wire's, checked there
-            id=told.id,
-            conference=self.name,
-            peer="",
-            origin=told.origin,
-        )
+        step("told", told, id=told.id, conference=self.name, peer="", origin=told.origin)
 
     # --- time ---------------------------------------------------------------------------------------
 

@@ -23,7 +23,6 @@ from bridges.event.own.room import OwnRoom
 from bridges.node.admission import admitting_node
 from bridges.node.port import NodeUnreachableError, RpcError, runs_on
 from bridges.trail import following, step
-from bridges.wire.messages import Event
 from bridges.wire.own.errors import OwnCode
 
 if TYPE_CHECKING:
@@ -301,8 +300,7 @@ class OwnWire:
                 raise AssertionError(output)
 
     def _follow(self, peer: str, told: Told) -> None:
-        event = Event(type=told.type, data=told.data)  # type: ignore[arg-type]  # a word of the wire's
-        step("received", event, id=told.id, conference=told.room, peer=peer, origin=told.origin)
+        step("received", told, id=told.id, conference=told.room, peer=peer, origin=told.origin)
 
     # --- our nodes ----------------------------------------------------------------------------------
 
