@@ -38,7 +38,14 @@ ROOM = "standup"
 
 
 def participant(id_: str, **more: Any) -> dict[str, Any]:
-    return {"id": id_, "user": f"user of {id_}", "role": "presenter", "portal": "portal-1", "origin": {}, **more}
+    return {
+        "id": id_,
+        "user": f"user of {id_}",
+        "role": "presenter",
+        "portal": "portal-1",
+        "origin": {},
+        **more,
+    }
 
 
 def stream(id_: str, owner: str = "p1", *, muted: bool = False) -> dict[str, Any]:
@@ -245,9 +252,7 @@ class World:
     def connect(
         self, dialer: str, listener: str, *, rooms: tuple[str, ...] = (ROOM,), token: str = TOKEN
     ) -> Connection:
-        connection = Connection(
-            self, self.bridges[dialer], self.bridges[listener], rooms=rooms, token=token
-        )
+        connection = Connection(self, self.bridges[dialer], self.bridges[listener], rooms=rooms, token=token)
         self.connections.append(connection)
         return connection
 

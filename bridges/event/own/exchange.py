@@ -18,6 +18,7 @@ from bridges.event.own.outlet import Outlet
 from bridges.wire.own.codec import encode
 from bridges.wire.own.errors import OwnCode, OwnWireError
 from bridges.wire.own.messages import (
+    NOTHING,
     Close,
     Credit,
     Digest,
@@ -104,6 +105,8 @@ class Exchange:
         self.peer: Final = peer
         self.state = state
         self.began: Final = now
+        self.attempt: Position = NOTHING
+        """Which of several channels of a conference and a peer is the newest."""
         self.intake: Intake | None = None
         self.outlet: Outlet | None = None
         self.superseded: Final = superseded
@@ -117,13 +120,16 @@ class Exchange:
     def ask(self, relay: Relay, token: str, settings: OwnWireSettings, *, max_message: int) -> None:
         """Ask the listener to carry the conference."""
         self._compose(relay, settings, max_message=max_message)
-        request = Open(self.channel, self.room, token, self._takes(relay), settings.credit_bytes)
+        self.attempt = relay.next_attempt()
+        takes, credit = self._takes(relay), settings.credit_bytes
+        request = Open(self.channel, self.room, token, takes, credit, self.attempt)
         self._first.append(encode(request))
 
     def accept(
         self, relay: Relay, request: Open, settings: OwnWireSettings, *, max_message: int, now: float
     ) -> list[Output]:
         """Carry the conference that the dialer asked for. Raises OwnWireError."""
+        self.attempt = request.attempt
         self._compose(relay, settings, max_message=max_message)
         self._first.append(encode(Opened(self.channel, self._takes(relay), settings.credit_bytes)))
         return self._open(request, now)

@@ -98,6 +98,7 @@ class Relay:
         self._settings = settings
         self._own: Origin | None = None
         self._attached = False
+        self._attempts = 0
         self._known: dict[str, _Known] = {}
         self._exchanges: dict[str, Exchange] = {}
 
@@ -219,13 +220,21 @@ class Relay:
                 wanted[name] = known.origin.log.end
         return wanted
 
+    def next_attempt(self) -> Position:
+        """Return what marks a channel that is asked for now as newer than those before."""
+        self._attempts += 1
+        return Position(self._incarnation, self._attempts)
+
     def add(self, exchange: Exchange, now: float) -> list[Output]:
-        """Let an open channel take part; it takes the place of an older one of the same peer."""
+        """Let an open channel take part; of two of the same peer the one that was asked for later does."""
         outputs: list[Output] = []
-        older = self._exchanges.get(exchange.peer)
-        if older is not None:
-            outputs += older.detach(now)
-            older.superseded()
+        other = self._exchanges.get(exchange.peer)
+        if other is not None and other.attempt > exchange.attempt:
+            exchange.superseded()
+            return outputs
+        if other is not None:
+            outputs += other.detach(now)
+            other.superseded()
         self._exchanges[exchange.peer] = exchange
         if self._own is not None:
             exchange.offer_changed(self._cluster)
@@ -273,7 +282,7 @@ class Relay:
         """
         own = self._own
         ours = Position(self._incarnation, 0) if own is None else own.log.end
-        if not _is_newer(position, ours) or position.incarnation >= MAX_INCARNATION:
+        if position <= ours or position.incarnation >= MAX_INCARNATION:
             return
         self._incarnation = position.incarnation + 1
         if own is not None:
@@ -331,9 +340,7 @@ class Relay:
         """Take a state; `whole` if it was asked for because ours differs. Calls `consumed` once."""
         known = self._known.get(message.origin)
         origin = None if known is None else known.origin
-        if origin is None or not (
-            _is_newer(message.at, origin.log.end) or (whole and message.at == origin.log.end)
-        ):
+        if origin is None or not (message.at > origin.log.end or (whole and message.at == origin.log.end)):
             consumed()
             return []
         same = message.at == origin.log.end
@@ -385,12 +392,12 @@ class Relay:
         """Have the peer send what follows our log, unless it does so already."""
         end = known.origin.log.end
         taking = exchange.taking(known.origin.name)
-        if taking is None or _is_newer(taking, end) or (taking == NOTHING != end):
+        if taking is None or taking > end or (taking == NOTHING != end):
             exchange.take(known.origin.name, end)
 
     def _heal(self, peer: str, known: _Known, at: Position) -> None:
         """Ask anew if a run is ahead of our log: the origin was given up and has come back meanwhile."""
-        if _is_newer(at, known.origin.log.end):
+        if at > known.origin.log.end:
             exchange = self._exchanges.get(peer)
             if exchange is not None:
                 exchange.take(known.origin.name, known.origin.log.end)
@@ -463,10 +470,6 @@ def _state(origin: Origin, path: tuple[str, ...]) -> OriginState:
         log_events=len(origin.log),
         log_bytes=origin.log.bytes,
     )
-
-
-def _is_newer(one: Position, other: Position) -> bool:
-    return (one.incarnation, one.seq) > (other.incarnation, other.seq)
 
 
 def _follows(at: Position, end: Position) -> bool:

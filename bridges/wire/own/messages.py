@@ -46,7 +46,7 @@ EventName = Annotated[str, Meta(min_length=1, max_length=64)]
 Path = Annotated[list[Id], Meta(min_length=1, max_length=64)]
 
 
-class Position(Struct, array_like=True, frozen=True):
+class Position(Struct, array_like=True, frozen=True, order=True):
     """How far an origin's events have come: `seq` events of its start `incarnation`.
 
     The greater incarnation is the newer one. (0, 0) is having nothing.
@@ -117,6 +117,9 @@ class Open(_ChannelMessage, frozen=True, tag=8):
     token: Token
     takes: Annotated[dict[Id, Position], Meta(max_length=4096)]
     credit: Number
+    attempt: Position
+    """Of several channels between two clusters for one conference the greatest attempt holds: the dialer's own
+    incarnation, and a number that grows with each Open for the conference."""
 
 
 class Opened(_ChannelMessage, frozen=True, tag=9):
