@@ -24,7 +24,7 @@ from bridges.event.own.wire import OwnWire
 from bridges.event.pool import Dialler
 from bridges.event.session import EventSession, Role
 from bridges.event.streams import PeerConnection
-from bridges.figures import BridgeFigures
+from bridges.figures import BridgeFigures, Tallies
 from bridges.node.admission import admitting_node
 from bridges.node.cascading import parse_cascading, parse_stop
 from bridges.node.port import NodeUnreachableError, RpcError, runs_on
@@ -65,8 +65,9 @@ class EventBridge:
         self._tasks: asyncio.TaskGroup | None = None
         self._node_up = asyncio.Event()
         self._links: dict[tuple[str, str], tuple[Link, asyncio.Task[None]]] = {}
-        self._figures = Figures(max_entries=settings.event.max_links)
-        self._own = OwnWire(node, settings, self)
+        tallies = Tallies(max_entries=settings.event.max_links)
+        self._figures = Figures(tallies)
+        self._own = OwnWire(node, settings, self, tallies)
         self._dialler = Dialler(self, self._own, settings.event, settings.quic)
         self._delivery = Delivery(
             node,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from bridges.figures import Counters, LinkFigures, PeerFigures, Tallies, Tally, sendable
+from bridges.figures import Counters, LinkFigures, PeerFigures, Tally, sendable
 from bridges.quic.figures import describe_peer, round_trip_ms
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from bridges.event.delivery import Lag
     from bridges.event.streams import EventStream
+    from bridges.figures import Tallies
     from bridges.quic import Connection
 
 __all__ = ["OWT", "Figures", "peer_figures"]
@@ -21,11 +22,11 @@ OWT: Final = "owt"
 
 
 class Figures:
-    """The tallies by (peer, room), what was refused, and how both are shown."""
+    """What was refused, and how it is shown together with the tallies, which are the same on every wire."""
 
-    def __init__(self, *, max_entries: int) -> None:
+    def __init__(self, tallies: Tallies) -> None:
         self.counters: Final = Counters()
-        self._tallies = Tallies(max_entries=max_entries)
+        self._tallies = tallies
 
     def initialized(self, stream: EventStream) -> None:
         """Count a stream whose peer has got our node's state: the link is up."""

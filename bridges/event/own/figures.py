@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from bridges.event.own.conversation import Role
-from bridges.figures import LinkFigures, OriginFigures, PeerFigures, Tallies, Tally, sendable
+from bridges.figures import LinkFigures, OriginFigures, PeerFigures, Tally, sendable
 from bridges.quic.figures import describe_peer
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bridges.event.own.conversation import ChannelFigures
     from bridges.event.own.link import OwnConnection
     from bridges.event.own.wire import OwnChannel
+    from bridges.figures import Tallies
 
 __all__ = ["OWN", "Figures"]
 
@@ -33,10 +34,10 @@ class _Moved:
 
 
 class Figures:
-    """The tallies by (peer, room), and how they are shown together with what is counted at the moment."""
+    """How the tallies, which are the same on every wire, are shown together with what is counted now."""
 
-    def __init__(self, *, max_entries: int) -> None:
-        self._tallies = Tallies(max_entries=max_entries)
+    def __init__(self, tallies: Tallies) -> None:
+        self._tallies = tallies
 
     def up(self, peer: str, room: str) -> None:
         """Note that a link is up: the peer can have our node's state."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from bridges.control.orders import Ways
     from bridges.event.calls import Notify
     from bridges.event.own.outputs import ChannelClosed, Output
-    from bridges.figures import LinkFigures, PeerFigures
+    from bridges.figures import LinkFigures, PeerFigures, Tallies
     from bridges.node.cascading import CascadingOptions
     from bridges.node.port import ClusterNode
     from bridges.quic import Connection, RoundTrip
@@ -115,7 +115,9 @@ class OwnChannel:
 class OwnWire:
     """Everything of our wire at one event bridge."""
 
-    def __init__(self, node: ClusterNode, settings: BridgeSettings, owner: WireOwner) -> None:
+    def __init__(
+        self, node: ClusterNode, settings: BridgeSettings, owner: WireOwner, tallies: Tallies
+    ) -> None:
         self._node = node
         self._cluster = settings.cluster
         self._limits = settings.event
@@ -132,7 +134,7 @@ class OwnWire:
         self._idle: dict[str, asyncio.TimerHandle] = {}
         self._checks = 0
         self._node_is_up = False
-        self._figures = Figures(max_entries=settings.event.max_links)
+        self._figures = Figures(tallies)
 
     def __len__(self) -> int:
         return len(self._channels)
