@@ -167,6 +167,7 @@ class EventStream:
         if not self.ended:
             self._carrier.connection.reset_stream(self._stream_id, code)
             self._end(reason)
+            self._carrier.gave_up(code)
 
     def trace(self, what: trail.Step, event: Event, number: int, *, ours: bool) -> None:
         """Log a step of the `number`th event of the stream; `ours`: of our node, else of the peer's."""
