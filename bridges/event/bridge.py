@@ -183,7 +183,7 @@ class EventBridge:
         if self._checks >= self._limits.max_checks or len(self._delivery.table) >= self._limits.max_links:
             stream.refuse(CloseCode.BUSY, "too much at once")
         elif stream.peer == self._settings.cluster:
-            stream.refuse(CloseCode.TOKEN_REFUSED, "the peer poses as this very cluster")
+            stream.refuse(CloseCode.IDENTITY, "the peer poses as this very cluster")
         else:
             self._checks += 1
             self._spawn(self._check(stream, room, token))
@@ -451,7 +451,7 @@ class EventBridge:
             "connections_accepted": 0 if self._listener is None else self._listener.connections,
             "refused_tokens": self._refused_tokens,
             "overflows": self._delivery.overflows,
-            "rejected_events": self._delivery.rejected,
+            "rejected_events": self._delivery.rejected + self._own.rejected,
         }
 
     # --- inside: all of it ----------------------------------------------------------------------

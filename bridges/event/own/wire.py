@@ -77,6 +77,8 @@ class OwnChannel:
         self.reason = ""
         """Why it is over."""
         self.ended = False
+        self.counted = False
+        """Whether it is among the times that the link came up."""
         self._changed = asyncio.Event()
 
     @property
@@ -256,8 +258,8 @@ class OwnWire:
         channel = self._numbered.pop((connection, closed.channel), None)
         if channel is None:
             return
-        by = "the peer: " if closed.by_peer else ""
-        channel.reason = f"{by}{closed.reason or OwnCode(closed.code).name.lower()}"
+        by = ", by the peer" if closed.by_peer else ""
+        channel.reason = f"{closed.reason or 'no reason given'} ({_name_of(closed.code)}{by})"
         channel.ended = True
         self._of_room[channel.room.name].discard(channel)
         self._figures.ended(channel.peer, channel.room.name, closed.figures)
@@ -394,7 +396,7 @@ class OwnWire:
     def _tell(self, channel: OwnChannel) -> None:
         key = (channel.peer, channel.room.name)
         if channel.up:
-            self._figures.up(*key)
+            self._figures.up(channel)
         else:
             self._figures.down(*key, "our conference node is lost")
         self._owner.link_changed(*key, "" if channel.up else "our conference node is lost")
@@ -468,3 +470,10 @@ class OwnWire:
     def describe(self) -> list[dict[str, Any]]:
         """Return an entry of getStats for each link that is carried."""
         return self._figures.describe(self._channels)
+
+
+def _name_of(code: int) -> str:
+    try:
+        return OwnCode(code).name
+    except ValueError:
+        return f"0x{code:x}"
