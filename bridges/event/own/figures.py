@@ -39,11 +39,12 @@ class Figures:
     def __init__(self, tallies: Tallies) -> None:
         self._tallies = tallies
 
-    def up(self, peer: str, room: str) -> None:
-        """Note that a link is up: the peer can have our node's state."""
-        tally = self._tallies.of(peer, room)
-        if not tally.is_up:
+    def up(self, channel: OwnChannel) -> None:
+        """Note that a link is up: the peer can have our node's state. May be said again of a channel."""
+        tally = self._tallies.of(channel.peer, channel.room.name)
+        if not (tally.is_up and channel.counted):
             tally.up()
+        channel.counted = True
 
     def down(self, peer: str, room: str, reason: str) -> None:
         """Note that a link is down, and why."""
