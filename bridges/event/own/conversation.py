@@ -20,6 +20,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from bridges.event.own.exchange import ChannelFigures, ChannelState, Exchange
+from bridges.event.own.lane import Lane
 from bridges.event.own.outputs import (
     ChannelClosed,
     ChannelOpened,
@@ -30,7 +31,7 @@ from bridges.event.own.outputs import (
     Violated,
 )
 from bridges.event.own.pinger import Pinger
-from bridges.wire.own.codec import OwnDeframer, Unknown, encode
+from bridges.wire.own.codec import Unknown, encode
 from bridges.wire.own.errors import OwnCode, OwnWireError
 from bridges.wire.own.messages import Close, Hello, HelloLimits, Open, Opened, Ping, Pong
 
@@ -48,8 +49,6 @@ __all__ = ["VERSIONS", "ChannelFigures", "Conversation", "Role"]
 VERSIONS: Final = (1,)
 """Versions of the protocol that this end speaks."""
 
-_TURN_BYTES: Final = 16 << 10
-"""What a conference may send before the next one on its lane has its turn."""
 _TICK: Final = 1.0
 _SHUT: Final = frozenset({ChannelState.CLOSING, ChannelState.CLOSED})
 
@@ -59,16 +58,6 @@ class Role(Enum):
 
     DIALER = auto()
     LISTENER = auto()
-
-
-class _Lane:
-    """One stream: what came of it so far, and the channels that have something for it."""
-
-    def __init__(self, limit: int) -> None:
-        self.deframer = OwnDeframer(limit)
-        self.ready: dict[Exchange, None] = {}
-        self.channels = 0
-        self.highest = 0
 
 
 class Conversation:
@@ -103,7 +92,7 @@ class Conversation:
         self._began = self._now = now
         self._inside = False
         self._limits = HelloLimits(message=settings.max_message_bytes, channels=1, lanes=1)
-        self._lanes: dict[int, _Lane] = {0: _Lane(settings.max_hello_bytes)}
+        self._lanes: dict[int, Lane] = {0: Lane(settings.max_hello_bytes)}
         self._control: list[bytes] = []
         self._pinger = Pinger(interval=settings.ping_interval, timeout=settings.ping_timeout)
         self._channels: dict[int, Exchange] = {}
@@ -170,7 +159,7 @@ class Conversation:
             return self._control_to_send()
         self._inside = True
         try:
-            return self._events_to_send(self._lanes[lane], room_for) if lane in self._lanes else b""
+            return self._lanes[lane].fill(room_for, now, self._too_large) if lane in self._lanes else b""
         finally:
             self._inside = False
 
@@ -267,7 +256,7 @@ class Conversation:
             outputs += self._violate(error.reason, str(error))
         return outputs
 
-    def _new_lane(self, number: int) -> _Lane:
+    def _new_lane(self, number: int) -> Lane:
         """Take a lane that the dialer has opened."""
         if not self.greeted:
             raise OwnWireError(OwnCode.SEQUENCE, "a conference before the hello was answered")
@@ -304,35 +293,27 @@ class Conversation:
         self._pinger.begin(self._now)
         return [Greeted(peer=self.peer, version=max(common), features=frozenset(hello.features))]
 
-    def _take_channel(self, number: int, lane: _Lane, framed: Framed) -> list[Output]:
+    def _take_channel(self, number: int, lane: Lane, framed: Framed) -> list[Output]:
         message = framed.message
         if isinstance(message, Unknown):
             self._pass_over()
             return []
-        if isinstance(message, OwnWireError):
-            return self._take_wrong(number, framed.channel, message)
         if isinstance(message, Hello | Ping | Pong):
             raise OwnWireError(OwnCode.SEQUENCE, "said on lane 0 only")
         if isinstance(message, Open):
             return self._take_open(number, lane, message)
-        exchange = self._channels.get(message.channel)
+        exchange = None if framed.channel is None else self._channels.get(framed.channel)
         if exchange is None or exchange.lane != number:
             return self._strike("a message of no conference that is carried here")
         if isinstance(message, Close):
             return self._take_close(exchange, message)
-        if exchange.state in _SHUT:
-            return []
-        return self._hand_on(exchange, message, framed.size)
+        return [] if exchange.state in _SHUT else self._hand_on(exchange, message, framed.size)
 
-    def _take_wrong(self, number: int, channel: int | None, error: OwnWireError) -> list[Output]:
-        """Take a message that is not of its shape: its conference pays for it."""
-        exchange = self._channels.get(channel) if channel is not None else None
-        if exchange is None or exchange.lane != number:
-            return self._strike(str(error))
-        return [] if exchange.state in _SHUT else self._refuse(exchange, error)
-
-    def _hand_on(self, exchange: Exchange, message: ChannelMessage, size: int) -> list[Output]:
+    def _hand_on(self, exchange: Exchange, message: ChannelMessage | OwnWireError, size: int) -> list[Output]:
+        """Take a message of a conference; one that is wrong costs this conference, not the others."""
         try:
+            if isinstance(message, OwnWireError):
+                raise message
             outputs = exchange.receive(message, size, self._now)
         except OwnWireError as error:
             return self._refuse(exchange, error)
@@ -342,7 +323,7 @@ class Conversation:
             return [ChannelOpened(channel=exchange.channel, room=exchange.room), *outputs]
         return outputs
 
-    def _take_open(self, number: int, lane: _Lane, request: Open) -> list[Output]:
+    def _take_open(self, number: int, lane: Lane, request: Open) -> list[Output]:
         if self.role is Role.DIALER:
             raise OwnWireError(OwnCode.SEQUENCE, "only the dialer opens conferences")
         if request.channel <= lane.highest or request.channel in self._channels:
@@ -359,20 +340,11 @@ class Conversation:
         return [OpenRequested(channel=request.channel, room=request.room, token=request.token)]
 
     def _take_close(self, exchange: Exchange, message: Close) -> list[Output]:
-        open_, figures = exchange.state not in _SHUT, exchange.figures()
+        open_ = exchange.state not in _SHUT
+        gone = _gone(exchange, message.code, message.reason, by_peer=True)
         outputs = exchange.closed_by_peer(self._now)
         self._forget(exchange)
-        if not open_:
-            return outputs
-        gone = ChannelClosed(
-            channel=exchange.channel,
-            room=exchange.room,
-            code=message.code,
-            reason=message.reason,
-            by_peer=True,
-            figures=figures,
-        )
-        return [*outputs, gone]
+        return [*outputs, gone] if open_ else outputs
 
     def _pass_over(self) -> None:
         self.counters["unknown_messages"] += 1
@@ -396,23 +368,8 @@ class Conversation:
         self._control.clear()
         return data
 
-    def _events_to_send(self, lane: _Lane, room_for: int) -> bytes:
-        data = bytearray()
-        while lane.ready and len(data) < room_for:
-            exchange = next(iter(lane.ready))
-            del lane.ready[exchange]
-            turn = min(room_for, len(data) + _TURN_BYTES)
-            try:
-                while len(data) < turn:
-                    message = exchange.next_message(self._now)
-                    if message is None:
-                        break
-                    data += message
-                else:
-                    lane.ready[exchange] = None
-            except OwnWireError as error:
-                self._pending += self._refuse(exchange, error)
-        return bytes(data)
+    def _too_large(self, exchange: Exchange, error: OwnWireError) -> None:
+        self._pending += self._refuse(exchange, error)
 
     # --- inside: channels -------------------------------------------------------------------------------
 
@@ -424,10 +381,10 @@ class Conversation:
         lane = self._lanes.get(number)
         return 0 if lane is None else lane.channels
 
-    def _lane(self, number: int) -> _Lane:
+    def _lane(self, number: int) -> Lane:
         lane = self._lanes.get(number)
         if lane is None:
-            lane = self._lanes[number] = _Lane(self._settings.max_message_bytes)
+            lane = self._lanes[number] = Lane(self._settings.max_message_bytes)
         return lane
 
     def _add(self, channel: int, lane: int, room: str, state: ChannelState, now: float) -> Exchange:
@@ -458,17 +415,8 @@ class Conversation:
 
     def _close(self, exchange: Exchange, code: int, reason: str) -> list[Output]:
         self._requests.pop(exchange.channel, None)
-        figures = exchange.figures()
-        outputs = exchange.close(code, reason, self._now)
-        gone = ChannelClosed(
-            channel=exchange.channel,
-            room=exchange.room,
-            code=code,
-            reason=reason,
-            by_peer=False,
-            figures=figures,
-        )
-        return [*outputs, gone]
+        gone = _gone(exchange, code, reason)
+        return [*exchange.close(code, reason, self._now), gone]
 
     def _refuse(self, exchange: Exchange, error: OwnWireError) -> list[Output]:
         """Close one conference for what the peer did wrong in it."""
@@ -501,18 +449,10 @@ class Conversation:
         self.closed = True
         outputs: list[Output] = []
         for exchange in list(self._channels.values()):
-            shut, figures = exchange.state in _SHUT, exchange.figures()
-            exchange.state = ChannelState.CLOSED
+            gone = _gone(exchange, code, reason)
+            shut, exchange.state = exchange.state in _SHUT, ChannelState.CLOSED
             outputs += exchange.detach(self._now)
             if not shut:
-                gone = ChannelClosed(
-                    channel=exchange.channel,
-                    room=exchange.room,
-                    code=code,
-                    reason=reason,
-                    by_peer=False,
-                    figures=figures,
-                )
                 outputs.append(gone)
         self._channels.clear()
         self._requests.clear()
@@ -531,3 +471,15 @@ class Conversation:
             elif exchange.outlet is not None and exchange.outlet.due_digests(now):
                 self._mark(exchange)
         return outputs
+
+
+def _gone(exchange: Exchange, code: int, reason: str, *, by_peer: bool = False) -> ChannelClosed:
+    """Return what is said of a channel that ends, with what was counted of it until then."""
+    return ChannelClosed(
+        channel=exchange.channel,
+        room=exchange.room,
+        code=code,
+        reason=reason,
+        by_peer=by_peer,
+        figures=exchange.figures(),
+    )

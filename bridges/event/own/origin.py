@@ -11,7 +11,7 @@ from bridges.event.own.log import EventLog, Logged
 from bridges.event.own.picture import Change, Picture, difference
 from bridges.wire.messages import is_of_shape
 from bridges.wire.own.messages import NOTHING, Position
-from bridges.wire.own.values import decode_value
+from bridges.wire.own.values import decode_value, encode_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +71,7 @@ def picture_of(
 
 
 def _checked(type_: str, id_: str, entry: Any) -> Any:
-    value = entry if isinstance(entry, dict) else decode_value(entry)
+    value = decode_value(encode_value(entry) if isinstance(entry, dict) else entry)
     if not is_of_shape(type_, value) or value["id"] != id_:
         raise ValueError(f"{type_}: not what stands under its id, or not of its shape")
     return value

@@ -11,7 +11,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from bridges.wire.own.values import decode_value, encode_value
+from bridges.wire.own.values import canonical, decode_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -64,12 +64,12 @@ class Picture:
             act(self, data)
 
     def put_participant(self, id_: str, value: Any) -> None:
-        """Set a participant. Raises ValueError for what is no JSON, PictureFullError."""
-        self._put("p", self.participants, id_, encode_value(value))
+        """Set a participant, a value of JSON's. Raises PictureFullError."""
+        self._put("p", self.participants, id_, canonical(value))
 
     def put_stream(self, id_: str, value: Any) -> None:
-        """Set a stream. Raises ValueError for what is no JSON, PictureFullError."""
-        self._put("s", self.streams, id_, encode_value(value))
+        """Set a stream, a value of JSON's. Raises PictureFullError."""
+        self._put("s", self.streams, id_, canonical(value))
 
     def initialize(self) -> dict[str, dict[str, Any]]:
         """Return the data of an `initialize` event: `{participants, streams}`, by id."""

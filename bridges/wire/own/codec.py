@@ -37,7 +37,7 @@ class Framed(NamedTuple):
     message: Message | Unknown | OwnWireError
     size: int
     channel: int | None = None
-    """With an OwnWireError: whom it concerns."""
+    """Whom it concerns; None if not a conference."""
 
 
 def encode(message: Message) -> bytes:
@@ -96,10 +96,12 @@ class OwnDeframer:
     def _read(self, body: bytes) -> Framed:
         size = len(body) + LENGTH_BYTES
         try:
-            return Framed(_DECODER.decode(body), size)
+            message = _DECODER.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             # msgspec's words name the field and the expected type, never the value: no token leaks from here.
             wrong = OwnWireError(OwnCode.MESSAGE, str(error))
+        else:
+            return Framed(message, size, getattr(message, "channel", None))
         number, channel = _head_of(body)
         if number is not None and number not in _KNOWN:
             return Framed(Unknown(number), size)

@@ -118,7 +118,7 @@ class Open(_ChannelMessage, frozen=True, tag=8):
     takes: Annotated[dict[Id, Position], Meta(max_length=4096)]
     credit: Number
     attempt: Position
-    """Of several channels between two clusters for one conference the greatest attempt holds: the dialer's own
+    """Of several channels between two clusters for one conference the greatest attempt holds: the dialer's
     incarnation, and a number that grows with each Open for the conference."""
 
 

@@ -11,22 +11,25 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["MAX_DEPTH", "decode_value", "encode_value"]
+__all__ = ["MAX_DEPTH", "canonical", "decode_value", "encode_value"]
 
 MAX_DEPTH: Final = 32
 """How deep arrays and maps may be nested."""
 
 _CANONICAL: Final = msgspec.msgpack.Encoder(order="deterministic")
 _DECODER: Final = msgspec.msgpack.Decoder()
+_STRING: Final = frozenset({str})
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 
 
-def encode_value(value: Any) -> bytes:
-    """Return the canonical encoding: shortest forms, keys of maps in the order of their bytes.
+def canonical(value: Any) -> bytes:
+    """Return the canonical encoding of a value that was checked: shortest, keys in their bytes' order."""
+    return _CANONICAL.encode(value)
 
-    Raises ValueError for what JSON does not have, or what is nested too deep.
-    """
-    _check(value, MAX_DEPTH)
+
+def encode_value(value: Any) -> bytes:
+    """Return the canonical encoding. Raises ValueError for what JSON does not have, or is nested too deep."""
+    _check(value)
     try:
         return _CANONICAL.encode(value)
     except (OverflowError, UnicodeEncodeError) as error:
@@ -39,27 +42,38 @@ def decode_value(data: bytes | msgspec.Raw) -> Any:
         value = _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(str(error)) from None
-    _check(value, MAX_DEPTH)
+    _check(value)
     return value
 
 
-def _check(value: Any, depth: int) -> None:
-    kind = type(value)
-    if kind in _PLAIN:
-        return
-    if kind is dict or kind is list:
-        if not depth:
-            raise ValueError("nested too deep")
-        if kind is dict:
-            _check_keys(value)
-        for entry in value.values() if kind is dict else value:
-            _check(entry, depth - 1)
-    elif kind is not float:
-        raise ValueError(f"a {kind.__name__}, which JSON does not have")
-    elif not math.isfinite(value):
+def _check(value: Any) -> None:
+    """Look at every value once, level by level."""
+    level: list[Any] = [[value]]
+    for _ in range(MAX_DEPTH + 2):
+        deeper: list[Any] = []
+        for container in level:
+            if type(container) is dict:
+                if not _STRING.issuperset(map(type, container)):
+                    raise ValueError("a key that is no string")
+                entries: Any = container.values()
+            else:
+                entries = container
+            for entry in entries:
+                kind = type(entry)
+                if kind in _PLAIN:
+                    continue
+                if kind is dict or kind is list:
+                    deeper.append(entry)
+                else:
+                    _check_number(entry)
+        if not deeper:
+            return
+        level = deeper
+    raise ValueError("nested too deep")
+
+
+def _check_number(value: Any) -> None:
+    if type(value) is not float:
+        raise ValueError(f"a {type(value).__name__}, which JSON does not have")
+    if not math.isfinite(value):
         raise ValueError("a number that is not finite")
-
-
-def _check_keys(value: dict[Any, Any]) -> None:
-    if not all(type(key) is str for key in value):
-        raise ValueError("a key that is no string")
