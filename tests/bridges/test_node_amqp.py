@@ -279,37 +279,94 @@ async def test_a_media_bridges_worker_says_which_node_serves(rabbitmq: RabbitMq)
         assert service.calls == [("echo", [5])]
 
 
-async def test_a_broker_that_restarts_loses_no_call(rabbitmq: RabbitMq) -> None:
+class Way:
+    """The way to the broker, which can be cut, or fall silent."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._clear = asyncio.Event()
+        self._clear.set()
+
+    @classmethod
+    @asynccontextmanager
+    async def to(cls, rabbitmq: RabbitMq) -> AsyncIterator[tuple[Way, str]]:
+        way = cls(rabbitmq.port)
+        server = await asyncio.start_server(way._accept, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            yield way, rabbitmq.url("east").replace(f":{rabbitmq.port}/", f":{port}/")
+        finally:
+            server.close()
+            way._clear.set()
+            way.cut()
+
+    def cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def silence(self) -> None:
+        self._clear.clear()
+
+    def mend(self) -> None:
+        self._clear.set()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        ends = {writer, far_writer}
+        self._writers |= ends
+        try:
+            await asyncio.gather(self._carry(reader, far_writer), self._carry(far_reader, writer))
+        except OSError:
+            return
+        finally:
+            self._writers -= ends
+            for end in ends:
+                end.transport.abort()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            await self._clear.wait()
+            writer.write(data)
+            await writer.drain()
+        raise ConnectionResetError
+
+
+@pytest.mark.parametrize("how", ["cut", "silence"])
+async def test_a_connection_that_breaks_costs_no_call_and_no_notice(rabbitmq: RabbitMq, how: str) -> None:
     async with (
         cluster_of(rabbitmq) as cluster,
-        worker(rabbitmq, keep_alive_interval=0.1, retry_cap=0.2) as (node, service),
+        Way.to(rabbitmq) as (way, url),
+        worker(rabbitmq, url=url, heartbeat=1, keep_alive_interval=0.1, retry_cap=0.2) as (node, service),
     ):
-        room = await cluster.room("room-1")
         await node.wait_joined()
         heard: list[int] = []
-        stuck = asyncio.Event()
+        stuck, go = asyncio.Event(), asyncio.Event()
 
         async def take(method: str, args: list[Any]) -> int:
             heard.append(args[0])
-            if args[0] == 1 and heard.count(1) == 1:
-                stuck.set()
-                await asyncio.Event().wait()  # its answer is lost with the broker
+            stuck.set()
+            await go.wait()
             return int(args[0])
 
         await cluster.bus.serve("counter", take)
-        first = asyncio.create_task(node.call("counter", "take", [1], timeout=30))
+        first = asyncio.create_task(node.call("counter", "take", [1], timeout=20))
         await stuck.wait()
-        restarting = asyncio.create_task(rabbitmq.restart())
-        later = [asyncio.create_task(node.call("counter", "take", [n])) for n in range(2, 5)]
-        await restarting
-        # Everybody comes back when they can: the worker may be there before the others.
-        await cluster.start()
-        await cluster.bus.serve("counter", take)
+        getattr(way, how)()
+        later = [asyncio.create_task(node.call("counter", "take", [n], timeout=20)) for n in range(2, 5)]
+        await cluster.bus.announce("error", {"purpose": "conference", "id": "c_9", "type": "node"})
+        go.set()
+        if how == "silence":
+            broker = node._client._broker
+            assert broker is not None
+            await broker.wait_lost()
+            way.mend()
         assert await first == 1
         assert await asyncio.gather(*later) == [2, 3, 4]
-        assert heard == [1, *heard[1:]]
-        assert await node.find_conference_node("room-1") == room.id
+        assert heard.count(1) == 2  # the answer was lost, so it was asked again
+        await service.until(lambda: service.gone == ["c_9"])
         assert await cluster.bus.call(node.worker_id, "echo", "back") == ["back"]
+        assert node.connects == 2
         assert (service.connected, service.lost) == (1, 0)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -21,7 +21,7 @@ from causeway import __version__
 from causeway.errors import CausewayError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage
 
@@ -36,7 +36,7 @@ _NOTICES_KEPT: Final = 60_000
 _CLOSE_TIMEOUT: Final = 1.0
 _MAX_ERROR_CHARACTERS: Final = 200
 _BROKEN: Final = (AMQPException, ChannelInvalidStateError, OSError, EOFError)
-"""What aio-pika raises for a connection that does not come about, or breaks."""
+"""What aio-pika raises for a connection that does not come about, or breaks; TimeoutError is an OSError."""
 
 # Its debug lines show whole frames, the one with the password among them.
 logging.getLogger("aiormq").setLevel(logging.WARNING)
@@ -101,12 +101,11 @@ class Broker:
         if self.lost:
             raise BrokerLostError("the connection to the broker is lost")
         message = aio_pika.Message(body, content_type="application/json")
-        try:
-            await exchange.publish(message, routing_key=key, mandatory=mandatory)
-        except PublishError:
-            raise NobodyThereError(f"there is no {key}") from None
-        except _BROKEN as error:
-            raise BrokerLostError(type(error).__name__) from None
+        with _losses():
+            try:
+                await exchange.publish(message, routing_key=key, mandatory=mandatory)
+            except PublishError:
+                raise NobodyThereError(f"there is no {key}") from None
 
 
 @asynccontextmanager
@@ -124,25 +123,17 @@ async def connect(
     for `wait_lost` itself.
     """
     lost = asyncio.Event()
-    connection = None
-    try:
+    with _losses(settings):
         async with asyncio.timeout(settings.connect_timeout):
             connection = await _dial(settings)
-        connection.close_callbacks.add(lambda *_: lost.set())
-        async with asyncio.timeout(settings.connect_timeout):
-            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-            channel.close_callbacks.add(lambda *_: lost.set())
-            await channel.set_qos(prefetch_count=settings.max_concurrent)
-            broker = await _declare(channel, lost, servers, inbox)
-    except (*_BROKEN, TimeoutError) as error:
-        if connection is not None:
-            await _close(connection)
-        raise BrokerLostError(_reason(error, settings)) from None
-    except BaseException:
-        if connection is not None:
-            await _close(connection)
-        raise
+    connection.close_callbacks.add(lambda *_: lost.set())
     try:
+        with _losses(settings):
+            async with asyncio.timeout(settings.connect_timeout):
+                channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+                channel.close_callbacks.add(lambda *_: lost.set())
+                await channel.set_qos(prefetch_count=settings.max_concurrent)
+                broker = await _declare(channel, lost, servers, inbox)
         yield broker
     finally:
         lost.set()
@@ -196,9 +187,12 @@ async def _watch_exits(channel: AbstractChannel, name: str, inbox: Inbox) -> Non
     await notices.bind(monitoring, _EXITS)
 
     async def announced(message: AbstractIncomingMessage) -> None:
-        inbox.announced(message.body)
+        try:
+            inbox.announced(message.body)
+        finally:
+            await _acknowledge(channel, message)
 
-    await notices.consume(announced, no_ack=True)
+    await notices.consume(announced)
 
 
 async def _serve(channel: AbstractChannel, exchange: AbstractExchange, server: str, inbox: Inbox) -> None:
@@ -209,24 +203,48 @@ async def _serve(channel: AbstractChannel, exchange: AbstractExchange, server: s
         try:
             await inbox.called(server, message.body)
         finally:
-            if not channel.is_closed:
-                await message.ack()
+            await _acknowledge(channel, message)
 
     await queue.consume(called)
 
 
+async def _acknowledge(channel: AbstractChannel, message: AbstractIncomingMessage) -> None:
+    """Have the broker forget a message; one that it gave us on a connection that broke, it gives again."""
+    with suppress(BrokerLostError), _losses():
+        if not channel.is_closed:
+            await message.ack()
+
+
 async def _close(connection: aio_pika.abc.AbstractConnection) -> None:
-    try:
+    # If the broker does not answer any more, the socket is gone either way.
+    with suppress(BrokerLostError), _losses():
         async with asyncio.timeout(_CLOSE_TIMEOUT):
             await connection.close()
-    except (*_BROKEN, TimeoutError):
-        return  # The broker does not answer any more; the socket is gone either way.
 
 
-def _reason(error: BaseException, settings: AmqpSettings) -> str:
+@contextmanager
+def _losses(settings: AmqpSettings | None = None) -> Iterator[None]:
+    """Make whatever says that the connection is gone a BrokerLostError.
+
+    The library also cancels what waits for it then: that is told from a cancellation of the waiting task.
+    """
+    try:
+        yield
+    except _BROKEN as error:
+        raise BrokerLostError(_reason(error, settings)) from None
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise BrokerLostError("the connection to the broker broke") from None
+
+
+def _reason(error: BaseException, settings: AmqpSettings | None) -> str:
     """Return why there is no connection, without the password that a library may have put into its words."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if settings is None:
+        return type(error).__name__
     text = " ".join(str(error).split())
     of_url = urlsplit(settings.url).password or ""
     for secret in (settings.url, settings.password, of_url, unquote(of_url)):

@@ -46,8 +46,8 @@ class AmqpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Seconds between two looks at the load, which is reported when it has changed."""
     connect_timeout: _Seconds = 5.0
     """Seconds that connecting to the broker may take, and likewise declaring what is needed there."""
-    heartbeat: Annotated[int, Meta(ge=1, le=600)] = 5
-    """Seconds between heartbeats of the connection; a broker that misses them counts as lost."""
+    heartbeat: Annotated[int, Meta(ge=1, le=600)] = 2
+    """Seconds between heartbeats of the connection; a broker that misses three of them counts as lost."""
     retry_base: _Seconds = 0.1
     """Seconds that the first delay before reconnecting may take; doubled with every failure."""
     retry_cap: _Seconds = 2.0
