@@ -409,7 +409,6 @@ class EventBridge:
             self._figures.counters.snapshot()
             | self._own.counters
             | {
-                "refused_tokens": self._refused_tokens,
                 "overflows": self._delivery.overflows,
                 "rejected_events": self._delivery.rejected + self._own.rejected,
             }

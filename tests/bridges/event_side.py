@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bridges.wire.messages import BridgeHello, Event, Ready
 
 WAIT = 10.0
-QUIC = QuicSettings(idle_timeout=0.6, keepalive=0.15, handshake_timeout=2.0)
+QUIC = QuicSettings(alpn=("h3",), idle_timeout=0.6, keepalive=0.15, handshake_timeout=2.0)
 EVENT = EventSettings(retry_base=0.02, retry_cap=0.2, node_call_timeout=0.5)
 NODE = NodeSettings(retry_base=0.02, retry_cap=0.1, ping_interval=0.3, ping_timeout=0.6)
 
@@ -95,7 +95,10 @@ class Site:
 
 @asynccontextmanager
 async def sites(
-    *clusters: str, rooms: tuple[str, ...] = ("room-1",), event: EventSettings = EVENT
+    *clusters: str,
+    rooms: tuple[str, ...] = ("room-1",),
+    event: EventSettings = EVENT,
+    quic: QuicSettings = QUIC,
 ) -> AsyncIterator[list[Site]]:
     async with AsyncExitStack() as stack:
         made = []
@@ -107,7 +110,7 @@ async def sites(
                 cluster=cluster,
                 node_url=node.url,
                 node_secret=SECRET,
-                quic=QUIC,
+                quic=quic,
                 event=event,
                 node=NODE,
             )
@@ -131,6 +134,7 @@ class Probe:
     """A handler for a dialer of the tests' own making."""
 
     def __init__(self) -> None:
+        self.lost: list[str] = []
         self.resets: dict[int, int] = {}
         self.data: dict[int, bytes] = {}
         self._changed = asyncio.Event()
@@ -144,20 +148,28 @@ class Probe:
         self._changed.set()
 
     def connection_lost(self, reason: str) -> None:
+        self.lost.append(reason)
         self._changed.set()
 
-    async def reset_code(self, stream_id: int) -> int:
+    async def until(self, condition: Callable[[Probe], object]) -> None:
         async with asyncio.timeout(WAIT):
-            while stream_id not in self.resets:
+            while not condition(self):
                 self._changed.clear()
                 await self._changed.wait()
+
+    async def reset_code(self, stream_id: int) -> int:
+        await self.until(lambda probe: stream_id in probe.resets)
         return self.resets[stream_id]
 
 
 async def knock(site: Site) -> tuple[Connection, Probe]:
-    """Dial a site's bridge by hand."""
+    """Dial a site's bridge by hand, on OWT's wire."""
     connection = await dial(
-        "127.0.0.1", site.bridge.port, fingerprint=site.certificate.fingerprint, settings=QUIC
+        "127.0.0.1",
+        site.bridge.port,
+        fingerprint=site.certificate.fingerprint,
+        settings=QUIC,
+        alpn=("h3",),
     )
     probe = Probe()
     connection.handler = probe
