@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from bridges.codes import CloseCode
+from bridges.codes import CloseCode, name_of
 from bridges.control.port import best_round_trips, nobody_watches
 from bridges.event.calls import Notify, parse_broadcast, parse_destroyed, parse_notify
 from bridges.event.claims import gives_way
@@ -231,6 +231,7 @@ class EventBridge:
     def token_refused(self) -> None:
         """Count a wrong token."""
         self._refused_tokens += 1
+        self._figures.counters.count(name_of(CloseCode.TOKEN_REFUSED))
 
     # --- inside: listening ----------------------------------------------------------------------
 

@@ -393,16 +393,13 @@ class MediaBridge:
         for track in present:
             peer = track.via if isinstance(track, PulledTrack) else track.peer
             tracks.setdefault((peer, track.room), []).append(track.moved)
-        counters = self._links.figures.counters.snapshot() | {
-            "refused_tokens": self._links.refused_tokens,
-        }
         return BridgeFigures(
             kind="media",
             port=0 if self._listener is None else self.port,
             node_connected=self._links.node_is_up,
             links=self._links.link_figures(tracks),
             peers=self._links.peer_figures(),
-            counters={name: count for name, count in counters.items() if count},
+            counters=self._links.figures.counters.snapshot(),
         )
 
     def _stats(self) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class OriginFigures(_Figures, frozen=True, kw_only=True):
     seq: Count = 0
     """Number of the last event that this end has."""
     told: Count = 0
-    """Number of the last event that the peer has acknowledged; 0: it gets none of this origin from here."""
+    """Number of the last event that the peer was sent; 0: it gets none of this origin from here."""
     hops: Count = 0
     """Clusters that the events have passed on their way here."""
 
@@ -79,11 +79,11 @@ class LinkFigures(_Figures, frozen=True, kw_only=True):
     lag_in: Count = 0
     """Events that wait for our conference node."""
     lag_out: Count = 0
-    """Events that the peer has not acknowledged; 0 on OWT's wire, which has no word for it."""
+    """Events that the peer is to get and was not sent yet; 0 on OWT's wire, where they are in `backlog`."""
     backlog: Count = 0
     """Bytes that were written and not acknowledged yet."""
     lag_ms: Millis | None = None
-    """Age of the oldest event that waits, in either direction."""
+    """Age of the oldest event that waits for our conference node."""
     messages_in: Count = 0
     """Events, or media frames."""
     messages_out: Count = 0
