@@ -1,7 +1,7 @@
 """Several bridges with their cores only: connections are queues of bytes, and time is a number.
 
-Every connection keeps the bytes of each lane apart, in either direction; which lane goes on, and how the bytes
-are cut, is decided by whoever calls `step`. What each bridge's conference node was told is kept and checked:
+Every connection keeps the bytes of each lane apart, in either direction; which lane goes on, and how the
+bytes are cut, is decided by whoever calls `step`. What each bridge's conference node was told is kept and checked:
 the events of an origin have to be the ones that it published, each once, in order.
 """
 
@@ -33,7 +33,7 @@ from bridges.event.own.settings import OwnWireSettings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TOKEN = "the room's token"  # noqa: S105 - of the tests' own making
+TOKEN = "the room's token"
 ROOM = "standup"
 
 
@@ -57,6 +57,10 @@ def stream(id_: str, owner: str = "p1", *, muted: bool = False) -> dict[str, Any
         "media": {"tracks": [{"id": f"{id_}-a", **track}]},
         "info": {"owner": owner, "type": "webrtc", "inViews": [], "attributes": None},
     }
+
+
+def empty_picture() -> Picture:
+    return Picture(max_entries=10_000, max_bytes=1 << 24, max_entry_bytes=1 << 20)
 
 
 @dataclass
@@ -96,7 +100,7 @@ class NodeView:
         return [data for of, _, _, type_, data in self.log if of == origin and type_ == kind]
 
     def _picture(self) -> Picture:
-        return Picture(max_entries=self.settings.max_entries, max_bytes=self.settings.max_state_bytes)
+        return empty_picture()
 
 
 class Bridge:

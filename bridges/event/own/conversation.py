@@ -63,8 +63,9 @@ class Role(Enum):
 class Conversation:
     """One connection. `peer`: the cluster that was dialled; None for a listener, who hears it in the hello.
 
-    `wake` is called (never from within a method of this conversation) when something has come about that can
-    be sent or told, because of another connection, or of our node: call `lanes_to_send` and `due` soon.
+    `wake` is called when something has come about that can be sent or told, because of another connection, of
+    our node, or of what was just asked for. It must do no more than have `lanes_to_send` and `due` looked at
+    soon. A lane that is reset or ends is the end of the connection.
     """
 
     def __init__(

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from bridges.event.own.origin import LOCAL_TYPES, picture_of
+from bridges.event.own.origin import is_event, picture_of
 from bridges.event.own.picture import PictureFullError
-from bridges.wire.messages import is_of_shape
 from bridges.wire.own.codec import encode
 from bridges.wire.own.errors import OwnCode, OwnWireError
 from bridges.wire.own.messages import NOTHING, Credit, Leave, Position, Take
@@ -328,14 +327,12 @@ class Intake:
 
 
 def _event_data(message: Happened) -> Any:
-    if message.type in LOCAL_TYPES:
-        raise OwnWireError(OwnCode.MESSAGE, f"{message.type} is no event of this wire")
     try:
         data = decode_value(message.data)
     except ValueError as error:
         raise OwnWireError(OwnCode.MESSAGE, f"{message.type}: {error}") from None
-    if not is_of_shape(message.type, data):
-        raise OwnWireError(OwnCode.MESSAGE, f"{message.type}: not the data of such an event")
+    if not is_event(message.type, data):
+        raise OwnWireError(OwnCode.MESSAGE, f"{message.type}: no event of this wire, or not its data")
     return data
 
 

@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 
     from bridges.event.own.settings import OwnWireSettings
 
-__all__ = ["LOCAL_TYPES", "Origin", "picture_of"]
+__all__ = ["ENVELOPE_BYTES", "LOCAL_TYPES", "Origin", "is_event", "picture_of"]
 
 LOCAL_TYPES: Final = frozenset({"initialize", "onCascadingDisconnected"})
 """Events that a bridge makes for its own node; they are never taken from a wire, nor from a node."""
+
+
+ENVELOPE_BYTES: Final = 16 << 10
+"""Room in a message for what stands around an event's data or an entry: names and hops."""
+
+_ANY_STREAM: Final = {"id": "any", "media": {"tracks": []}}
 
 
 class Origin:
@@ -30,7 +36,7 @@ class Origin:
     def __init__(self, name: str, at: Position, settings: OwnWireSettings) -> None:
         self.name: Final = name
         self.log: Final = EventLog(at, max_events=settings.log_events, max_bytes=settings.log_bytes)
-        self.picture = Picture(max_entries=settings.max_entries, max_bytes=settings.max_state_bytes)
+        self.picture = _empty(settings)
         self.hops: tuple[str, ...] = ()
         """Clusters that the newest state came by; ours not included."""
         self.told = False
@@ -62,12 +68,28 @@ def picture_of(
 
     Raises ValueError for what is no participant, no stream or no JSON, PictureFullError.
     """
-    picture = Picture(max_entries=settings.max_entries, max_bytes=settings.max_state_bytes)
+    picture = _empty(settings)
     for id_, entry in participants.items():
         picture.put_participant(id_, _checked("addParticipant", id_, entry))
     for id_, entry in streams.items():
         picture.put_stream(id_, _checked("addStream", id_, entry))
     return picture
+
+
+def is_event(type_: str, data: Any) -> bool:
+    """Return whether something is an event of nodes, with the data that its type asks for."""
+    if type_ in LOCAL_TYPES or not is_of_shape(type_, data):
+        return False
+    # A stream has to remain one, or nobody could take the state that it is part of.
+    return type_ != "updateStreamInfo" or is_of_shape("addStream", {**_ANY_STREAM, "info": data["info"]})
+
+
+def _empty(settings: OwnWireSettings) -> Picture:
+    return Picture(
+        max_entries=settings.max_entries,
+        max_bytes=settings.max_state_bytes,
+        max_entry_bytes=settings.max_message_bytes - ENVELOPE_BYTES,
+    )
 
 
 def _checked(type_: str, id_: str, entry: Any) -> Any:

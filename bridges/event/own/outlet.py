@@ -253,7 +253,7 @@ class Outlet:
             return self._compare(cursor, origin, now)
         cursor.at = Position(cursor.at.incarnation, event.seq)
         self.events += 1
-        hops = [*event.hops, self._supply.cluster]
+        hops = self._hops(event.hops)
         return Happened(self._channel, origin.name, cursor.at, hops, event.type, Raw(event.data))
 
     def _begin_snapshot(self, cursor: _Cursor, origin: Origin) -> Snapshot:
@@ -265,7 +265,7 @@ class Outlet:
     def _parts(self, cursor: _Cursor, origin: Origin) -> Iterator[Snapshot]:
         """Make the messages of a snapshot, of the state as it is when the first is asked for."""
         number, at, name = cursor.number, cursor.at, origin.name
-        hops = [*origin.hops, self._supply.cluster]
+        hops = self._hops(origin.hops)
         entries = [("p", id_, entry) for id_, entry in origin.picture.participants.items()]
         entries += [("s", id_, entry) for id_, entry in origin.picture.streams.items()]
         participants: dict[str, Raw] = {}
@@ -278,6 +278,12 @@ class Outlet:
             (participants if kind == "p" else streams)[id_] = Raw(entry)
             size += len(entry) + len(id_)
         yield Snapshot(self._channel, name, number, at, hops, participants, streams)
+
+    def _hops(self, before: tuple[str, ...]) -> list[str]:
+        """Return where something has come by, ours included; the middle of a way that is too long is left out."""
+        if len(before) < self._settings.max_hops:
+            return [*before, self._supply.cluster]
+        return [before[0], self._supply.cluster]
 
     def _compare(self, cursor: _Cursor, origin: Origin, now: float) -> Digest | None:
         if not cursor.digest_due or cursor.at != origin.log.end:

@@ -36,13 +36,14 @@ class Change(NamedTuple):
 class Picture:
     """Participants and streams of one origin by id, each in its canonical encoding."""
 
-    def __init__(self, *, max_entries: int, max_bytes: int) -> None:
+    def __init__(self, *, max_entries: int, max_bytes: int, max_entry_bytes: int) -> None:
         self.participants: dict[str, bytes] = {}
         self.streams: dict[str, bytes] = {}
         self.bytes = 0
         """Of all ids and entries."""
         self._max_entries = max_entries
         self._max_bytes = max_bytes
+        self._max_entry_bytes = max_entry_bytes
         self._sum = 0
 
     def __len__(self) -> int:
@@ -81,6 +82,8 @@ class Picture:
     # --- inside ---------------------------------------------------------------------------------
 
     def _put(self, kind: str, entries: dict[str, bytes], id_: str, entry: bytes) -> None:
+        if len(entry) > self._max_entry_bytes:
+            raise PictureFullError(f"an entry of {len(entry)} bytes; {self._max_entry_bytes} are taken")
         old = entries.get(id_)
         grown = len(entry) + (len(id_.encode()) if old is None else -len(old))
         if (old is None and len(self) >= self._max_entries) or self.bytes + grown > self._max_bytes:

@@ -17,11 +17,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from bridges.event.own.origin import LOCAL_TYPES, Origin, picture_of
+from bridges.event.own.origin import ENVELOPE_BYTES, Origin, is_event, picture_of
 from bridges.event.own.outlet import Route
 from bridges.event.own.outputs import Diverged, Repaired, RouteChanged, Told, Vanished, nothing_to_consume
 from bridges.event.own.picture import PictureFullError, difference
-from bridges.wire.messages import is_of_shape
 from bridges.wire.own.errors import OwnCode, OwnWireError
 from bridges.wire.own.messages import MAX_INCARNATION, NOTHING, Position
 from bridges.wire.own.values import encode_value
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["OriginState", "Relay", "draw_incarnation"]
 
 _RANDOM_BITS: Final = 20
-_ENVELOPE_BYTES: Final = 16 << 10
-"""Room in a message for what stands around an event's data or an entry: names and hops."""
 
 
 def draw_incarnation(unix_ms: int, random_bits: int) -> int:
@@ -99,6 +96,7 @@ class Relay:
         self._own: Origin | None = None
         self._attached = False
         self._attempts = 0
+        self._bytes = 0
         self._known: dict[str, _Known] = {}
         self._exchanges: dict[str, Exchange] = {}
 
@@ -111,8 +109,6 @@ class Relay:
         participant, no stream, or no JSON, or too large.
         """
         picture = picture_of(participants, streams, self._settings)
-        for entry in (*picture.participants.values(), *picture.streams.values()):
-            self._check_size(entry)
         self._attached = True
         if self._own is None:
             self._own = Origin(self._cluster, Position(self._incarnation, 0), self._settings)
@@ -133,7 +129,7 @@ class Relay:
         """
         if self._own is None or not self._attached:
             raise ValueError("there is no state yet that the event could follow")
-        if type_ in LOCAL_TYPES or not is_of_shape(type_, data):
+        if not is_event(type_, data):
             raise ValueError(f"{type_}: not such an event, or not its data")
         encoded = encode_value(data)
         self._check_size(encoded)
@@ -185,6 +181,7 @@ class Relay:
         for name, known in list(self._known.items()):
             if known.via is None and now - known.lost_at >= self._settings.origin_grace:
                 del self._known[name]
+                self._bytes -= known.origin.picture.bytes
                 for exchange in self._exchanges.values():
                     self._leave(exchange, name)
                 if known.origin.told:
@@ -325,12 +322,14 @@ class Relay:
             self.loops += self._cluster in message.hops
             self._heal(peer, known, message.at)
             return None
+        before = known.origin.picture.bytes
+        encoded = bytes(message.data)
+        self._check_bytes(len(encoded))
         try:
-            known.origin.append(message.type, data, bytes(message.data), tuple(message.hops))
+            known.origin.append(message.type, data, encoded, tuple(message.hops))
         except PictureFullError as error:
             raise OwnWireError(OwnCode.LIMIT, f"{message.type}: {error}") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise OwnWireError(OwnCode.MESSAGE, f"{message.type}: {error!r}") from None
+        self._bytes += known.origin.picture.bytes - before
         self._grown(message.origin)
         return [self._tell(known.origin, message.type, data, consumed)]
 
@@ -343,6 +342,9 @@ class Relay:
         if origin is None or not (message.at > origin.log.end or (whole and message.at == origin.log.end)):
             consumed()
             return []
+        grown = picture.bytes - origin.picture.bytes
+        self._check_bytes(grown)
+        self._bytes += grown
         same = message.at == origin.log.end
         anew = message.at.incarnation != origin.log.incarnation
         changes = origin.adopt(message.at, picture, tuple(message.hops))
@@ -414,6 +416,10 @@ class Relay:
         for exchange in self._exchanges.values():
             exchange.grown(origin)
 
+    def _check_bytes(self, grown: int) -> None:
+        if grown > 0 and self._bytes + grown > self._settings.max_conference_bytes:
+            raise OwnWireError(OwnCode.LIMIT, f"the states of the conference are {self._bytes + grown} bytes")
+
     # --- inside: our own origin ---------------------------------------------------------------------------
 
     def _restate_own(self, own: Origin, picture: Picture) -> None:
@@ -427,7 +433,7 @@ class Relay:
             self.publish(change.type, change.data)
 
     def _check_size(self, encoded: bytes) -> None:
-        if len(encoded) > self._settings.max_message_bytes - _ENVELOPE_BYTES:
+        if len(encoded) > self._settings.max_message_bytes - ENVELOPE_BYTES:
             raise ValueError(f"{len(encoded)} bytes are more than a message can carry")
 
     # --- inside: what our node is told ----------------------------------------------------------------------

@@ -31,6 +31,8 @@ class OwnWireSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Participants and streams of one origin in one conference, taken together."""
     max_state_bytes: Annotated[int, Meta(ge=65_536)] = 16 << 20
     """Bytes that the participants and streams of one origin in one conference may take."""
+    max_conference_bytes: Annotated[int, Meta(ge=65_536)] = 64 << 20
+    """Bytes that the participants and streams of all origins in one conference may take."""
     max_unknown: Annotated[int, Meta(ge=0)] = 10_000
     """Messages of unknown numbers that are passed over on one connection."""
     max_strikes: Annotated[int, Meta(ge=0)] = 100
