@@ -42,9 +42,9 @@ class QuicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     `idle_timeout` must be at least twice `keepalive`, or one lost PING would end a healthy connection.
     """
 
-    alpn: tuple[_Protocol, ...] = ("h3",)
-    """Protocols (ALPN) offered and accepted, best first. OWT's bridges use their QUIC stack's default, `h3`;
-    whatever is not our own wire, `causeway/1`, is taken to be OWT's."""
+    alpn: tuple[_Protocol, ...] = (OWN_PROTOCOL, "h3")
+    """Protocols (ALPN) offered and accepted, best first. `causeway/1` is our own wire, for events; OWT's bridges
+    use their QUIC stack's default, `h3`; whatever is not our own is taken to be OWT's."""
     idle_timeout: Seconds = 3.0
     """Seconds after which a silent peer is given up."""
     keepalive: Seconds = 0.75

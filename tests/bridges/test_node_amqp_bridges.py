@@ -106,7 +106,7 @@ async def sides(rabbitmq: RabbitMq, *kinds: str) -> AsyncIterator[tuple[Side, Si
                 node_carrier="amqp",
                 amqp=AmqpSettings(url=url, keep_alive_interval=0.2, retry_cap=0.2),
                 kinds=kinds,  # type: ignore[arg-type] # literal words
-                quic=QuicSettings(insecure_unpinned=True),
+                quic=QuicSettings(alpn=("h3",), insecure_unpinned=True),
                 event=EventSettings(retry_cap=0.2),
                 media=MediaSettings(redial_base=0.05, redial_cap=0.2, key_frame_interval=0.1),
             )

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import pytest
 
 from bridges.event.own.settings import OwnWireSettings
 from bridges.quic import QuicSettings
@@ -116,19 +117,47 @@ async def test_a_closed_room_ends_its_link_and_no_other() -> None:
         await heard(east, "west", 2, "room-2")
 
 
-async def test_a_lost_cluster_comes_back_and_is_told_everything_anew() -> None:
+@pytest.mark.parametrize("which", ["dialer", "listener"])
+async def test_a_lost_cluster_comes_back_and_is_told_everything_anew(which: str) -> None:
     async with sites(event=OWN, quic=QUIC) as [west, east]:
-        east.node.rooms["room-1"].initialize = {"participants": {"p1": ALICE}, "streams": {}}
+        lost, other = (west, east) if which == "dialer" else (east, west)
+        other.node.rooms["room-1"].initialize = {"participants": {"p1": ALICE}, "streams": {}}
         await west.cascade(east, "room-1")
         await initialized(west, east)
         await initialized(east, west)
-        for worker in list(west.node.workers.values()):
+        for worker in list(lost.node.workers.values()):
             worker.transport.abort()
-        await initialized(west, east, times=2)
-        assert said(west, "east")[-1]["data"]["participants"] == {"p1": ALICE}
-        assert "onCascadingDisconnected" not in east.node.rooms["room-1"].types("west")
-        await west.node.emit("room-1", {"type": "addParticipant", "data": {**ALICE, "id": "p9"}})
-        await east.node.until(lambda: said(east, "west")[-1]["type"] == "addParticipant")
+        await initialized(lost, other, times=2)
+        assert said(lost, other.cluster)[-1]["data"]["participants"] == {"p1": ALICE}
+        assert "onCascadingDisconnected" not in other.node.rooms["room-1"].types(lost.cluster)
+        await lost.node.emit("room-1", {"type": "addParticipant", "data": {**ALICE, "id": "p9"}})
+        await other.node.until(lambda: said(other, lost.cluster)[-1]["type"] == "addParticipant")
+
+
+async def test_a_node_that_refuses_or_does_not_answer_is_told_anew_and_peers_wait() -> None:
+    async with sites(event=OWN, quic=QUIC) as [west, east]:
+        await west.cascade(east, "room-1")
+        await initialized(west, east)
+        await initialized(east, west)
+        east.node.deliver.clear()  # stuck
+        for number in range(3):
+            await west.node.emit("room-1", {"type": "addParticipant", "data": {**ALICE, "id": f"p{number}"}})
+        await east.until_link("room-1", lambda link: link is not None and link["state"] == "down")
+        east.node.deliver.set()
+        await initialized(east, west, times=2)
+        await east.node.until(lambda: set(last_state(east, "west")) == {"p0", "p1", "p2"})
+        await west.until_link("room-1", up)
+
+
+def last_state(site: Site, by: str) -> dict[str, Any]:
+    """Return the participants that the node has been told of since the last `initialize`."""
+    state: dict[str, Any] = {}
+    for event in said(site, by):
+        if event["type"] == "initialize":
+            state = dict(event["data"]["participants"])
+        elif event["type"] == "addParticipant":
+            state[event["data"]["id"]] = event["data"]
+    return state
 
 
 async def test_events_are_passed_on_where_links_relay_and_only_there() -> None:
