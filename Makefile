@@ -25,6 +25,7 @@ check: setup ## format, lint, types, import rules, dependencies
 	$(VENV)/deptry .
 
 test: check ## everything: the checks above and all tests
+	@tools/rabbitmq
 	$(VENV)/pytest -n auto --dist loadgroup $(ARGS)
 
 nightly: test ## the tests, then 10,000 simulated schedules that begin where no night began before
