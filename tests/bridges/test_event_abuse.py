@@ -232,10 +232,12 @@ async def rogue() -> AsyncIterator[tuple[dict[str, Any], asyncio.Queue[tuple[Con
 
     listener = await listen("127.0.0.1", 0, certificate=certificate, on_connection=accept, settings=OWT)
     where = {"evIP": "127.0.0.1", "evPort": listener.port, "evFingerprint": certificate.fingerprint}
-    yield where, accepted
-    listener.close()
-    for connection in connections:
-        await connection.wait_closed()
+    try:
+        yield where, accepted
+    finally:
+        listener.close()
+        for connection in connections:
+            await connection.wait_closed()
 
 
 async def ordered(west: Site, where: dict[str, Any], room: str) -> None:
