@@ -86,6 +86,8 @@ class Bus:
         corr_id = self._last_id
         future = self._waiting[corr_id] = asyncio.get_running_loop().create_future()
         body = {"method": method, "args": list(args), "corrID": corr_id, "replyTo": self.reply_to}
+        if method == "getInfo":
+            del body["args"]  # OWT's management API asks so
         await self.publish_raw(server, json.dumps(body).encode())
         async with asyncio.timeout(WAIT):
             reply = await future

@@ -61,7 +61,13 @@ def test_an_announced_removal_ends_what_there_was() -> None:
     assert worker.hear(Heard.REMOVED, 5.0) == [Left(), JOIN]
     assert worker.hear(Heard.REMOVED, 5.0) == []
     assert worker.hear(Heard.TAKEN_IN, 5.2) == [Entered()]
-    assert worker.tasks == []
+    assert not worker.tasks
+    for number in range(10_000):
+        worker.take_task(str(number))
+    assert worker.take_task("more") == [
+        Cast("pickUpTasks", [ID, ["more"]]),
+        Cast("layDownTask", [ID, "0"]),
+    ]
 
 
 def test_a_broker_that_was_away_changes_nothing() -> None:

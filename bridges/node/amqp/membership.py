@@ -92,6 +92,8 @@ _TABLE: Final[dict[tuple[State, Heard], State]] = {
 }
 """What is not in the table changes nothing: late answers, mostly."""
 
+_MAX_TASKS: Final = 10_000
+
 _ASKING: Final[dict[State, str]] = {
     State.JOINING: "join",
     State.MEMBER: "keepAlive",
@@ -115,8 +117,8 @@ class Membership:
         self.state = State.OUTSIDE
         self.entered = False
         """Whether the cluster may have something that came through the worker."""
-        self.tasks: list[str] = []
-        """What the cluster gave the worker to do, as far as the manager keeps count of it."""
+        self.tasks: dict[str, None] = {}
+        """What the cluster gave the worker to do, oldest first; the manager keeps count of it, too."""
         self._join: Final = Call("join", [purpose, worker_id, info])
         self._id: Final = worker_id
         self._interval: Final = keep_alive_interval
@@ -167,14 +169,18 @@ class Membership:
         """Note that the worker has something to do."""
         if task in self.tasks:
             return []
-        self.tasks.append(task)
-        return self._tell("pickUpTasks", [task])
+        self.tasks[task] = None
+        orders = self._tell("pickUpTasks", [task])
+        if len(self.tasks) > _MAX_TASKS:
+            # OWT does not take back everything that it gives.
+            orders += self.drop_task(next(iter(self.tasks)))
+        return orders
 
     def drop_task(self, task: str) -> list[Order]:
         """Note that this is done."""
         if task not in self.tasks:
             return []
-        self.tasks.remove(task)
+        del self.tasks[task]
         return self._tell("layDownTask", task)
 
     def quit(self) -> list[Order]:
