@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -25,13 +26,26 @@ WIDE = OwnWireSettings(log_events=100_000, log_bytes=1 << 30, origin_grace=600)
 NARROW = OwnWireSettings(log_events=8, log_bytes=4096, credit_bytes=4096, snapshot_part_bytes=1024)
 
 
+_WEIGHTS = {
+    "publish_something": 70,
+    "arrive": 100,
+    "link": 10,
+    "cut": 6,
+    "wait": 6,
+    "stall": 4,
+    "detach": 1,
+    "reshape": 1,
+    "die": 2,
+}
+
+
 class Story:
     """A forest of bridges, and what happens to it."""
 
     def __init__(
         self, seed: int, settings: OwnWireSettings, *, bridges: int, restarts: bool, rings: bool
     ) -> None:
-        self.random = random.Random(seed)  # noqa: S311 - it shall be the same again
+        self.random = random.Random(seed)
         self.restarts = restarts
         self.rings = rings
         self.world = World(settings, window=self.random.choice([200, 4096, 1 << 16]))
@@ -62,30 +76,44 @@ class Story:
         self.finish()
 
     def step(self) -> None:
-        draw = self.random.random()
-        if draw < 0.35:
-            self.publish(self.any_bridge())
-        elif draw < 0.85:
-            self.arrive()
-        elif draw < 0.90:
-            self.connect(self.random.choice(self.edges))
-        elif draw < 0.93:
-            if self.world.connections:
-                self.random.choice(self.world.connections).cut()
-        elif draw < 0.96:
-            self.world.now += self.random.choice([0.1, 1.0, 3.0])
-            self.world.poll()
-        elif draw < 0.98:
-            view = self.any_bridge().view
-            view.consuming = not view.consuming
-            if view.consuming:
-                view.consume()
-        elif draw < 0.985:
-            self.any_bridge().relay.detach()
-        elif draw < 0.99:
-            self.reshape()
-        elif self.restarts:
+        act = self.random.choices(list(_WEIGHTS), weights=list(_WEIGHTS.values()))[0]
+        getattr(self, act)()
+        self.check_credit()
+
+    def publish_something(self) -> None:
+        self.publish(self.any_bridge())
+
+    def link(self) -> None:
+        self.connect(self.random.choice(self.edges))
+
+    def cut(self) -> None:
+        if self.world.connections:
+            self.random.choice(self.world.connections).cut()
+
+    def wait(self) -> None:
+        self.world.now += self.random.choice([0.1, 1.0, 3.0])
+        self.world.poll()
+
+    def stall(self) -> None:
+        """A node stops to take events, or goes on."""
+        view = self.any_bridge().view
+        view.consuming = not view.consuming
+        if view.consuming:
+            view.consume()
+
+    def detach(self) -> None:
+        self.any_bridge().relay.detach()
+
+    def die(self) -> None:
+        if self.restarts:
             self.restart(self.random.choice(self.names))
+
+    def check_credit(self) -> None:
+        """No conference has more on its way to a node than was allowed, but for one message."""
+        largest = self.world.settings.credit_bytes + 4096
+        for connection in self.world.connections:
+            for end in connection.ends:
+                assert all(channel.unconsumed_bytes < largest for channel in end.conversation.figures())
 
     def arrive(self) -> None:
         self.world.flush()
@@ -209,9 +237,10 @@ def main() -> None:
                     story = Story(seed, settings, bridges=2 + seed % 5, restarts=restarts, rings=rings)
                     story.run(arguments.steps)
                 except Exception:
-                    print(f"seed {seed}, {name} logs, restarts {restarts}, rings {rings}")
+                    sys.stderr.write(f"seed {seed}, {name} logs, restarts {restarts}, rings {rings}\n")
                     raise
-    print(msgspec.json.encode({"seeds": arguments.seeds, "steps": arguments.steps}).decode())
+    summary = {"seeds": arguments.seeds, "steps": arguments.steps}
+    sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Several bridges with their cores only: connections are queues of bytes, and time is a number.
 
 Every connection keeps the bytes of each lane apart, in either direction; which lane goes on, and how the
-bytes are cut, is decided by whoever calls `step`. What each bridge's conference node was told is kept and checked:
-the events of an origin have to be the ones that it published, each once, in order.
+bytes are cut, is decided by whoever calls `step`. What each bridge's conference node was told is kept and
+checked: the events of an origin have to be the ones that it published, each once, in order.
 """
 
 from __future__ import annotations

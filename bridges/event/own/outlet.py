@@ -280,7 +280,7 @@ class Outlet:
         yield Snapshot(self._channel, name, number, at, hops, participants, streams)
 
     def _hops(self, before: tuple[str, ...]) -> list[str]:
-        """Return where something has come by, ours included; the middle of a way that is too long is left out."""
+        """Return where something has come by, ours included; of too long a way the middle is left out."""
         if len(before) < self._settings.max_hops:
             return [*before, self._supply.cluster]
         return [before[0], self._supply.cluster]

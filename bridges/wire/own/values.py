@@ -49,7 +49,7 @@ def decode_value(data: bytes | msgspec.Raw) -> Any:
 def _check(value: Any) -> None:
     """Look at every value once, level by level."""
     level: list[Any] = [[value]]
-    for _ in range(MAX_DEPTH + 2):
+    for _ in range(MAX_DEPTH + 1):
         deeper: list[Any] = []
         for container in level:
             if type(container) is dict:
