@@ -194,6 +194,7 @@ def _agent(bridges: dict[BridgeKind, Bridge], settings: BridgeSettings) -> Agent
         region=settings.control.region,
         kinds=list(settings.kinds),
         addresses=_addresses(bridges, settings),
+        wires=list(settings.quic.alpn),
         capacity=AgentCapacity(conferences=settings.control.max_conferences),
         version=__version__,
         protocol=ProtocolRange(min=PROTOCOL, max=PROTOCOL),
@@ -205,7 +206,7 @@ def _agent(bridges: dict[BridgeKind, Bridge], settings: BridgeSettings) -> Agent
         bridges,
         registration=registration,
         settings=settings.control,
-        measured=lambda: [bridge.figures() for bridge in bridges.values()],
+        sources=list(bridges.values()),
     )
 
 

@@ -11,44 +11,52 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+from msgspec import structs
 
 from causeway.api.figures import BridgeFigures, LinkFigures, OriginFigures, PeerFigures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
 __all__ = [
     "BridgeFigures",
     "Counters",
     "LinkFigures",
-    "LinkSource",
+    "LinkKey",
     "OriginFigures",
     "PeerFigures",
     "Source",
     "Tallies",
     "Tally",
+    "everything",
     "sendable",
 ]
 
 _MAX_TEXT: Final = 500
 
 
-class LinkSource(Protocol):
-    """A part of a bridge that has links: one wire's. Its figures are of this moment."""
-
-    def link_figures(self) -> Iterable[LinkFigures]:
-        """Return a link's figures for each (conference, peer) that the part serves or wants."""
-
-    def peer_figures(self) -> Iterable[PeerFigures]:
-        """Return the figures of the connections to each other cluster."""
+LinkKey: TypeAlias = tuple[str, str]
+"""The other cluster, and the conference."""
 
 
 class Source(Protocol):
-    """A bridge."""
+    """A bridge. Whoever has thousands of links asks for some at a time, and lets others work in between."""
 
-    def figures(self) -> BridgeFigures:
-        """Return everything that it knows, of this moment."""
+    def overview(self) -> BridgeFigures:
+        """Return everything but the links, of this moment."""
+
+    def link_keys(self) -> list[LinkKey]:
+        """Return which links are wanted or there, in order."""
+
+    def link_figures(self, keys: Sequence[LinkKey]) -> list[LinkFigures]:
+        """Return the figures of these links, of this moment; those that are gone are left out."""
+
+
+def everything(source: Source) -> BridgeFigures:
+    """Return all figures of a bridge at once."""
+    return structs.replace(source.overview(), links=source.link_figures(source.link_keys()))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -30,16 +30,16 @@ from causeway.client import ControlClient
 from causeway.errors import ApiError, CausewayError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from bridges.control.core import AgentCore
     from bridges.control.orders import Kind, LegState, Output
     from bridges.control.port import Cascader
     from bridges.control.settings import ControlSettings
-    from bridges.figures import BridgeFigures
+    from bridges.figures import Source
     from bridges.quic import RoundTrip as Measured
     from causeway.api.agents import AgentAddresses, AgentLease, AgentRegistration
-    from causeway.channel import FromAgent
+    from causeway.channel import Figures, FromAgent
 
 __all__ = ["Agent"]
 
@@ -77,11 +77,11 @@ class Agent:
         *,
         registration: AgentRegistration,
         settings: ControlSettings,
-        measured: Callable[[], Sequence[BridgeFigures]] = tuple,
+        sources: Sequence[Source] = (),
     ) -> None:
-        """Order `bridges`, which are `registration`, and tell control what is `measured` of them."""
+        """Order `bridges`, which are `registration`, and tell control what the `sources` measure."""
         self._id = agent
-        self._measured = measured
+        self._sources = sources
         self._core = core
         self._bridges = bridges
         self._registration = registration
@@ -260,9 +260,15 @@ class Agent:
         telling = FiguresTelling(max_links=self._settings.figures_links)
         while True:
             await asyncio.sleep(self._settings.figures_interval)
-            figures = self._measured()
-            if figures and self._core.in_step:
-                self._say(telling.next(figures))
+            if self._sources and self._core.in_step:
+                self._say(await self._measure(telling))
+
+    async def _measure(self, telling: FiguresTelling) -> Figures:
+        telling.begin([source.link_keys() for source in self._sources])
+        while (batch := telling.look()) is not None:
+            telling.take(batch.bridge, self._sources[batch.bridge].link_figures(batch.keys))
+            await asyncio.sleep(0)  # The bridges' own work goes on.
+        return telling.message([source.overview() for source in self._sources])
 
     def _round_trips(self) -> list[RoundTrip]:
         measured = [item for bridge in self._bridges.values() for item in bridge.round_trips().items()]

@@ -24,7 +24,7 @@ from bridges.event.own.wire import OwnWire
 from bridges.event.pool import Dialler
 from bridges.event.session import EventSession, Role
 from bridges.event.streams import PeerConnection
-from bridges.figures import BridgeFigures, Tallies
+from bridges.figures import BridgeFigures, Tallies, everything
 from bridges.node.admission import admitting_node
 from bridges.node.cascading import parse_cascading, parse_stop
 from bridges.node.port import NodeUnreachableError, RpcError, runs_on
@@ -32,14 +32,16 @@ from bridges.quic import listen
 from bridges.quic.settings import OWN_PROTOCOL
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Coroutine, Sequence
 
     from bridges.control.orders import Ways
     from bridges.control.port import LegWatcher
     from bridges.event.calls import Broadcast
+    from bridges.event.figures import Standing
     from bridges.event.own.link import OwnConnection
     from bridges.event.own.wire import OwnChannel
     from bridges.event.streams import EventStream
+    from bridges.figures import LinkFigures, LinkKey
     from bridges.node.cascading import CascadingOptions
     from bridges.node.port import ClusterNode
     from bridges.quic import Certificate, Connection, Listener, RoundTrip
@@ -404,8 +406,8 @@ class EventBridge:
         up = up or (own is not None and own.up)
         self.on_leg(peer, room, "up" if up else "down", "" if up else error)
 
-    def figures(self) -> BridgeFigures:
-        """Return everything that is known at this moment; see bridges.figures.Source."""
+    def overview(self) -> BridgeFigures:
+        """Return everything but the links; see bridges.figures.Source."""
         counters = (
             self._figures.counters.snapshot()
             | self._own.counters
@@ -418,33 +420,47 @@ class EventBridge:
             kind="event",
             port=0 if self._listener is None else self.port,
             node_connected=self._node_up.is_set(),
-            links=[
-                self._figures.link(
-                    *key, dials=dials, current=current, error=error, lag=self._delivery.lag(*key)
-                )
-                for key, dials, current, error in self._all_links()
-            ]
-            + list(self._own.link_figures()),
             peers=peer_figures(self._delivery.table.sessions()) + self._own.peer_figures(),
             counters={name: count for name, count in counters.items() if count},
         )
 
-    def _all_links(self) -> Iterator[tuple[tuple[str, str], bool, EventStream | None, str]]:
-        """Yield each link that is wanted or there: (peer, room), whether we dial, its stream, its error."""
-        there = self._links.keys() | {(s.peer, s.room) for s in self._delivery.table.sessions()}
-        for key in sorted(there - self._own.keys()):
-            current = self._delivery.table.current(*key)
-            link = self._links.get(key)
-            dials = link is not None and (current is None or current.role is Role.DIALER)
-            yield key, dials, current, link[0].error if link is not None and current is None else ""
+    def link_keys(self) -> list[LinkKey]:
+        """Return which links are wanted or there; see bridges.figures.Source."""
+        sessions = {(each.peer, each.room) for each in self._delivery.table.sessions()}
+        return sorted(self._links.keys() | sessions | self._own.keys())
+
+    def link_figures(self, keys: Sequence[LinkKey]) -> list[LinkFigures]:
+        """Return the figures of these links; see bridges.figures.Source."""
+        found = []
+        for key in keys:
+            own, standing = self._own.link_figures(*key), self._standing(key)
+            if own is not None:
+                found.append(own)
+            elif key in self._links or standing["current"] is not None:
+                found.append(self._figures.link(*key, **standing, lag=self._delivery.lag(*key)))
+        return found
+
+    def figures(self) -> BridgeFigures:
+        """Return everything that is known at this moment."""
+        return everything(self)
+
+    def _standing(self, key: LinkKey) -> Standing:
+        """Return how a link on OWT's wire, or on none, is."""
+        current = self._delivery.table.current(*key)
+        link = self._links.get(key)
+        return {
+            "dials": link is not None and (current is None or current.role is Role.DIALER),
+            "current": current,
+            "error": link[0].error if link is not None and current is None else "",
+        }
 
     def _stats(self) -> dict[str, Any]:
+        own = self._own.keys()
         return {
             "links": [
-                self._figures.describe(
-                    *key, role="dialer" if dials else "listener", current=current, error=error
-                )
-                for key, dials, current, error in self._all_links()
+                self._figures.describe(*key, **self._standing(key))
+                for key in self.link_keys()
+                if key not in own
             ]
             + self._own.describe(),
             "connections_dialled": len(self._dialler),

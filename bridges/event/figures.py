@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict
 
 from bridges.figures import Counters, LinkFigures, PeerFigures, Tally, sendable
 from bridges.quic.figures import describe_peer, round_trip_ms
@@ -15,10 +15,18 @@ if TYPE_CHECKING:
     from bridges.figures import Tallies
     from bridges.quic import Connection
 
-__all__ = ["OWT", "Figures", "peer_figures"]
+__all__ = ["OWT", "Figures", "Standing", "peer_figures"]
 
 OWT: Final = "owt"
 """The wire's name in figures."""
+
+
+class Standing(TypedDict):
+    """How a link is, beside what was counted of it: whether we dial, its stream, why there is none."""
+
+    dials: bool
+    current: EventStream | None
+    error: str
 
 
 class Figures:
@@ -52,14 +60,14 @@ class Figures:
         self._tallies.forget(room)
 
     def describe(
-        self, peer: str, room: str, *, role: str, current: EventStream | None, error: str
+        self, peer: str, room: str, *, dials: bool, current: EventStream | None, error: str
     ) -> dict[str, Any]:
         """Return a link's entry of getStats; it is `up` once the peer has got our node's state."""
         tally = self._tallies.get(peer, room) or Tally()
         return {
             "peer": peer,
             "room": room,
-            "role": role,
+            "role": "dialer" if dials else "listener",
             "state": "up" if current is not None and current.initialized else "down",
             "events_in": tally.messages_in + (0 if current is None else current.events_in),
             "events_out": tally.messages_out + (0 if current is None else current.events_out),

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from bridges.codes import CloseCode
 from bridges.control.port import nobody_watches
-from bridges.figures import BridgeFigures
+from bridges.figures import BridgeFigures, everything
 from bridges.internal.listener import InternalListener
 from bridges.media.links import Links
 from bridges.media.pull import PulledTrack
@@ -30,10 +30,11 @@ from bridges.wire.objects import Id, TrackRequest
 from causeway.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
     from bridges.control.orders import LegState, Ways
     from bridges.control.port import LegWatcher
+    from bridges.figures import LinkFigures, LinkKey
     from bridges.media.connection import TrackStream
     from bridges.media.figures import Moved
     from bridges.node.cascading import CascadingOptions
@@ -385,22 +386,34 @@ class MediaBridge:
 
     # --- inside: figures and tasks --------------------------------------------------------------
 
-    def figures(self) -> BridgeFigures:
-        """Return everything that is known at this moment; see bridges.figures.Source."""
-        tracks: dict[tuple[str, str], list[Moved]] = {}
-        present: list[PulledTrack | PushedTrack] = list(self._pushed.values())
-        present += self._pulls
-        for track in present:
-            peer = track.via if isinstance(track, PulledTrack) else track.peer
-            tracks.setdefault((peer, track.room), []).append(track.moved)
+    def overview(self) -> BridgeFigures:
+        """Return everything but the links; see bridges.figures.Source."""
         return BridgeFigures(
             kind="media",
             port=0 if self._listener is None else self.port,
             node_connected=self._links.node_is_up,
-            links=self._links.link_figures(tracks),
             peers=self._links.peer_figures(),
             counters=self._links.figures.counters.snapshot(),
         )
+
+    def link_keys(self) -> list[LinkKey]:
+        """Return which links are wanted or there; see bridges.figures.Source."""
+        return self._links.keys()
+
+    def link_figures(self, keys: Sequence[LinkKey]) -> list[LinkFigures]:
+        """Return the figures of these links; see bridges.figures.Source."""
+        tracks: dict[LinkKey, list[Moved]] = {key: [] for key in keys}
+        present: list[PulledTrack | PushedTrack] = list(self._pushed.values())
+        present += self._pulls
+        for track in present:
+            key = (track.via if isinstance(track, PulledTrack) else track.peer, track.room)
+            if key in tracks:
+                tracks[key].append(track.moved)
+        return self._links.link_figures(keys, tracks)
+
+    def figures(self) -> BridgeFigures:
+        """Return everything that is known at this moment."""
+        return everything(self)
 
     def _stats(self) -> dict[str, Any]:
         return {

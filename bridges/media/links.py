@@ -22,7 +22,7 @@ from bridges.wire.messages import ClusterHello
 from causeway.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from bridges.control.orders import LegState
     from bridges.media.connection import StreamUser, TrackStream
@@ -191,10 +191,16 @@ class Links:
         ]
         return dialled + accepted
 
-    def link_figures(self, tracks: Mapping[Key, Sequence[Moved]]) -> list[LinkFigures]:
-        """Return the figures of each link that is wanted or there; `tracks` by peer and room."""
+    def keys(self) -> list[Key]:
+        """Return which links are wanted or there, in order."""
+        return sorted(self._wanted.keys() | self._accepted.keys())
+
+    def link_figures(self, keys: Iterable[Key], tracks: Mapping[Key, Sequence[Moved]]) -> list[LinkFigures]:
+        """Return the figures of these links, but for those that are gone; `tracks` by peer and room."""
         found = []
-        for key in sorted(self._wanted.keys() | self._accepted.keys()):
+        for key in keys:
+            if key not in self._wanted and key not in self._accepted:
+                continue
             link, current = self._wanted.get(key), self.current(*key)
             found.append(
                 self.figures.link(

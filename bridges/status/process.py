@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
+
+from msgspec import structs
 
 from causeway import __version__
 from causeway.api.figures import ProcessFigures
@@ -12,10 +15,12 @@ from causeway.api.figures import ProcessFigures
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bridges.figures import Source
-    from causeway.api.figures import ControlFigures
+    from bridges.figures import BridgeFigures, Source
+    from causeway.api.figures import ControlFigures, LinkFigures
 
 __all__ = ["ProcessSource"]
+
+_BATCH: Final = 50
 
 
 class _Agent(Protocol):
@@ -32,14 +37,23 @@ class ProcessSource:
         self._agent: Final = agent
         self._started_at: Final = datetime.now(UTC)
 
-    def figures(self) -> ProcessFigures:
-        """Return everything that is known at this moment."""
+    async def figures(self) -> ProcessFigures:
+        """Return everything that is known. With thousands of links others work in between."""
         return ProcessFigures(
             cluster=self._cluster,
             version=__version__,
             pid=os.getpid(),
             started_at=self._started_at,
             at=datetime.now(UTC),
-            bridges=[bridge.figures() for bridge in self._bridges],
+            bridges=[await _gather(bridge) for bridge in self._bridges],
             control=None if self._agent is None else self._agent.figures(),
         )
+
+
+async def _gather(source: Source) -> BridgeFigures:
+    keys = source.link_keys()
+    links: list[LinkFigures] = []
+    for start in range(0, len(keys), _BATCH):
+        links += source.link_figures(keys[start : start + _BATCH])
+        await asyncio.sleep(0)  # The bridge's own work goes on.
+    return structs.replace(source.overview(), links=links)

@@ -1,8 +1,8 @@
 """The status endpoint: one document, the process's figures as JSON, on a Unix socket or a loopback address.
 
 HTTP, `GET /` only. There are no secrets in it, and nothing can be changed. It is served by websockets, which
-speaks HTTP before it becomes a WebSocket; here it never does. An answer costs the event loop a few
-milliseconds for a thousand links, so one is given again for a moment instead of being made for each reader.
+speaks HTTP before it becomes a WebSocket; here it never does. An answer takes some work
+with thousands of links, so one is given again for a moment instead of being made for each reader.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bridges.status.places import Http, Unix, make_folder, parse
 from causeway.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from websockets.asyncio.server import ServerConnection
@@ -43,14 +43,15 @@ _CLOSE_TIMEOUT: Final = 0.5
 class _Answers:
     """The document, made anew when it is too old."""
 
-    def __init__(self, figures: Callable[[], ProcessFigures], settings: StatusSettings) -> None:
+    def __init__(self, figures: Callable[[], Awaitable[ProcessFigures]], settings: StatusSettings) -> None:
         self._figures = figures
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._body = ""
         self._made_at: float | None = None
+        self._making = asyncio.Lock()
 
-    def answer(self, connection: ServerConnection, request: Request) -> Response:
+    async def answer(self, connection: ServerConnection, request: Request) -> Response:
         """Answer a request; what websockets calls before the handshake."""
         if len(connection.server.handler_tasks) > self._settings.max_clients:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many readers; come again\n")
@@ -61,20 +62,23 @@ class _Answers:
             return connection.respond(HTTPStatus.METHOD_NOT_ALLOWED, "there is nothing to change here\n")
         if request.path.partition("?")[0] != "/":
             return connection.respond(HTTPStatus.NOT_FOUND, "there is / only\n")
-        now = self._loop.time()
-        if self._made_at is None or now - self._made_at >= self._settings.max_age:
-            self._body = msgspec.json.encode(self._figures()).decode()
-            self._made_at = now
-        response = connection.respond(HTTPStatus.OK, self._body)
+        response = connection.respond(HTTPStatus.OK, await self._document())
         del response.headers["Content-Type"]
         response.headers["Content-Type"] = "application/json"
         response.headers["Cache-Control"] = "no-store"
         return response
 
+    async def _document(self) -> str:
+        async with self._making:
+            if self._made_at is None or self._loop.time() - self._made_at >= self._settings.max_age:
+                self._body = msgspec.json.encode(await self._figures()).decode()
+                self._made_at = self._loop.time()
+            return self._body
+
 
 @asynccontextmanager
 async def status_endpoint(
-    settings: StatusSettings, figures: Callable[[], ProcessFigures]
+    settings: StatusSettings, figures: Callable[[], Awaitable[ProcessFigures]]
 ) -> AsyncIterator[str | None]:
     """Serve `figures` while the context lasts; yield where (`unix:…`, `http://…`), None: nowhere.
 

@@ -13,7 +13,7 @@ from bridges.control.channel import Agent
 from bridges.control.core import AgentCore
 from bridges.control.port import nobody_watches
 from bridges.control.settings import ControlSettings
-from bridges.figures import BridgeFigures
+from bridges.figures import BridgeFigures, LinkFigures
 from bridges.node.port import RpcError
 from bridges.quic import RoundTrip
 from causeway.api.agents import AgentAddress, AgentAddresses, AgentCapacity, AgentRegistration, ProtocolRange
@@ -23,10 +23,11 @@ from tests.bridges import frozen_channel as frozen
 from tests.bridges.control_stub import KEY, ControlStub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from bridges.control.orders import Kind, Ways
     from bridges.control.port import LegWatcher
+    from bridges.figures import LinkKey
     from bridges.node.cascading import CascadingOptions
 
 PIN = "0" * 64
@@ -67,13 +68,26 @@ class Bridge:
         return self.measured
 
 
+class Measured:
+    """A bridge that measures, and has one link."""
+
+    def overview(self) -> BridgeFigures:
+        return BridgeFigures(kind="event", counters={"framing": 1})
+
+    def link_keys(self) -> list[LinkKey]:
+        return [("east", "c")]
+
+    def link_figures(self, keys: Sequence[LinkKey]) -> list[LinkFigures]:
+        return [LinkFigures(kind="event", conference=room, peer=peer) for peer, room in keys]
+
+
 class World:
     shell: Agent
 
     def __init__(self, control: ControlStub) -> None:
         self.control = control
         self.event, self.media = Bridge(control.note), Bridge(control.note)
-        self.figures: list[BridgeFigures] = []
+        self.measured: list[Measured] = []
         self.core = AgentCore(
             cluster="west",
             kinds=("event", "media"),
@@ -120,7 +134,7 @@ async def agent(control: ControlStub, **settings: Any) -> AsyncIterator[World]:
         settings=msgspec.structs.replace(
             ControlSettings(url=control.url, key=KEY, region="eu", retry_base=0.02, retry_cap=0.1), **settings
         ),
-        measured=lambda: world.figures,
+        sources=world.measured,
     )
     world.shell = shell
     task = asyncio.create_task(shell.run())
@@ -310,7 +324,7 @@ async def test_a_control_that_does_not_read_is_left_and_come_back_to() -> None:
 async def test_figures_are_told_and_an_older_control_passes_them_over() -> None:
     async with ControlStub().up() as control, agent(control, figures_interval=0.1) as world:
         await control.said_hello()
-        world.figures = [BridgeFigures(kind="event", counters={"framing": 1})]
+        world.measured.append(Measured())
         await control.say(desired(1, link()))
         await world.acknowledged(1)
         await control.until(lambda: control.passed_over.count("figures") >= 2)

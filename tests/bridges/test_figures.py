@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from hypothesis import given
@@ -16,7 +16,11 @@ from bridges.wire.messages import Event
 from causeway import channel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pytest
+
+    from bridges.figures import LinkKey
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LATER = NOON + timedelta(seconds=3)
@@ -75,63 +79,98 @@ def test_any_text_can_be_told(text: str) -> None:
 # --- telling control --------------------------------------------------------------------------
 
 
-def bridge(moved: dict[str, int], kind: str = "event", **fields: Any) -> BridgeFigures:
-    links = [
-        LinkFigures(kind=kind, conference=name, peer="east", messages_in=count)
-        for name, count in moved.items()
-    ]
-    return BridgeFigures(kind=kind, links=links, **fields)
+class Bridges:
+    """The links of two bridges as they are now: how much each has moved."""
+
+    def __init__(self, events: dict[str, int], media: dict[str, int] | None = None) -> None:
+        self._moved = (("event", events), ("media", media or {}))
+
+    def keys(self) -> list[list[LinkKey]]:
+        return [sorted(("east", name) for name in moved) for _, moved in self._moved]
+
+    def links(self, bridge: int, keys: Iterable[LinkKey]) -> list[LinkFigures]:
+        kind, moved = self._moved[bridge]
+        return [
+            LinkFigures(kind=kind, conference=name, peer=peer, messages_in=moved[name]) for peer, name in keys
+        ]
+
+    def told(self, telling: FiguresTelling) -> tuple[dict[tuple[str, str], int], int]:
+        """Return what the next message says of links, and how many were looked at for it."""
+        telling.begin(self.keys())
+        looked = 0
+        while (batch := telling.look()) is not None:
+            assert batch.keys
+            looked += len(batch.keys)
+            telling.take(batch.bridge, self.links(batch.bridge, batch.keys))
+        message = telling.message([BridgeFigures(kind=kind) for kind, _ in self._moved])
+        links = [link for each in message.bridges for link in each.links]
+        assert all(link.kind == each.kind for each in message.bridges for link in each.links)
+        said = {(link.kind, link.conference): link.messages_in for link in links}
+        assert len(said) == len(links)
+        return said, looked
 
 
-def told_links(message: channel.Figures) -> list[str]:
-    return [link.conference for each in message.bridges for link in each.links]
+MOMENTS = st.dictionaries(st.sampled_from("abcdefg"), st.integers(0, 3))
 
 
-@given(
-    st.lists(st.dictionaries(st.sampled_from("abcdefg"), st.integers(0, 3)), max_size=8),
-    st.integers(1, 4),
-)
-def test_whatever_moves_is_told_in_the_end_and_never_more_than_allowed_at_once(
-    moments: list[dict[str, int]], most: int
+@given(st.lists(st.tuples(MOMENTS, MOMENTS), max_size=6), st.integers(1, 4), st.integers(1, 9))
+def test_whatever_moves_is_told_in_the_end_with_bounded_work(
+    moments: list[tuple[dict[str, int], dict[str, int]]], most: int, looked_at_most: int
 ) -> None:
-    telling = FiguresTelling(max_links=most)
-    known: dict[str, int] = {}
-    for moved in moments:
-        known = {name: count for name, count in known.items() if name in moved}
-        message = telling.next([bridge(moved)])
-        assert len(told_links(message)) <= most
-        known |= {link.conference: link.messages_in for link in message.bridges[0].links}
-    last = moments[-1] if moments else {}
-    for _ in range(len(last)):  # Nothing moves any more: everything is told soon, and then nothing.
-        message = telling.next([bridge(last)])
-        known |= {link.conference: link.messages_in for link in message.bridges[0].links}
-    assert known == last
-    assert told_links(telling.next([bridge(last)])) == []
+    telling = FiguresTelling(max_links=most, max_looked=looked_at_most)
+    known: dict[tuple[str, str], int] = {}
+
+    def tell(events: dict[str, int], media: dict[str, int]) -> int:
+        said, looked = Bridges(events, media).told(telling)
+        assert len(said) <= most
+        assert looked <= looked_at_most
+        known.update(said)
+        return len(said)
+
+    for events, media in moments:
+        tell(events, media)
+    events, media = moments[-1] if moments else ({}, {})
+    for _ in range(2 * (len(events) + len(media))):  # Nothing moves any more: all is told soon, then nothing.
+        tell(events, media)
+    assert all(known["event", name] == count for name, count in events.items())
+    assert all(known["media", name] == count for name, count in media.items())
+    assert tell(events, media) == 0
 
 
-def test_links_that_all_move_take_turns_and_those_told_longest_ago_come_first() -> None:
+def test_links_that_all_move_take_turns() -> None:
     telling = FiguresTelling(max_links=2)
-    turns = [told_links(telling.next([bridge(dict.fromkeys("abcde", n))])) for n in range(9)]
+    turns = [set(Bridges(dict.fromkeys("abcde", n)).told(telling)[0]) for n in range(10)]
     assert all(len(turn) == 2 for turn in turns)
-    for begin in range(7):
-        assert {name for turn in turns[begin : begin + 3] for name in turn} == set("abcde")
+    for begin in range(8):
+        assert {name for turn in turns[begin : begin + 3] for _, name in turn} == set("abcde")
 
 
 def test_what_always_moves_is_no_reason_to_tell_a_link_and_connections_are_told_each_time() -> None:
     telling = FiguresTelling(max_links=9)
     link = LinkFigures(kind="event", conference="c", peer="east", round_trip_ms=1.0)
-    first = telling.next([BridgeFigures(kind="event", links=[link], counters={"framing": 1})])
-    assert told_links(first) == ["c"]
-    link = msgspec.structs.replace(link, round_trip_ms=2.0, lag_ms=3.0, backlog=4)
-    again = telling.next([BridgeFigures(kind="event", links=[link], counters={"framing": 2})])
-    assert told_links(again) == []
+
+    def tell(now: LinkFigures, count: int) -> channel.Figures:
+        telling.begin([[("east", "c")]])
+        batch = telling.look()
+        assert batch is not None
+        telling.take(batch.bridge, [now])
+        assert telling.look() is None
+        return telling.message([BridgeFigures(kind="event", counters={"framing": count})])
+
+    assert tell(link, 1).bridges[0].links == [link]
+    again = tell(msgspec.structs.replace(link, round_trip_ms=2.0, lag_ms=3.0, backlog=4), 2)
+    assert again.bridges[0].links == []
     assert again.bridges[0].counters == {"framing": 2}
     assert channel.decode_from_agent(channel.encode(again)) == again
+    assert tell(msgspec.structs.replace(link, drops=1), 3).bridges[0].links != []
 
 
-def test_events_and_media_of_a_conference_are_two_links() -> None:
+def test_a_link_that_went_while_it_was_looked_at_is_left_out() -> None:
     telling = FiguresTelling(max_links=9)
-    assert told_links(telling.next([bridge({"c": 1}), bridge({"c": 1}, "media")])) == ["c", "c"]
+    telling.begin([[("east", "a"), ("east", "b")]])
+    assert telling.look() is not None
+    telling.take(0, [])
+    assert telling.message([BridgeFigures(kind="event")]).bridges[0].links == []
 
 
 # --- following an event -----------------------------------------------------------------------

@@ -40,6 +40,10 @@ FIGURES = ProcessFigures(
 )
 
 
+async def same() -> ProcessFigures:
+    return FIGURES
+
+
 @pytest.fixture(autouse=True)
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
@@ -125,7 +129,7 @@ def test_a_folder_that_others_may_write_is_not_used(runtime: Path) -> None:
 
 @pytest.mark.parametrize("listen", ["auto", "http://127.0.0.1:0"])
 async def test_whoever_asks_is_told_the_figures(listen: str) -> None:
-    async with status_endpoint(StatusSettings(listen=listen), lambda: FIGURES) as where:
+    async with status_endpoint(StatusSettings(listen=listen), same) as where:
         assert where is not None
         assert await figures_at(where) == FIGURES
         if where.startswith("unix:"):
@@ -136,7 +140,7 @@ async def test_whoever_asks_is_told_the_figures(listen: str) -> None:
 
 
 async def test_nothing_else_is_there_and_nothing_can_be_changed() -> None:
-    async with status_endpoint(StatusSettings(), lambda: FIGURES) as where:
+    async with status_endpoint(StatusSettings(), same) as where:
         assert where is not None
         assert (await ask(where, "http://localhost/secrets")).status_code == 404
         assert (await ask(where, "http://localhost/", "POST")).status_code == 405
@@ -149,7 +153,7 @@ async def test_nothing_else_is_there_and_nothing_can_be_changed() -> None:
 async def test_an_answer_is_given_again_for_a_moment() -> None:
     asked = 0
 
-    def figures() -> ProcessFigures:
+    async def figures() -> ProcessFigures:
         nonlocal asked
         asked += 1
         return msgspec.structs.replace(FIGURES, pid=asked)
@@ -164,7 +168,7 @@ async def test_an_answer_is_given_again_for_a_moment() -> None:
 
 async def test_readers_beyond_the_limit_are_turned_away_and_silent_ones_do_not_stay() -> None:
     settings = StatusSettings(max_clients=1, client_timeout=0.3)
-    async with status_endpoint(settings, lambda: FIGURES) as where:
+    async with status_endpoint(settings, same) as where:
         assert where is not None
         reader, writer = await asyncio.open_unix_connection(where.removeprefix("unix:"))
         async with asyncio.timeout(WAIT):
@@ -178,7 +182,7 @@ async def test_readers_beyond_the_limit_are_turned_away_and_silent_ones_do_not_s
 
 
 async def test_no_request_at_all_harms_nobody() -> None:
-    async with status_endpoint(StatusSettings(client_timeout=1.0), lambda: FIGURES) as where:
+    async with status_endpoint(StatusSettings(client_timeout=1.0), same) as where:
         assert where is not None
         for nonsense in (b"\x00" * 100, b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 1000 + b"\r\n", b"x" * 200_000):
             reader, writer = await asyncio.open_unix_connection(where.removeprefix("unix:"))
@@ -196,7 +200,7 @@ async def test_no_request_at_all_harms_nobody() -> None:
 
 
 async def test_off_is_off() -> None:
-    async with status_endpoint(StatusSettings(listen="off"), lambda: FIGURES) as where:
+    async with status_endpoint(StatusSettings(listen="off"), same) as where:
         assert where is None
     assert find_sockets() == []
 
@@ -206,10 +210,10 @@ async def test_a_socket_that_a_killed_process_left_is_taken_and_a_living_one_is_
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     settings = StatusSettings(listen=f"unix:{path}")
-    async with status_endpoint(settings, lambda: FIGURES) as where:
+    async with status_endpoint(settings, same) as where:
         assert where is not None
         with pytest.raises(UnavailableError, match=r"cannot listen at unix:.*in use"):
-            async with status_endpoint(settings, lambda: FIGURES):
+            async with status_endpoint(settings, same):
                 pass
         assert await figures_at(where) == FIGURES
     assert not path.exists()
@@ -225,13 +229,13 @@ async def test_where_no_place_was_named_the_bridge_runs_without(
     runtime: Path, make: Callable[[Path], None]
 ) -> None:
     make(runtime)
-    async with status_endpoint(StatusSettings(), lambda: FIGURES) as where:
+    async with status_endpoint(StatusSettings(), same) as where:
         assert where is None
 
 
 async def test_a_place_that_was_named_has_to_work(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="cannot listen at"):
-        async with status_endpoint(StatusSettings(listen=f"unix:{tmp_path}/no/such.sock"), lambda: FIGURES):
+        async with status_endpoint(StatusSettings(listen=f"unix:{tmp_path}/no/such.sock"), same):
             pass
 
 

@@ -95,7 +95,7 @@ class Shell:
         return out
 
 
-def _same(process: ProcessFigures) -> ProcessFigures:
+async def _same(process: ProcessFigures) -> ProcessFigures:
     return process
 
 

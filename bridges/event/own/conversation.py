@@ -120,6 +120,11 @@ class Conversation:
         """Return what was counted, by conference."""
         return [exchange.figures() for exchange in self._channels.values()]
 
+    def channel_figures(self, channel: int) -> ChannelFigures | None:
+        """Return what was counted of one conference, None if it is not carried."""
+        exchange = self._channels.get(channel)
+        return None if exchange is None else exchange.figures()
+
     def __len__(self) -> int:
         """Return how many conferences are carried, or being opened or closed."""
         return len(self._channels)

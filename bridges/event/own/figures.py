@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from bridges.event.own.conversation import Role
+from bridges.event.own.exchange import ChannelFigures
 from bridges.figures import LinkFigures, OriginFigures, PeerFigures, Tally, sendable
 from bridges.quic.figures import describe_peer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
-    from bridges.event.own.conversation import ChannelFigures
     from bridges.event.own.link import OwnConnection
     from bridges.event.own.wire import OwnChannel
     from bridges.figures import Tallies
@@ -22,15 +21,25 @@ __all__ = ["OWN", "Figures"]
 OWN: Final = "causeway/1"
 """The wire's name in figures."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Moved:
-    """What a connection has counted of a link, and is in no tally yet."""
-
-    now: ChannelFigures | None
-
-    def __getattr__(self, name: str) -> int:
-        return 0 if self.now is None else int(getattr(self.now, name))
+_NOTHING: Final = ChannelFigures(
+    room="",
+    channel=0,
+    lane=0,
+    open=False,
+    events_in=0,
+    events_out=0,
+    bytes_in=0,
+    bytes_out=0,
+    duplicates=0,
+    resumes=0,
+    snapshots_in=0,
+    snapshots_out=0,
+    divergences=0,
+    owed=0,
+    unconsumed_bytes=0,
+    sent={},
+)
+"""Of a channel that is gone by now: what it moved is in the tally."""
 
 
 class Figures:
@@ -69,52 +78,49 @@ class Figures:
         """Drop what was counted of a room."""
         self._tallies.forget(room)
 
-    def links(self, channels: Mapping[tuple[str, str], OwnChannel]) -> Iterator[LinkFigures]:
-        """Yield the figures of what is carried."""
-        counted = _counted(channels.values())
-        for (peer, room), channel in sorted(channels.items()):
-            tally = self._tallies.get(peer, room) or Tally()
-            now = counted.get((channel.connection, channel.number))
-            moved = _Moved(now)
-            sent: Mapping[str, int] = {} if now is None else now.sent
-            origins = channel.room.relay.origins()
-            measured = channel.connection.round_trip
-            yield LinkFigures(
-                kind="event",
-                conference=room,
-                peer=peer,
-                state="up" if tally.is_up else "down",
-                since=tally.since,
-                role=channel.role.name.lower(),
-                wire=OWN,
-                sequence_in=max((each.at.seq for each in origins if each.origin == peer), default=0),
-                sequence_out=max((each.at.seq for each in origins if not each.path), default=0),
-                origins=[
-                    OriginFigures(
-                        origin=each.origin,
-                        incarnation=f"{each.at.incarnation:x}",
-                        seq=each.at.seq,
-                        told=sent.get(each.origin, 0),
-                        hops=len(each.path),
-                    )
-                    for each in origins
-                ],
-                lag_in=channel.room.waiting,
-                lag_out=moved.owed,
-                messages_in=tally.messages_in + moved.events_in,
-                messages_out=tally.messages_out + moved.events_out,
-                bytes_in=tally.bytes_in + moved.bytes_in,
-                bytes_out=tally.bytes_out + moved.bytes_out,
-                drops=tally.drops + channel.room.rejected,
-                duplicates=tally.duplicates + moved.duplicates,
-                connects=tally.connects,
-                reconnects=tally.reconnects,
-                resumes=tally.resumes + moved.resumes,
-                snapshots=tally.snapshots + moved.snapshots_in + moved.snapshots_out,
-                divergences=tally.divergences,
-                round_trip_ms=None if measured is None else 1000 * measured.seconds,
-                error=sendable(tally.error),
-            )
+    def link(self, channel: OwnChannel) -> LinkFigures:
+        """Return the figures of what is carried."""
+        peer, room = channel.peer, channel.room.name
+        tally = self._tallies.get(peer, room) or Tally()
+        moved = channel.connection.figures(channel.number) or _NOTHING
+        origins = channel.room.relay.origins()
+        measured = channel.connection.round_trip
+        return LinkFigures(
+            kind="event",
+            conference=room,
+            peer=peer,
+            state="up" if tally.is_up else "down",
+            since=tally.since,
+            role=channel.role.name.lower(),
+            wire=OWN,
+            sequence_in=max((each.at.seq for each in origins if each.origin == peer), default=0),
+            sequence_out=max((each.at.seq for each in origins if not each.path), default=0),
+            origins=[
+                OriginFigures(
+                    origin=each.origin,
+                    incarnation=f"{each.at.incarnation:x}",
+                    seq=each.at.seq,
+                    told=moved.sent.get(each.origin, 0),
+                    hops=len(each.path),
+                )
+                for each in origins
+            ],
+            lag_in=channel.room.waiting,
+            lag_out=moved.owed,
+            messages_in=tally.messages_in + moved.events_in,
+            messages_out=tally.messages_out + moved.events_out,
+            bytes_in=tally.bytes_in + moved.bytes_in,
+            bytes_out=tally.bytes_out + moved.bytes_out,
+            drops=tally.drops + channel.room.rejected,
+            duplicates=tally.duplicates + moved.duplicates,
+            connects=tally.connects,
+            reconnects=tally.reconnects,
+            resumes=tally.resumes + moved.resumes,
+            snapshots=tally.snapshots + moved.snapshots_in + moved.snapshots_out,
+            divergences=tally.divergences,
+            round_trip_ms=None if measured is None else 1000 * measured.seconds,
+            error=sendable(tally.error),
+        )
 
     def peers(
         self, channels: Iterable[OwnChannel], connections: Iterable[OwnConnection]
@@ -134,11 +140,10 @@ class Figures:
 
     def describe(self, channels: Mapping[tuple[str, str], OwnChannel]) -> list[dict[str, Any]]:
         """Return an entry of getStats for each link that is carried."""
-        counted = _counted(channels.values())
         entries = []
         for (peer, room), channel in sorted(channels.items()):
             tally = self._tallies.get(peer, room) or Tally()
-            moved = _Moved(counted.get((channel.connection, channel.number)))
+            moved = channel.connection.figures(channel.number) or _NOTHING
             entries.append(
                 {
                     "peer": peer,
@@ -152,9 +157,3 @@ class Figures:
                 }
             )
         return entries
-
-
-def _counted(channels: Iterable[OwnChannel]) -> dict[tuple[OwnConnection, int], ChannelFigures]:
-    """Return what the connections of these channels have counted, by connection and channel."""
-    connections = {channel.connection for channel in channels}
-    return {(each, figures.channel): figures for each in connections for figures in each.figures()}

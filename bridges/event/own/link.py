@@ -121,9 +121,9 @@ class OwnConnection:
     def __len__(self) -> int:
         return len(self._conversation)
 
-    def figures(self) -> list[ChannelFigures]:
-        """Return what was counted, by conference."""
-        return self._conversation.figures()
+    def figures(self, channel: int) -> ChannelFigures | None:
+        """Return what was counted of a conference, None if it is not carried."""
+        return self._conversation.channel_figures(channel)
 
     async def greeted(self) -> None:
         """Wait until the two ends know each other. Raises DialError."""

@@ -26,7 +26,7 @@ from bridges.trail import following, step
 from bridges.wire.own.errors import OwnCode
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Coroutine
 
     from bridges.control.orders import Ways
     from bridges.event.calls import Notify
@@ -459,9 +459,10 @@ class OwnWire:
         """Return what our pings measure, by cluster."""
         return best_round_trips((each.peer, each.round_trip) for each in self._connections if not each.closed)
 
-    def link_figures(self) -> Iterator[LinkFigures]:
-        """Return the figures of what is carried; see bridges.figures.LinkSource."""
-        return self._figures.links(self._channels)
+    def link_figures(self, peer: str, room: str) -> LinkFigures | None:
+        """Return the figures of a link, None if it is not carried."""
+        channel = self._channels.get((peer, room))
+        return None if channel is None else self._figures.link(channel)
 
     def peer_figures(self) -> list[PeerFigures]:
         """Return the figures of the connections, by peer."""
