@@ -113,8 +113,9 @@ async def test_a_link_that_is_refused_is_down_and_says_why() -> None:
         assert east.bridge.figures().counters
 
 
-async def test_events_that_wait_for_a_slow_node_are_a_lag() -> None:
-    async with sites(quic=OWT, event=msgspec.structs.replace(EVENT, node_call_timeout=30.0)) as [west, east]:
+@pytest.mark.parametrize("quic", [OWN, OWT])
+async def test_events_that_wait_for_a_slow_node_are_a_lag(quic: QuicSettings) -> None:
+    async with sites(quic=quic, event=msgspec.structs.replace(EVENT, node_call_timeout=30.0)) as [west, east]:
         await west.cascade(east, "room-1")
         await initialized(west, east)
         await initialized(east, west)

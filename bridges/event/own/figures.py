@@ -85,6 +85,7 @@ class Figures:
         moved = channel.connection.figures(channel.number) or _NOTHING
         origins = channel.room.relay.origins()
         measured = channel.connection.round_trip
+        waits = channel.room.oldest_waits
         return LinkFigures(
             kind="event",
             conference=room,
@@ -107,6 +108,7 @@ class Figures:
             ],
             lag_in=channel.room.waiting,
             lag_out=moved.owed,
+            lag_ms=None if waits is None else 1000 * waits,
             messages_in=tally.messages_in + moved.events_in,
             messages_out=tally.messages_out + moved.events_out,
             bytes_in=tally.bytes_in + moved.bytes_in,

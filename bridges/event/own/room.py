@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bridges.event.own.relay import Relay
     from bridges.event.settings import EventSettings
     from bridges.node.port import ClusterNode
+    from bridges.trail import Step
     from bridges.wire.messages import Event
 
 __all__ = ["OwnRoom", "RoomOwner"]
@@ -80,7 +81,10 @@ class OwnRoom:
         self._session = ""
         self._joining = asyncio.Lock()
         self._initialized: asyncio.Future[None] | None = None
-        self._queue: deque[Told | Vanished] = deque()
+        self._queue: deque[tuple[float, Told | Vanished]] = deque()
+        """When it came (the loop's clock), and what the node is to be told."""
+        self._telling_since: float | None = None
+        """When what the node is being told right now came."""
         self._unheard: set[str] = set()
         """Origins whose end the node may not have heard of."""
         self._delivering = False
@@ -101,8 +105,14 @@ class OwnRoom:
 
     @property
     def waiting(self) -> int:
-        """Events that wait for the node."""
-        return len(self._queue)
+        """Events that the node has not answered yet."""
+        return len(self._queue) + (self._telling_since is not None)
+
+    @property
+    def oldest_waits(self) -> float | None:
+        """Seconds that the oldest of them has waited; None: none waits."""
+        since = self._queue[0][0] if self._telling_since is None and self._queue else self._telling_since
+        return None if since is None else asyncio.get_running_loop().time() - since
 
     # --- our node -----------------------------------------------------------------------------------
 
@@ -206,22 +216,24 @@ class OwnRoom:
         if self._over:
             _consumed(order)
             return
-        self._queue.append(order)
+        self._queue.append((asyncio.get_running_loop().time(), order))
         if self.attached:
             self._deliver_soon()
 
     def _tell_anew(self) -> None:
         """Tell the node everything, in the place of what waits: it has forgotten, or is another one."""
-        gone = sorted(self._unheard | {each.origin for each in self._queue if isinstance(each, Vanished)})
+        ends = {order.origin for _, order in self._queue if isinstance(order, Vanished)}
+        gone = sorted(self._unheard | ends)
         self._drop_queue()
         known = list(self.relay.replay())
         again = {told.origin for told in known}
-        self._queue.extend(Vanished(room=self.name, origin=each) for each in gone if each not in again)
-        self._queue.extend(known)
+        now = asyncio.get_running_loop().time()
+        self._queue.extend((now, Vanished(room=self.name, origin=each)) for each in gone if each not in again)
+        self._queue.extend((now, told) for told in known)
         self._deliver_soon()
 
     def _drop_queue(self) -> None:
-        dropped = list(self._queue)
+        dropped = [order for _, order in self._queue]
         self._queue.clear()
         for order in dropped:
             _consumed(order)
@@ -234,10 +246,11 @@ class OwnRoom:
     async def _deliver(self) -> None:
         try:
             while self._queue and self.attached:
-                order = self._queue.popleft()
+                self._telling_since, order = self._queue.popleft()
                 try:
                     await self._perform(order)
                 finally:
+                    self._telling_since = None
                     _consumed(order)
         finally:
             self._delivering = False
@@ -256,8 +269,7 @@ class OwnRoom:
             await self._refused(order, str(error))
         else:
             self._unheard.discard(order.origin)
-            if following() and isinstance(order, Told):
-                self._note(order)
+            self._note("told", order)
 
     async def _refused(self, order: Told | Vanished, reason: str) -> None:
         """Find out what a refusal means: the room is gone, lives elsewhere, or it was the event's fault."""
@@ -273,6 +285,7 @@ class OwnRoom:
         if node == self.node:
             self.rejected += 1
             self._unheard.discard(order.origin)
+            self._note("refused", order)
         else:
             self._miss("the room has another conference node")
 
@@ -286,8 +299,9 @@ class OwnRoom:
         bridge = self._cluster.worker_id
         await self._cluster.call(self.node, method, [bridge, *args], timeout=self._settings.node_call_timeout)
 
-    def _note(self, told: Told) -> None:
-        step("told", told, id=told.id, conference=self.name, peer="", origin=told.origin)
+    def _note(self, what: Step, order: Told | Vanished) -> None:
+        if following() and isinstance(order, Told):
+            step(what, order, id=order.id, conference=self.name, peer="", origin=order.origin)
 
     # --- time ---------------------------------------------------------------------------------------
 
