@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PASSWORD", "RABBITMQ", "USER", "RabbitMq", "rabbitmq"]
 
-RABBITMQ: Final = pytest.mark.xdist_group("rabbitmq")
+RABBITMQ: Final = [pytest.mark.xdist_group("rabbitmq"), pytest.mark.timeout(150)]
+"""What modules that ask for the broker set `pytestmark` to; on a busy machine it takes a while to start."""
 USER: Final = "owt"
 PASSWORD: Final = "bröker/secret@1"
 VHOSTS: Final = ("east", "west")

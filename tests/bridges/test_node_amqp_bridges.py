@@ -6,6 +6,8 @@ import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from bridges.agent import serve
 from bridges.event.settings import EventSettings
 from bridges.internal.listener import InternalListener
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from tests.bridges.owt_cluster import Node
 
 pytestmark = RABBITMQ
+
+OWT_WIRE = ("h3",)
+BOTH_WIRES = pytest.mark.parametrize("alpn", [OWT_WIRE, ("causeway/1", "h3")], ids=["owt", "own"])
 
 ALICE = {
     "id": "p1",
@@ -94,7 +99,9 @@ class Side:
 
 
 @asynccontextmanager
-async def sides(rabbitmq: RabbitMq, *kinds: str) -> AsyncIterator[tuple[Side, Side]]:
+async def sides(
+    rabbitmq: RabbitMq, *kinds: str, alpn: tuple[str, ...] = OWT_WIRE
+) -> AsyncIterator[tuple[Side, Side]]:
     """Two clusters with their bridges; the bridges ask for their cluster's id."""
     async with AsyncExitStack() as stack:
         made: list[Side] = []
@@ -106,7 +113,7 @@ async def sides(rabbitmq: RabbitMq, *kinds: str) -> AsyncIterator[tuple[Side, Si
                 node_carrier="amqp",
                 amqp=AmqpSettings(url=url, keep_alive_interval=0.2, retry_cap=0.2),
                 kinds=kinds,  # type: ignore[arg-type] # literal words
-                quic=QuicSettings(alpn=("h3",), insecure_unpinned=True),
+                quic=QuicSettings(alpn=alpn, insecure_unpinned=True),
                 event=EventSettings(retry_cap=0.2),
                 media=MediaSettings(redial_base=0.05, redial_cap=0.2, key_frame_interval=0.1),
             )
@@ -129,8 +136,11 @@ async def heard(node: Node, cluster: str, count: int) -> list[dict[str, Any]]:
     return node.of(cluster)
 
 
-async def test_every_event_crosses_in_both_directions_as_owt_has_it(rabbitmq: RabbitMq) -> None:
-    async with sides(rabbitmq, "event") as (east, west):
+@BOTH_WIRES
+async def test_every_event_crosses_in_both_directions_as_owt_has_it(
+    rabbitmq: RabbitMq, alpn: tuple[str, ...]
+) -> None:
+    async with sides(rabbitmq, "event", alpn=alpn) as (east, west):
         nodes = [await side.cluster.room("room-1") for side in (east, west)]
         nodes[0].participants = {"p1": ALICE}
         nodes[0].streams = {"st1": {**CAMERA, "cluster": "c-east"}}
