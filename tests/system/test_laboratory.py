@@ -80,9 +80,6 @@ class Laboratory:
             for _, timestamp in received.numbers
         ]
 
-    def removals(self, name: str = SUBSCRIBER) -> list[float]:
-        return [line.t for line in self.lines(name) if isinstance(line, reports.StreamRemoved)]
-
     def until(self, condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
@@ -167,17 +164,16 @@ def test_pictures_arrive_in_the_other_region_and_the_run_ends_well() -> None:
 @pytest.mark.parametrize("victim", ["bridge-us-east", "bridge-eu-west"])
 def test_a_killed_bridge_comes_back_and_pictures_flow_again(laboratory: Laboratory, victim: str) -> None:
     laboratory.until_pictures()
-    before, removed = laboratory.pids[victim], len(laboratory.removals())
+    before = laboratory.pids[victim]
     killed_at = time.monotonic()
     os.kill(before, signal.SIGKILL)
 
-    laboratory.until(lambda: len(laboratory.removals()) > removed, "the remote participant's stream is gone")
-    left_at = laboratory.removals()[-1]
-    laboratory.until(lambda: max(laboratory.captures()) > left_at, "pictures flow again", 30)
-    first_again = min(capture for capture in laboratory.captures() if capture > left_at)
-    assert first_again - killed_at <= RECOVERY_SECONDS
-
+    # Whether the other side is told that the publisher is gone depends on how soon this is mended.
     laboratory.until(lambda: laboratory.pids.get(victim) not in {None, before}, "the bridge is back")
+    back_at = time.monotonic()
+    laboratory.until(lambda: max(laboratory.captures()) > back_at, "pictures flow again", 30)
+    first_again = min(capture for capture in laboratory.captures() if capture > back_at)
+    assert first_again - killed_at <= RECOVERY_SECONDS
     assert laboratory.pids.keys() == NAMES | {"control"}
 
 
