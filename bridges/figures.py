@@ -31,10 +31,12 @@ __all__ = [
     "Tallies",
     "Tally",
     "everything",
+    "named",
     "sendable",
 ]
 
 _MAX_TEXT: Final = 500
+_MAX_NAME: Final = 256
 
 
 LinkKey: TypeAlias = tuple[str, str]
@@ -156,3 +158,8 @@ class Counters:
 def sendable(text: str) -> str:
     """Return a text, which may be a peer's or a node's, as figures and reports take it."""
     return text.replace("\x00", "").encode(errors="replace").decode()[:_MAX_TEXT]
+
+
+def named(name: str) -> str:
+    """Return a cluster's or conference's id, which may be what a peer says of itself, as figures take it."""
+    return sendable(name)[:_MAX_NAME]

@@ -8,7 +8,6 @@ more is as good as one that does.
 from __future__ import annotations
 
 import asyncio
-import re
 from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -17,7 +16,7 @@ from msgspec import structs
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from bridges.control.figures import FiguresTelling
+from bridges.control.figures import NAME, FiguresTelling
 from bridges.control.orders import Dial, HangUp, Leave, Relay, Say
 from bridges.load import machine_load
 from bridges.node.cascading import CascadingOptions
@@ -47,7 +46,6 @@ log = structlog.get_logger(__name__)
 
 _MAX_MS: Final = 600_000.0
 _MAX_PEERS: Final = 1000
-_CLUSTER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~@:-]{0,127}")
 
 
 class _Connect(connect):
@@ -275,7 +273,7 @@ class Agent:
         best: dict[str, Measured] = {}
         for peer, round_trip in measured:
             # Peers that dialled us say themselves who they are: one that control could not know is left out.
-            if _CLUSTER_ID.fullmatch(peer) and len(best) < _MAX_PEERS:
+            if NAME.fullmatch(peer) and len(best) < _MAX_PEERS:
                 best[peer] = min(round_trip, best.get(peer, round_trip))
         return [
             RoundTrip(

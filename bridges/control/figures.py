@@ -8,6 +8,7 @@ and no message costs more than a bounded amount of work, which is handed out in 
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 
     from bridges.figures import BridgeFigures, LinkFigures, LinkKey
 
-__all__ = ["Batch", "FiguresTelling"]
+__all__ = ["NAME", "Batch", "FiguresTelling"]
 
 _MAX_PEERS: Final = 1000
 _BATCH: Final = 50
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~@:-]{0,127}")
+"""Of clusters and conferences, as control takes them."""
 
 
 class Batch(NamedTuple):
@@ -77,7 +80,9 @@ class FiguresTelling:
         """Take the figures of a batch's links; those that have moved are told."""
         for link in links:
             key, lasting = (bridge, (link.peer, link.conference)), _lasting(link)
-            if self._told.get(key) != lasting:
+            # Peers say themselves who they are: what control could not know is left out.
+            known = NAME.fullmatch(link.peer) and NAME.fullmatch(link.conference)
+            if known and self._told.get(key) != lasting:
                 self._told[key] = lasting
                 self._chosen.append((bridge, link))
 
@@ -88,7 +93,11 @@ class FiguresTelling:
             links[bridge].append(link)
         return Figures(
             bridges=[
-                structs.replace(overview, links=links[number], peers=overview.peers[:_MAX_PEERS])
+                structs.replace(
+                    overview,
+                    links=links[number],
+                    peers=[each for each in overview.peers if NAME.fullmatch(each.peer)][:_MAX_PEERS],
+                )
                 for number, overview in enumerate(overviews)
             ]
         )

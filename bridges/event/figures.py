@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict
 
-from bridges.figures import Counters, LinkFigures, PeerFigures, Tally, sendable
+from bridges.figures import Counters, LinkFigures, PeerFigures, Tally, named, sendable
 from bridges.quic.figures import describe_peer, round_trip_ms
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ class Figures:
         moved = _moved(current)
         return LinkFigures(
             kind="event",
-            conference=room,
-            peer=peer,
+            conference=named(room),
+            peer=named(peer),
             state="up" if tally.is_up and current is not None else "down",
             since=tally.since,
             role="dialer" if dials else "listener",

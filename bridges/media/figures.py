@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from bridges.figures import Counters, LinkFigures, PeerFigures, Tallies, Tally, sendable
+from bridges.figures import Counters, LinkFigures, PeerFigures, Tallies, Tally, named, sendable
 from bridges.quic.figures import describe_peer, round_trip_ms
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ class Figures:
         outgoing = [each for each in tracks if not each.incoming]
         return LinkFigures(
             kind="media",
-            conference=room,
-            peer=peer,
+            conference=named(room),
+            peer=named(peer),
             state="up" if current is not None else "down",
             since=tally.since,
             role="dialer" if dials else "listener",

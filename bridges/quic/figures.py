@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bridges.figures import PeerFigures
+from bridges.figures import PeerFigures, named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ def describe_peer(
     best = min((each.round_trip for each in connections if each.round_trip is not None), default=None)
     return PeerFigures(
         kind=kind,
-        peer=peer,
+        peer=named(peer),
         wires=[wire],
         connections=len(connections),
         streams=sum(each.streams for each in connections),

@@ -31,7 +31,7 @@ MAX_ORIGINS = 1_000
 
 Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Millis = Annotated[float, Meta(ge=0, le=1e12)]
-Name = Annotated[str, Meta(max_length=128, pattern=r"^[^\x00]*$")]
+Name = Annotated[str, Meta(max_length=256, pattern=r"^[^\x00]*$")]
 FiguresKind = Annotated[str, Meta(max_length=32, pattern=r"^[^\x00]*$")]
 """`event`, `media`, or what a later release knows."""
 Why = Annotated[str, Meta(max_length=500, pattern=r"^[^\x00]*$")]

@@ -5,20 +5,19 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from bridges import trail
 from bridges.control.figures import FiguresTelling
-from bridges.figures import BridgeFigures, Counters, LinkFigures, Tallies, Tally, sendable
+from bridges.figures import BridgeFigures, Counters, LinkFigures, PeerFigures, Tallies, Tally, named, sendable
 from bridges.wire.messages import Event
 from causeway import channel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    import pytest
 
     from bridges.figures import LinkKey
 
@@ -72,7 +71,7 @@ def test_counters_are_bounded_and_leave_out_what_is_zero() -> None:
 
 @given(st.text(st.characters(), max_size=600))
 def test_any_text_can_be_told(text: str) -> None:
-    told = LinkFigures(kind="event", conference="c", peer="p", error=sendable(text))
+    told = LinkFigures(kind="event", conference="c", peer=named(text), error=sendable(text))
     assert msgspec.json.decode(msgspec.json.encode(told), type=LinkFigures) == told
 
 
@@ -163,6 +162,18 @@ def test_what_always_moves_is_no_reason_to_tell_a_link_and_connections_are_told_
     assert again.bridges[0].counters == {"framing": 2}
     assert channel.decode_from_agent(channel.encode(again)) == again
     assert tell(msgspec.structs.replace(link, drops=1), 3).bridges[0].links != []
+
+
+@pytest.mark.parametrize("name", ["", "no/such", "x" * 129, "a\n", "ü"])
+def test_names_that_control_could_not_know_are_left_out(name: str) -> None:
+    telling = FiguresTelling(max_links=9)
+    telling.begin([[(name, "c"), ("east", name)]])
+    assert telling.look() is not None
+    telling.take(0, [LinkFigures(kind="event", conference="c", peer=name)])
+    telling.take(0, [LinkFigures(kind="event", conference=name, peer="east")])
+    peers = [PeerFigures(kind="event", peer=each) for each in (name, "east")]
+    (bridge,) = telling.message([BridgeFigures(kind="event", peers=peers)]).bridges
+    assert (bridge.links, bridge.peers) == ([], peers[1:])
 
 
 def test_a_link_that_went_while_it_was_looked_at_is_left_out() -> None:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bridges.event.own.conversation import Role
 from bridges.event.own.exchange import ChannelFigures
-from bridges.figures import LinkFigures, OriginFigures, PeerFigures, Tally, sendable
+from bridges.figures import LinkFigures, OriginFigures, PeerFigures, Tally, named, sendable
 from bridges.quic.figures import describe_peer
+from causeway.api.figures import MAX_ORIGINS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -88,8 +89,8 @@ class Figures:
         waits = channel.room.oldest_waits
         return LinkFigures(
             kind="event",
-            conference=room,
-            peer=peer,
+            conference=named(room),
+            peer=named(peer),
             state="up" if tally.is_up else "down",
             since=tally.since,
             role=channel.role.name.lower(),
@@ -98,13 +99,13 @@ class Figures:
             sequence_out=max((each.at.seq for each in origins if not each.path), default=0),
             origins=[
                 OriginFigures(
-                    origin=each.origin,
+                    origin=named(each.origin),
                     incarnation=f"{each.at.incarnation:x}",
                     seq=each.at.seq,
                     told=moved.sent.get(each.origin, 0),
                     hops=len(each.path),
                 )
-                for each in origins
+                for each in origins[:MAX_ORIGINS]
             ],
             lag_in=channel.room.waiting,
             lag_out=moved.owed,
