@@ -59,6 +59,7 @@ limits = st.builds(
     message=st.integers(1024, 2**31 - 1),
     channels=st.integers(1, 2**31 - 1),
     lanes=st.integers(1, 64),
+    waiting=st.integers(1, 9),
 )
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(

@@ -19,6 +19,7 @@ from collections import Counter
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
+from bridges.event.own.asking import Asking
 from bridges.event.own.exchange import ChannelFigures, ChannelState, Exchange
 from bridges.event.own.lane import Lane
 from bridges.event.own.outputs import (
@@ -92,12 +93,13 @@ class Conversation:
         self._wake = wake
         self._began = self._now = now
         self._inside = False
-        self._limits = HelloLimits(message=settings.max_message_bytes, channels=1, lanes=1)
+        self._limits = HelloLimits(message=settings.max_message_bytes, channels=1, lanes=1, waiting=1)
         self._lanes: dict[int, Lane] = {0: Lane(settings.max_hello_bytes)}
         self._control: list[bytes] = []
         self._pinger = Pinger(interval=settings.ping_interval, timeout=settings.ping_timeout)
         self._channels: dict[int, Exchange] = {}
         self._requests: dict[int, Open] = {}
+        self._asking = Asking()
         self._next_channel = 1
         self._pending: list[Output] = []
         self._tick_at = now + _TICK
@@ -174,16 +176,18 @@ class Conversation:
     def open(self, relay: Relay, token: str, now: float) -> int:
         """Ask for a conference to be carried, as the dialer, once greeted; returns its channel.
 
-        An older channel of the same conference to the same peer, on whatever connection, is closed by what
-        opens. Raises RuntimeError when not greeted, or beyond the peer's limit (`has_room`).
+        As many are asked for at once as the peer takes, the others in their turn. An older channel of the
+        same conference to the same peer, on whatever connection, is closed by what opens. Raises RuntimeError
+        when not greeted, or beyond the peer's limit (`has_room`).
         """
+        self._now = now
         if self.role is not Role.DIALER or not self.has_room:
             raise RuntimeError("this connection takes no further conference")
         number = min(range(1, self._lane_count + 1), key=self._load_of)
-        exchange = self._add(self._next_channel, number, relay.room, ChannelState.OPENING, now)
+        exchange = self._add(self._next_channel, number, relay.room, ChannelState.QUEUED, now)
         self._next_channel += 1
-        exchange.ask(relay, token, self._settings, max_message=self._limits.message)
-        self._mark(exchange)
+        self._asking.add(exchange, relay, token)
+        self._ask()
         return exchange.channel
 
     def accept(self, channel: int, relay: Relay, now: float) -> list[Output]:
@@ -326,6 +330,8 @@ class Conversation:
         if exchange.ready:
             self._mark(exchange)
         if isinstance(message, Opened):
+            self._asking.answered(exchange)
+            self._ask()
             return [ChannelOpened(channel=exchange.channel, room=exchange.room), *outputs]
         return outputs
 
@@ -347,9 +353,10 @@ class Conversation:
 
     def _take_close(self, exchange: Exchange, message: Close) -> list[Output]:
         open_ = exchange.state not in _SHUT
-        gone = _gone(exchange, message.code, message.reason, by_peer=True)
+        gone = exchange.gone(message.code, message.reason, by_peer=True)
         outputs = exchange.closed_by_peer(self._now)
         self._forget(exchange)
+        self._ask()
         return [*outputs, gone] if open_ else outputs
 
     def _pass_over(self) -> None:
@@ -364,6 +371,7 @@ class Conversation:
             message=self._settings.max_message_bytes,
             channels=self._settings.max_channels,
             lanes=self._settings.lanes,
+            waiting=self._settings.max_waiting,
         )
         self._control.append(encode(Hello(list(VERSIONS), self._cluster, limits)))
 
@@ -408,6 +416,12 @@ class Conversation:
         self._lane(lane).channels += 1
         return exchange
 
+    def _ask(self) -> None:
+        """Ask for what waits, as far as the peer takes it."""
+        for exchange, relay, token in self._asking.take(self._limits.waiting):
+            exchange.ask(relay, token, self._settings, max_message=self._limits.message, now=self._now)
+            self._mark(exchange)
+
     def _mark(self, exchange: Exchange) -> None:
         """Note that a channel has something to send."""
         self._lanes[exchange.lane].ready[exchange] = None
@@ -421,7 +435,10 @@ class Conversation:
 
     def _close(self, exchange: Exchange, code: int, reason: str) -> list[Output]:
         self._requests.pop(exchange.channel, None)
-        gone = _gone(exchange, code, reason)
+        gone = exchange.gone(code, reason)
+        if self._asking.withdraw(exchange):
+            self._forget(exchange)
+            return [gone]
         return [*exchange.close(code, reason, self._now), gone]
 
     def _refuse(self, exchange: Exchange, error: OwnWireError) -> list[Output]:
@@ -440,6 +457,7 @@ class Conversation:
     def _forget(self, exchange: Exchange) -> None:
         self._channels.pop(exchange.channel, None)
         self._requests.pop(exchange.channel, None)
+        self._asking.answered(exchange)
         self._lanes[exchange.lane].channels -= 1
 
     def _violate(self, code: OwnCode, reason: str) -> list[Output]:
@@ -455,13 +473,14 @@ class Conversation:
         self.closed = True
         outputs: list[Output] = []
         for exchange in list(self._channels.values()):
-            gone = _gone(exchange, code, reason)
+            gone = exchange.gone(code, reason)
             shut, exchange.state = exchange.state in _SHUT, ChannelState.CLOSED
             outputs += exchange.detach(self._now)
             if not shut:
                 outputs.append(gone)
         self._channels.clear()
         self._requests.clear()
+        self._asking.clear()
         self._control.clear()
         for lane in self._lanes.values():
             lane.ready.clear()
@@ -472,20 +491,8 @@ class Conversation:
         outputs: list[Output] = []
         for exchange in list(self._channels.values()):
             if exchange.state in {ChannelState.OPENING, ChannelState.ASKED}:
-                if now - exchange.began >= self._settings.open_timeout:
+                if now - exchange.since >= self._settings.open_timeout:
                     outputs += self._close(exchange, OwnCode.TIMED_OUT, "it took too long to open")
             elif exchange.outlet is not None and exchange.outlet.due_digests(now):
                 self._mark(exchange)
         return outputs
-
-
-def _gone(exchange: Exchange, code: int, reason: str, *, by_peer: bool = False) -> ChannelClosed:
-    """Return what is said of a channel that ends, with what was counted of it until then."""
-    return ChannelClosed(
-        channel=exchange.channel,
-        room=exchange.room,
-        code=code,
-        reason=reason,
-        by_peer=by_peer,
-        figures=exchange.figures(),
-    )

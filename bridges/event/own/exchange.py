@@ -1,6 +1,6 @@
 """One conference on one connection: a channel, with what it gives and what it takes. Pure.
 
-    dialer:    OPENING ──opened──▶ OPEN
+    dialer:    QUEUED ──there is room──▶ OPENING ──opened──▶ OPEN
     listener:  ASKED ──accepted──▶ OPEN
     any ──close, either way──▶ CLOSING ──close, the other way──▶ CLOSED
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from bridges.event.own.intake import Intake, Offered
 from bridges.event.own.outlet import Outlet
+from bridges.event.own.outputs import ChannelClosed
 from bridges.wire.own.codec import encode
 from bridges.wire.own.errors import OwnCode, OwnWireError
 from bridges.wire.own.messages import (
@@ -77,6 +78,7 @@ class ChannelFigures:
 class ChannelState(Enum):
     """Where a channel stands."""
 
+    QUEUED = auto()
     OPENING = auto()
     ASKED = auto()
     OPEN = auto()
@@ -104,7 +106,8 @@ class Exchange:
         self.room: Final = room
         self.peer: Final = peer
         self.state = state
-        self.began: Final = now
+        self.since = now
+        """When it was asked for, in either role."""
         self.attempt: Position = NOTHING
         """Which of several channels of a conference and a peer is the newest."""
         self.intake: Intake | None = None
@@ -117,9 +120,12 @@ class Exchange:
 
     # --- our wish -------------------------------------------------------------------------------------
 
-    def ask(self, relay: Relay, token: str, settings: OwnWireSettings, *, max_message: int) -> None:
+    def ask(
+        self, relay: Relay, token: str, settings: OwnWireSettings, *, max_message: int, now: float
+    ) -> None:
         """Ask the listener to carry the conference."""
         self._compose(relay, settings, max_message=max_message)
+        self.state, self.since = ChannelState.OPENING, now
         self.attempt = relay.next_attempt()
         takes, credit = self._takes(relay), settings.credit_bytes
         request = Open(self.channel, self.room, token, takes, credit, self.attempt)
@@ -262,6 +268,17 @@ class Exchange:
             sent={} if outlet is None else outlet.sent(),
         )
 
+    def gone(self, code: int, reason: str, *, by_peer: bool = False) -> ChannelClosed:
+        """Return what is said of the channel when it ends, with what was counted of it until now."""
+        return ChannelClosed(
+            channel=self.channel,
+            room=self.room,
+            code=code,
+            reason=reason,
+            by_peer=by_peer,
+            figures=self.figures(),
+        )
+
     # --- inside ---------------------------------------------------------------------------------------
 
     def _compose(self, relay: Relay, settings: OwnWireSettings, *, max_message: int) -> None:
@@ -269,7 +286,7 @@ class Exchange:
         self.intake = Intake(self.channel, self.peer, relay, settings)
         self.intake.on_credit = self._notify
         self.outlet = Outlet(
-            self.channel, self.peer, relay, settings, max_message=max_message, now=self.began
+            self.channel, self.peer, relay, settings, max_message=max_message, now=self.since
         )
 
     def _takes(self, relay: Relay) -> dict[str, Position]:

@@ -37,7 +37,7 @@ class OwnWireSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Messages of unknown numbers that are passed over on one connection."""
     max_strikes: Annotated[int, Meta(ge=0)] = 100
     """Wrong messages that cost single conferences before they cost the connection."""
-    max_waiting: Annotated[int, Meta(ge=1)] = 64
+    max_waiting: Annotated[int, Meta(ge=1, le=1_000_000)] = 500
     """Conferences whose token may be under examination at once on one connection."""
     log_events: Annotated[int, Meta(ge=1)] = 1000
     """Events of one origin in one conference that are kept for whoever comes back."""

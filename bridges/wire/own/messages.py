@@ -75,6 +75,8 @@ class HelloLimits(Struct, frozen=True, kw_only=True):
     """Conferences that are open, or being opened, at once."""
     lanes: Annotated[int, Meta(ge=1, le=64)]
     """Streams that conferences are spread over."""
+    waiting: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    """Conferences that may be asked for at once and not be answered yet."""
 
 
 class Hello(_Message, frozen=True, tag=1):
