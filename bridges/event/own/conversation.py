@@ -23,7 +23,6 @@ from bridges.event.own.asking import Asking
 from bridges.event.own.exchange import ChannelFigures, ChannelState, Exchange
 from bridges.event.own.lane import Lane
 from bridges.event.own.outputs import (
-    ChannelClosed,
     ChannelOpened,
     Greeted,
     OpenRequested,
