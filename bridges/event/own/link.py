@@ -40,8 +40,8 @@ log = structlog.get_logger(__name__)
 
 _STREAMS_PER_LANE: Final = 4
 """QUIC numbers the bidirectional streams that a client opens 0, 4, 8 …"""
-_OPENING: Final = 32
-"""Conferences that are being opened at once; the peer has to check a token for each."""
+_OPENING: Final = 1000
+"""Conferences that are being opened at once; the conversation asks for as many as the peer takes."""
 
 
 class ConnectionOwner(Protocol):
