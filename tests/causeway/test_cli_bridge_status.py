@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from bridges.status.server import status_endpoint
 from bridges.status.settings import StatusSettings
+from causeway.api.agents import AgentAddresses, AgentCapacity, AgentFigures, AgentLoad, AgentView
 from causeway.api.figures import (
     BridgeFigures,
     ControlFigures,
@@ -25,6 +26,7 @@ from causeway.api.figures import (
 )
 from causeway.api.plans import LinkEnd
 from causeway.cli import run
+from causeway.cli.agent import _draw as draw_agent
 from causeway.cli.figures import draw_ends
 
 if TYPE_CHECKING:
@@ -203,3 +205,36 @@ def test_the_ends_of_links_are_drawn_with_where_they_are(capsys: pytest.CaptureF
     said = capsys.readouterr().out
     for words in ("us-1", "→ eu-1", "causeway/1", "2026-11-21 12:00:00"):
         assert words in said
+
+
+def test_an_agent_is_drawn_with_what_it_measures(capsys: pytest.CaptureFixture[str]) -> None:
+    view = AgentView(
+        id="bridge-us-1",
+        cluster="us-1",
+        region="us",
+        kinds=["event", "media"],
+        state="online",
+        state_since=BEGAN,
+        version="0.1",
+        protocol=1,
+        instance="i1",
+        epoch=1,
+        addresses=AgentAddresses(),
+        capacity=AgentCapacity(conferences=7),
+        load=AgentLoad(),
+        conferences=1,
+        connected=True,
+        last_seen_at=BEGAN,
+        lease_expires_at=BEGAN,
+        drain_since=None,
+        desired_version=7,
+        acked_version=7,
+        refused=[],
+        figures=AgentFigures(told_at=BEGAN, bridges=WEST.bridges),
+    )
+    draw_agent(view)
+    said = capsys.readouterr().out
+    for words in ("measured at", "connections", "causeway/1", "refused by the event bridge", "token_refused"):
+        assert words in said
+    draw_agent(msgspec.structs.replace(view, figures=None))
+    assert "connections" not in capsys.readouterr().out
