@@ -230,6 +230,10 @@ class EventBridge:
         """Want nothing of a room any more that our cluster says is not there."""
         self._room_gone(room)
 
+    async def gives_way(self, peer: str, room: str) -> bool:
+        """Return whether a newcomer on our own wire may have what is this cluster's on OWT's."""
+        return await gives_way(self._delivery.table.current(peer, room), None)
+
     def token_refused(self) -> None:
         """Count a wrong token."""
         self._refused_tokens += 1
@@ -273,7 +277,9 @@ class EventBridge:
 
     async def _let_in(self, stream: EventStream, room: str, node: str) -> None:
         """Open a stream whose token was right, unless its name is somebody else's."""
-        free = await gives_way(self._delivery.table.current(stream.peer, room), stream)
+        free = await gives_way(
+            self._delivery.table.current(stream.peer, room), stream.connection
+        ) and await self._own.gives_way(stream.peer, room)
         if stream.ended:
             return
         if free:
@@ -411,6 +417,7 @@ class EventBridge:
         counters = (
             self._figures.counters.snapshot()
             | self._own.counters
+            | self._node.counters
             | {
                 "overflows": self._delivery.overflows,
                 "rejected_events": self._delivery.rejected + self._own.rejected,

@@ -393,7 +393,8 @@ class MediaBridge:
             port=0 if self._listener is None else self.port,
             node_connected=self._links.node_is_up,
             peers=self._links.peer_figures(),
-            counters=self._links.figures.counters.snapshot(),
+            counters=self._links.figures.counters.snapshot()
+            | {name: count for name, count in self._node.counters.items() if count},
         )
 
     def link_keys(self) -> list[LinkKey]:

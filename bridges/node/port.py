@@ -42,6 +42,10 @@ class ClusterNode(Protocol):
     def node_id(self) -> str:
         """Where the cluster calls this bridge: the worker's id, or that of a node of the worker."""
 
+    @property
+    def counters(self) -> dict[str, int]:
+        """Times that the cluster was lost (`node_losses`), messages that could not be read, since the start."""
+
     async def find_conference_node(self, room: str) -> str:
         """Return the RPC id of the conference node that runs `room`.
 

@@ -111,6 +111,11 @@ class WebSocketNode:
         """Whether the worker is a member of its cluster now."""
         return self._joined.is_set()
 
+    @property
+    def counters(self) -> dict[str, int]:
+        """How often the cluster was lost, since the start."""
+        return {"node_losses": self.connects - self.joined}
+
     async def wait_joined(self) -> None:
         """Wait until the worker is a member of its cluster."""
         await self._joined.wait()

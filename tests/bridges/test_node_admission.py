@@ -18,6 +18,7 @@ class Node:
 
     worker_id = "eventbridge-0@test"
     node_id = worker_id
+    counters: dict[str, int] = {}
 
     def __init__(self, token: Any) -> None:
         self.token = token

@@ -162,6 +162,7 @@ async def test_what_cannot_be_read_is_dropped_and_counted(rabbitmq: RabbitMq) ->
             while node.rejected < 3 * len(bad):
                 await cluster.bus.call(id_, "echo")
         assert (service.connected, service.lost, service.gone) == (1, 0, [])
+        assert node.counters == {"node_losses": 0, "node_bad_messages": node.rejected}
 
 
 async def test_replies_that_cannot_be_read_hurt_nobody_else(rabbitmq: RabbitMq) -> None:
@@ -367,6 +368,7 @@ async def test_a_connection_that_breaks_costs_no_call_and_no_notice(rabbitmq: Ra
         await service.until(lambda: service.gone == ["c_9"])
         assert await cluster.bus.call(node.worker_id, "echo", "back") == ["back"]
         assert node.connects == 2
+        assert node.counters == {"node_losses": 1, "node_bad_messages": 0}
         assert (service.connected, service.lost) == (1, 0)
 
 

@@ -36,10 +36,17 @@ class RpcClient:
     def __init__(self, settings: AmqpSettings) -> None:
         self._settings = settings
         self._calls: RpcCalls[asyncio.Future[rpc.Reply]] = RpcCalls(max_outstanding=settings.max_outstanding)
+        self.rejected = 0
+        """Replies that could not be read."""
         self._broker: Broker | None = None
         self._there = asyncio.Event()
         self._back = False
         self._settled_at = 0.0
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a broker."""
+        return self._broker is not None
 
     # --- what the connection says ---------------------------------------------------------------
 
@@ -64,6 +71,7 @@ class RpcClient:
         try:
             reply = decode_reply(body, max_bytes=self._settings.max_message_bytes)
         except WireError as error:
+            self.rejected += 1
             _log.warning("node.bad_reply", bytes=len(body), error=str(error))
             return
         future = self._calls.take(reply.corr_id)

@@ -101,6 +101,14 @@ class AmqpNode:
         """Where the cluster calls this bridge: the worker's id, or its node's."""
         return self._node_id
 
+    @property
+    def counters(self) -> dict[str, int]:
+        """How often the broker was lost, and messages that could not be read, since the start."""
+        return {
+            "node_losses": self.connects - self._client.connected,
+            "node_bad_messages": self.rejected + self._client.rejected,
+        }
+
     async def wait_joined(self) -> None:
         """Wait until the worker is a member of its cluster."""
         await self._entered.wait()
