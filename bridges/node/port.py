@@ -44,7 +44,7 @@ class ClusterNode(Protocol):
 
     @property
     def counters(self) -> dict[str, int]:
-        """Times that the cluster was lost (`node_losses`), messages that could not be read, since the start."""
+        """Since the start: times that the cluster was lost (`node_losses`), and what could not be read."""
 
     async def find_conference_node(self, room: str) -> str:
         """Return the RPC id of the conference node that runs `room`.

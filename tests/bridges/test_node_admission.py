@@ -18,10 +18,10 @@ class Node:
 
     worker_id = "eventbridge-0@test"
     node_id = worker_id
-    counters: dict[str, int] = {}
 
     def __init__(self, token: Any) -> None:
         self.token = token
+        self.counters: dict[str, int] = {}
 
     async def find_conference_node(self, room: str) -> str:
         if room != "standup":
