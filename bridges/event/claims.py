@@ -14,13 +14,17 @@ from bridges.event.session import Role
 
 if TYPE_CHECKING:
     from bridges.event.streams import EventStream
+    from bridges.quic import Connection
 
 __all__ = ["gives_way"]
 
 
-async def gives_way(current: EventStream | None, newcomer: EventStream) -> bool:
-    """Return whether `newcomer` may take the place of the stream that its cluster and room have now."""
-    if current is None or current.ended or current.connection is newcomer.connection:
+async def gives_way(current: EventStream | None, newcomer: Connection | None) -> bool:
+    """Return whether a newcomer may take the place of the stream that its cluster and room have now.
+
+    `newcomer` is its connection, None if it speaks another wire.
+    """
+    if current is None or current.ended or current.connection is newcomer:
         return True
     if current.role is Role.DIALER and not current.events_in:
         return True  # both have dialled; ours has not been let in yet, as far as we can know

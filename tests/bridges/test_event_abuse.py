@@ -217,6 +217,24 @@ async def test_a_name_belongs_to_the_connection_that_has_it_until_that_one_is_si
             await connection.wait_closed()
 
 
+async def test_a_name_that_is_held_on_our_own_wire_is_not_to_be_had_on_owts() -> None:
+    own = msgspec.structs.replace(QUIC, alpn=("causeway/1", "h3"))
+    async with sites(quic=own) as [west, east]:
+        await west.cascade(east, "room-1")
+        await initialized(east, west)
+        await initialized(west, east)
+        posing, probe = await knock(east)
+        stream = posing.open_stream()
+        posing.send(stream, hello() + gone("false"))
+        assert await probe.reset_code(stream) == CloseCode.IDENTITY
+        await west.node.emit("room-1", {"type": "removeParticipant", "data": "true"})
+        await east.node.until(
+            lambda: east.node.rooms["room-1"].types("west") == ["initialize", "removeParticipant"]
+        )
+        posing.close()
+        await posing.wait_closed()
+
+
 @asynccontextmanager
 async def rogue() -> AsyncIterator[tuple[dict[str, Any], asyncio.Queue[tuple[Connection, Probe]]]]:
     """Listen as another cluster's bridge that a test leads by hand; yields how it is cascaded to."""
@@ -278,16 +296,17 @@ async def test_a_listener_that_breaks_the_wire_loses_that_stream_only(sent: byte
 async def test_a_reader_that_is_slow_costs_bounded_memory_and_gets_the_whole_state_when_it_is_back() -> None:
     limit = 20_000
     slow = msgspec.structs.replace(EVENT, max_backlog_bytes=limit)
-    async with sites(event=slow, quic=OWT) as [west, east]:
+    patient = msgspec.structs.replace(OWT, idle_timeout=30.0)
+    async with sites(event=slow, quic=patient) as [west, east]:
         await west.cascade(east, "room-1")
         await initialized(east, west)
         await initialized(west, east)
         (stream,) = west.bridge._delivery.table.sessions()
         deaf: Any = stream.connection.quic
         deaf.receive_datagram = lambda *_, **__: None  # what the peer acknowledges is not heard
-        for number in range(300):
-            await west.node.emit("room-1", {"type": "removeParticipant", "data": f"{number}-" + "x" * 200})
-            assert stream.backlog <= limit + 1000
+        for number in range(60):
+            await west.node.emit("room-1", {"type": "removeParticipant", "data": f"{number}-" + "x" * 1000})
+            assert stream.backlog <= limit + 2000
         assert stream.ended
         del deaf.receive_datagram
         await initialized(east, west, times=2)

@@ -147,7 +147,7 @@ async def test_a_peer_that_poses_as_us_is_refused() -> None:
         stream = connection.open_stream()
         hello = BridgeHello(room="room-1", token="east-room-1-token")
         connection.send(stream, encoded(Ready(target="east")) + encoded(hello))
-        assert await probe.reset_code(stream) == CloseCode.TOKEN_REFUSED
+        assert await probe.reset_code(stream) == CloseCode.IDENTITY
         connection.close()
         await connection.wait_closed()
 

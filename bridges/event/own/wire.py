@@ -63,6 +63,9 @@ class WireOwner(Protocol):
     def token_refused(self) -> None:
         """Count a wrong token."""
 
+    async def gives_way(self, peer: str, room: str) -> bool:
+        """Return whether a newcomer may have what is this cluster's on OWT's wire."""
+
 
 class OwnChannel:
     """One conference on one connection, from the wish to its end."""
@@ -210,7 +213,10 @@ class OwnWire:
             log.warning("link.refused", peer=connection.peer, room=room)
             connection.close_channel(channel, OwnCode.TOKEN_REFUSED, "wrong token, or no such room")
             return
-        if not await self._gives_way(self._channels.get((connection.peer, room)), connection):
+        if not (
+            await self._gives_way(self._channels.get((connection.peer, room)), connection)
+            and await self._owner.gives_way(connection.peer, room)
+        ):
             log.warning("link.claimed", peer=connection.peer, room=room, remote=connection.connection.remote)
             connection.close_channel(channel, OwnCode.IDENTITY, _CLAIMED)
             return
@@ -228,7 +234,11 @@ class OwnWire:
         finally:
             self._settle(room)
 
-    async def _gives_way(self, current: OwnChannel | None, newcomer: OwnConnection) -> bool:
+    async def gives_way(self, peer: str, room: str) -> bool:
+        """Return whether a newcomer on OWT's wire may have what is this cluster's on ours."""
+        return await self._gives_way(self._channels.get((peer, room)), None)
+
+    async def _gives_way(self, current: OwnChannel | None, newcomer: OwnConnection | None) -> bool:
         """Return whether a newcomer may take a channel's place; as on OWT's wire (bridges.event.claims)."""
         if current is None or current.ended or current.connection is newcomer:
             return True
