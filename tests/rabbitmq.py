@@ -42,7 +42,7 @@ RABBITMQ: Final = [pytest.mark.xdist_group("rabbitmq"), pytest.mark.timeout(150)
 USER: Final = "owt"
 PASSWORD: Final = "bröker/secret@1"
 VHOSTS: Final = ("east", "west")
-_START_TIMEOUT: Final = 50.0
+_START_TIMEOUT: Final = 100.0
 _STOP_TIMEOUT: Final = 15.0
 _PLACES: Final = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/usr/sbin", "/opt/homebrew/sbin")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +21,11 @@ from bridges.settings import BridgeSettings
 from bridges.wire.frame import Feedback
 from tests.bridges.media_side import Changes, picture, sound
 from tests.bridges.owt_cluster import MANAGER, WAIT, OwtCluster, owt_cluster
-from tests.rabbitmq import RABBITMQ, RabbitMq
+from tests.rabbitmq import PASSWORD, RABBITMQ, USER, RabbitMq
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from bridges.wire.frame import MediaFrame
     from tests.bridges.owt_cluster import Node
@@ -375,3 +378,55 @@ async def test_the_manager_schedules_a_bridge_that_has_joined(rabbitmq: RabbitMq
             assert found["info"]["purpose"] == purpose
         info = await west.call("media", "getInfo")
         assert (info["ip"], info["port"] > 0) == ("127.0.0.1", True)
+
+
+async def test_the_command_with_owts_own_file(rabbitmq: RabbitMq, tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        f"""
+[rabbit]
+host = "127.0.0.1"
+port = {rabbitmq.port}
+vhost = "east"
+username = "{USER}"
+[cluster]
+name = "{MANAGER}"
+[bridge]
+ip_address = "$BRIDGE_IP"
+port = 0
+"""
+    )
+    environment = {
+        **os.environ,
+        "BRIDGE_IP": "127.0.0.1",
+        "CAUSEWAY_BRIDGE__AMQP__PASSWORD": PASSWORD,
+        "CAUSEWAY_BRIDGE__STATUS__LISTEN": "off",
+    }
+    arguments = ["bridge", "--owt-config", str(file), "--kinds", "event"]
+    async with owt_cluster("c-east", rabbitmq.url("east")) as cluster:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "causeway",
+            *arguments,
+            env=environment,
+            stderr=asyncio.subprocess.STDOUT,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(60):
+                while cluster.worker("eventbridge") is None:
+                    await cluster.bus.changed.wait()
+                    cluster.bus.changed.clear()
+            worker = await cluster.joined("eventbridge")
+            info = await cluster.bus.call(worker, "getInfo")
+            assert (info["id"], info["ip"]) == (worker, "127.0.0.1")
+            process.terminate()
+            output, _ = await process.communicate()
+            await cluster.bus.until(lambda: cluster.quits == [worker])
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    assert process.returncode == 0, output.decode()
+    assert PASSWORD not in output.decode()

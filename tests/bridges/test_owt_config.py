@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from msgspec import structs
 
 from bridges import owt_config
-from bridges.agent import check
+from bridges.agent import check, serve
+from bridges.node.amqp.settings import AmqpSettings
 from bridges.owt_config import with_owt_config
 from bridges.quic import CertificateSettings
 from bridges.settings import BridgeSettings
@@ -189,3 +190,27 @@ def test_the_command_takes_file_and_options(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(SystemExit) as left:
         main(["bridge", "--owt-config", str(file)])
     assert left.value.code == 2
+
+
+async def test_a_process_that_waits_for_its_clusters_id_stops_when_told() -> None:
+    settings = BridgeSettings(
+        node_carrier="amqp", amqp=AmqpSettings(url="amqp://127.0.0.1:1", retry_cap=0.05)
+    )
+    stop = asyncio.Event()
+    running = asyncio.create_task(serve(settings, stop=stop))
+    await asyncio.sleep(0)
+    assert not running.done()
+    stop.set()
+    async with asyncio.timeout(10):
+        await running
+
+
+@pytest.mark.parametrize("name", ["ca_file", "cert_file"])
+def test_tls_files_that_cannot_be_used_are_one_error(tmp_path: Path, name: str) -> None:
+    wrong = tmp_path / "wrong.pem"
+    for text in (None, "nonsense"):
+        if text is not None:
+            wrong.write_text(text)
+        amqp = msgspec.convert({"url": "amqps://h", name: str(wrong)}, AmqpSettings)
+        with pytest.raises(ConfigError, match=r"bridge\.amqp\.ca_file, cert_file, key_file"):
+            check(BridgeSettings(node_carrier="amqp", amqp=amqp))
