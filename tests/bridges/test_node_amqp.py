@@ -14,59 +14,14 @@ from bridges.node.amqp.cluster_id import ask_cluster_id
 from bridges.node.amqp.node import AmqpNode
 from bridges.node.amqp.settings import AmqpSettings
 from bridges.node.port import NodeUnreachableError, RpcError
+from tests.bridges.node_service import Service
 from tests.bridges.owt_cluster import MANAGER, WAIT, OwtCluster, OwtError, owt_cluster
 from tests.rabbitmq import PASSWORD, RABBITMQ, RabbitMq
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, MutableMapping
+    from collections.abc import AsyncIterator, MutableMapping
 
 pytestmark = RABBITMQ
-
-
-class Service:
-    """A bridge that notes how it is called."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, list[Any]]] = []
-        self.connected = 0
-        self.lost = 0
-        self.gone: list[str] = []
-        self.open = asyncio.Event()
-        self.open.set()
-        self.changed = asyncio.Event()
-
-    async def handle(self, method: str, args: list[Any]) -> Any:
-        self.calls.append((method, args))
-        self.changed.set()
-        match method:
-            case "echo":
-                return args
-            case "wait":
-                await self.open.wait()
-                return "waited"
-            case "fail":
-                raise RpcError("as asked")
-            case "crash":
-                raise RuntimeError("a defect")
-        raise RpcError("no such method")
-
-    def node_connected(self) -> None:
-        self.connected += 1
-        self.changed.set()
-
-    def node_lost(self) -> None:
-        self.lost += 1
-        self.changed.set()
-
-    def conference_lost(self, gone: str) -> None:
-        self.gone.append(gone)
-        self.changed.set()
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(WAIT):
-            while not condition():
-                self.changed.clear()
-                await self.changed.wait()
 
 
 @asynccontextmanager
@@ -117,25 +72,30 @@ async def test_calls_are_served_in_order_and_answered_as_owt_answers(rabbitmq: R
     async with cluster_of(rabbitmq) as cluster, worker(rabbitmq) as (node, service):
         id_ = await cluster.joined("eventbridge")
         assert await cluster.bus.call(id_, "echo", 1, {"a": [None]}) == [1, {"a": [None]}]
-        for method, reason in (("fail", "as asked"), ("crash", "internal error"), ("nope", "no such method")):
-            with pytest.raises(OwtError, match=reason):
+        for method, reason in (
+            ("fail", "as you wish"),
+            ("unreachable", "node-unreachable: nobody there"),
+            ("crash", "internal error"),
+            ("unserialisable", "internal error"),
+            ("nope", "no such method"),
+        ):
+            with pytest.raises(OwtError, match=f"^{reason}$"):
                 await cluster.bus.call(id_, method)
-        service.calls.clear()
+        service.begun.clear()
         for number in range(300):
             await cluster.bus.cast(id_, "echo", number)
-        await service.until(lambda: len(service.calls) == 300)
-        assert [args for _, args in service.calls] == [[number] for number in range(300)]
+        await service.until(lambda: len(service.begun) == 300)
+        assert service.begun == list(range(300))
         assert node.rejected == 0
 
 
 async def test_calls_beyond_the_limit_wait_at_the_broker(rabbitmq: RabbitMq) -> None:
     async with cluster_of(rabbitmq) as cluster, worker(rabbitmq, max_concurrent=8) as (_, service):
         id_ = await cluster.joined("eventbridge")
-        service.open.clear()
         calls = [asyncio.create_task(cluster.bus.call(id_, "wait")) for _ in range(20)]
-        await service.until(lambda: len(service.calls) == 8)
-        service.open.set()
-        assert await asyncio.gather(*calls) == ["waited"] * 20
+        await service.until(lambda: len(service.begun) == 8)
+        service.release.set()
+        assert await asyncio.gather(*calls) == ["ok"] * 20
 
 
 async def test_what_cannot_be_read_is_dropped_and_counted(rabbitmq: RabbitMq) -> None:
@@ -157,7 +117,7 @@ async def test_what_cannot_be_read_is_dropped_and_counted(rabbitmq: RabbitMq) ->
             await cluster.bus.announce_raw(body)
             await cluster.bus.publish_raw(id_, body, exchange=True)
         assert await cluster.bus.call(id_, "echo", "fine") == ["fine"]
-        assert service.calls == [("echo", ["fine"])]
+        assert service.begun == ["fine"]
         async with asyncio.timeout(WAIT):
             while node.rejected < 3 * len(bad):
                 await cluster.bus.call(id_, "echo")
@@ -277,7 +237,7 @@ async def test_a_media_bridges_worker_says_which_node_serves(rabbitmq: RabbitMq)
         about = {"room": "session-1", "task": "session-1"}
         assert await call(node.worker_id, "recycleNode", node.node_id, about) == "ok"
         await cluster.bus.until(lambda: cluster.tasks[-1] == ("layDownTask", "session-1"))
-        assert service.calls == [("echo", [5])]
+        assert service.begun == [5]
 
 
 class Way:

@@ -309,21 +309,24 @@ class AmqpNode:
             return
         if self._service is None:
             return
-        data, failure = None, None
+        answer = await self._answer(request, self._service)
+        if request.reply_to is not None:
+            await self._client.reply(request.reply_to, answer)
+
+    async def _answer(self, request: rpc.Request, service: RpcService) -> bytes:
+        """Serve a call and return the reply's body; that of a cast nobody gets."""
+        corr_id = request.corr_id or 0
         try:
-            if server == self._worker_id != self._node_id:
-                data = self._serve_as_worker(request)
-            else:
-                data = await self._service.handle(request.method, request.args)
+            if request.to == self._worker_id != self._node_id:
+                return encode_reply(corr_id, self._serve_as_worker(request))
+            return encode_reply(corr_id, await service.handle(request.method, request.args))
         except RpcError as error:
-            failure = str(error)
+            return encode_reply(corr_id, None, str(error))
         except NodeUnreachableError as error:
-            failure = f"{error.code}: {error}"
+            return encode_reply(corr_id, None, f"{error.code}: {error}")
         except Exception:
             log.exception("node.call_failed", method=request.method)
-            failure = "internal error"
-        if request.corr_id is not None and request.reply_to is not None:
-            await self._client.reply(request.reply_to, encode_reply(request.corr_id, data, failure))
+            return encode_reply(corr_id, None, "internal error")
 
     def _serve_as_worker(self, request: rpc.Request) -> str:
         """Say which node does the work; the manager keeps count of what it is wanted for."""
