@@ -26,6 +26,7 @@ from bridges.wire.frame import Feedback, MediaFrame
 from bridges.wire.framing import Deframer, Metadata
 from bridges.wire.messages import ClusterHello, SubscribeOptions, TrackHello
 from bridges.wire.objects import MediaOptions, TrackRequest
+from tests.fuzz.own_targets import own_dialer, own_framing, own_listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -255,5 +256,8 @@ _ALL: Final[tuple[Target, ...]] = (
     event_listener,
     event_dialer,
     media_sessions,
+    own_framing,
+    own_listener,
+    own_dialer,
 )
 TARGETS: Final[dict[str, Target]] = {target.__name__: target for target in _ALL}
