@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from bench._bridges.judge import Hearing, Origin, UnfaithfulError
+from bench._bridges.path import impaired
 from bench._bridges.site import Nodes, Site
 from bridges.event.settings import EventSettings
 from bridges.quic import QuicSettings
 from tests.impairment.core import Profile
-from tests.impairment.relay import Relay
-from tests.impairment.virtual import VirtualLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.impairment.relay import Relay
     from tests.impairment.virtual import Path
 
 __all__ = ["BAD_PATH", "Ordeal", "Outcome", "undergo"]
@@ -85,7 +85,7 @@ async def undergo(ordeal: Ordeal) -> Outcome:
             )
             for cluster in _CLUSTERS
         ]
-        path, port = await _path(stack, ordeal, east.bridge.port)
+        path, port = await impaired(stack, east.bridge.port, ordeal.path, seed=ordeal.seed)
         for room in world.rooms:
             await west.cascade(room, {**east.address, "evPort": port})
         try:
@@ -160,17 +160,6 @@ class _World:
             await self._changed.wait()
         if self._failure is not None:
             raise self._failure
-
-
-async def _path(stack: AsyncExitStack, ordeal: Ordeal, port: int) -> tuple[Path | Relay, int]:
-    """Put the bad path before a port; return it, and the port to dial."""
-    loop = asyncio.get_running_loop()
-    if isinstance(loop, VirtualLoop):
-        return loop.network.impair(port, there=ordeal.path, seed=ordeal.seed), port
-    relay = await stack.enter_async_context(
-        Relay.running(("127.0.0.1", port), there=ordeal.path, seed=ordeal.seed)
-    )
-    return relay, relay.port
 
 
 async def _happen(ordeal: Ordeal, world: _World, sites: dict[str, Site]) -> None:

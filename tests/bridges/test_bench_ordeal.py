@@ -10,10 +10,34 @@ import pytest
 
 from bench._bridges.happenings import Happenings, Occupancy
 from bench._bridges.judge import Hearing, Origin, UnfaithfulError
-from bench._bridges.ordeal import Ordeal, undergo
+from bench._bridges.ordeal import BAD_PATH, Ordeal, undergo
+from bench.resync import WAYS, Way, measure
 from bridges.wire import framing, messages
-from tests.impairment.core import Profile
+from tests.impairment.core import Bursts, Profile
 from tests.impairment.virtual import VirtualLoop
+
+PATHS = {
+    "as told": BAD_PATH,
+    "bursts": Profile(delay=0.05, bursts=Bursts(share=0.03, length=8), duplicate=0.02),
+    "jumbled": Profile(delay=0.02, jitter=0.06, loss=0.01, reorder=0.1, reorder_delay=0.1),
+}
+
+
+@pytest.mark.parametrize("path", list(PATHS))
+def test_on_our_wire_every_event_arrives_once_and_in_order_and_no_node_notices_a_break(path: str) -> None:
+    ordeal = Ordeal(events=1000, conferences=5, rate=60, protocol="causeway/1", path=PATHS[path])
+    with VirtualLoop.running() as loop:
+        outcome = loop.run_until_complete(undergo(ordeal))
+    assert outcome.resets == 0
+    assert sum(outcome.breaks.values()) >= 4
+    assert outcome.datagrams_lost > 0
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_both_ends_know_everything_again_after_a_break(way: Way) -> None:
+    with VirtualLoop.running() as loop:
+        found = loop.run_until_complete(measure(way, conferences=3, rounds=1))
+    assert found["seconds"] > 0
 
 
 def test_owts_wire_ends_up_with_equal_states_however_often_it_breaks() -> None:
