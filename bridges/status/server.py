@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +19,7 @@ import msgspec
 import structlog
 from websockets.asyncio.server import Server, serve, unix_serve
 
-from bridges.status.places import Http, Unix, make_folder, parse
+from bridges.status.places import Http, Unix, find_sockets, make_folder, parse
 from causeway.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ log = structlog.get_logger(__name__)
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _CONNECT_TIMEOUT: Final = 1.0
 _CLOSE_TIMEOUT: Final = 0.5
+_YOUNG: Final = 60.0
+_MAX_TIDIED: Final = 100
 
 
 class _Answers:
@@ -119,6 +122,7 @@ async def _open(place: Unix | Http, answers: _Answers, settings: StatusSettings)
         return await serve(_nobody, place.host, place.port, **http)
     if place.shared:
         make_folder(place.path.parent)
+        await _tidy(place.path.parent)
     elif await _is_served(place.path):
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     server = await unix_serve(_nobody, str(place.path), **http)
@@ -129,6 +133,14 @@ async def _open(place: Unix | Http, answers: _Answers, settings: StatusSettings)
 async def _nobody(connection: ServerConnection) -> None:
     """Serve a WebSocket: there is none, as every request is answered before it becomes one."""
     await connection.close()
+
+
+async def _tidy(folder: Path) -> None:
+    """Remove what killed processes have left in the shared folder; a young socket may just be coming up."""
+    for path in find_sockets(folder)[:_MAX_TIDIED]:
+        with suppress(OSError, TimeoutError):
+            if time.time() - path.stat().st_mtime > _YOUNG and not await _is_served(path):
+                path.unlink()
 
 
 async def _is_served(path: Path) -> bool:

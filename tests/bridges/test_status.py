@@ -219,6 +219,27 @@ async def test_a_socket_that_a_killed_process_left_is_taken_and_a_living_one_is_
     assert not path.exists()
 
 
+async def test_what_killed_processes_left_is_tidied_up(runtime: Path) -> None:
+    places.make_folder(runtime)
+    long_ago = (1.0, 1.0)
+    left = []
+    for number in range(3):
+        left.append(runtime / f"bridge-{number}-x.sock")
+        with socket.socket(socket.AF_UNIX) as unix:
+            unix.bind(str(left[-1]))
+    os.utime(left[0], long_ago)
+    with socket.socket(socket.AF_UNIX) as living:
+        left[1].unlink()
+        living.bind(str(left[1]))
+        living.listen()
+        os.utime(left[1], long_ago)
+        async with status_endpoint(StatusSettings(), same) as where:
+            assert where is not None
+            mine = Path(where.removeprefix("unix:"))
+            # One is dead; one is old and living, one may be a process that begins, one is ours.
+            assert set(find_sockets()) == {left[1], left[2], mine}
+
+
 def open_to_all(folder: Path) -> None:
     folder.mkdir()
     folder.chmod(0o777)
