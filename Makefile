@@ -28,8 +28,9 @@ test: check ## everything: the checks above and all tests
 	@tools/rabbitmq
 	$(VENV)/pytest -n auto --dist loadgroup $(ARGS)
 
-nightly: test ## the tests, a minute of fuzzing for each target, and 10,000 simulated schedules that no night had before
+nightly: test ## the tests, a minute of fuzzing for each target, events over bad paths, and 10,000 simulated schedules, all new
 	$(VENV)/python -m tests.fuzz --seconds 60
+	$(VENV)/python bench/exactly_once.py --seed $${SEED:-$$(date +%s)}
 	$(VENV)/python bench/simulate.py --schedules 10000 --seed $${SEED:-$$(date +%s)} --jobs $$(nproc)
 
 fuzz: setup ## fuzz what reads a peer's bytes (faster with `pip install atheris`); ARGS="event_listener --seconds 600"
