@@ -60,6 +60,7 @@ async def test_a_worker_joins_lives_reports_and_quits(rabbitmq: RabbitMq) -> Non
                 "purpose": "eventbridge",
                 "state": 2,
                 "maxLoad": 0.85,
+                "max_load": 0.85,
                 "capacity": {"isps": [], "regions": []},
             }
             await cluster.bus.until(lambda: cluster.alive.count(id_) >= 3 and cluster.loads == [0.5])

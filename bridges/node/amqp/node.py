@@ -163,7 +163,9 @@ class AmqpNode:
             "port": 0,
             "purpose": self._purpose,
             "state": 2,
+            # By both of its names: older cluster managers read the second one.
             "maxLoad": settings.max_load,
+            "max_load": settings.max_load,
             "capacity": {"isps": list(settings.isps), "regions": list(settings.regions)},
         }
         membership = self._membership = Membership(
