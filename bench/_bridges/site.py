@@ -39,6 +39,7 @@ class Nodes:
     ) -> None:
         self.worker_id = f"eventbridge-0123456789abcdef0123@{cluster}"
         self.node_id = self.worker_id
+        self.counters: dict[str, int] = {}
         self.rooms: set[str] = set()
         self.bridge: EventBridge | None = None
         self._state = state
