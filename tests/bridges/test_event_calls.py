@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridges.event.calls import Broadcast, Notify, parse_broadcast, parse_destroyed, parse_notify
-from bridges.node.port import RpcError
+from bridges.node.port import RpcError, runs_on
 from bridges.wire.messages import Event
 
 GONE = {"type": "removeParticipant", "data": "p2"}
@@ -83,3 +83,11 @@ def test_any_arguments_are_a_call_or_the_one_error(args: list[Any]) -> None:
     for parse in (parse_notify, parse_broadcast, parse_destroyed):
         with suppress(RpcError):
             parse(args)
+
+
+def test_a_dead_worker_takes_its_nodes_along_and_no_others() -> None:
+    assert runs_on("conference-a@h_1", "conference-a@h_1")
+    assert runs_on("conference-a@h_1", "conference-a@h")
+    assert not runs_on("conference-a@h_10", "conference-a@h_1")
+    assert not runs_on("conference-ab@h_1", "conference-a")
+    assert not runs_on("", "conference-a@h")
