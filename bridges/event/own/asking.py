@@ -18,7 +18,8 @@ class Asking:
 
     def __init__(self) -> None:
         self._queue: dict[Exchange, tuple[Relay, str]] = {}
-        self._asked: set[Exchange] = set()
+        self.asked: set[Exchange] = set()
+        """Whom the peer has not answered yet."""
 
     def add(self, exchange: Exchange, relay: Relay, token: str) -> None:
         """Let a conference wait for its turn."""
@@ -26,15 +27,15 @@ class Asking:
 
     def take(self, at_once: int) -> Iterator[tuple[Exchange, Relay, str]]:
         """Return whom to ask for now; they count as asked for."""
-        while self._queue and len(self._asked) < at_once:
+        while self._queue and len(self.asked) < at_once:
             exchange = next(iter(self._queue))
             relay, token = self._queue.pop(exchange)
-            self._asked.add(exchange)
+            self.asked.add(exchange)
             yield exchange, relay, token
 
     def answered(self, exchange: Exchange) -> None:
         """Note that the peer has answered, or that it does not matter any more."""
-        self._asked.discard(exchange)
+        self.asked.discard(exchange)
 
     def withdraw(self, exchange: Exchange) -> bool:
         """Take a conference out that waits; returns False if it was asked for already."""
@@ -43,4 +44,4 @@ class Asking:
     def clear(self) -> None:
         """Ask for nothing any more."""
         self._queue.clear()
-        self._asked.clear()
+        self.asked.clear()

@@ -49,7 +49,11 @@ __all__ = ["VERSIONS", "ChannelFigures", "Conversation", "Role"]
 VERSIONS: Final = (1,)
 """Versions of the protocol that this end speaks."""
 
-_TICK: Final = 1.0
+_ROUND: Final = 1.0
+"""Seconds between rounds, in which every channel is looked after once."""
+_LEAST_PAUSE: Final = 0.02
+_SOME: Final = 64
+"""Channels that are looked after at a time, so that thousands hold nothing up."""
 _SHUT: Final = frozenset({ChannelState.CLOSING, ChannelState.CLOSED})
 
 
@@ -101,7 +105,8 @@ class Conversation:
         self._asking = Asking()
         self._next_channel = 1
         self._pending: list[Output] = []
-        self._tick_at = now + _TICK
+        self._unvisited: list[int] = []
+        self._tick_at = now + _ROUND
         if role is Role.DIALER:
             self._say_hello()
 
@@ -239,7 +244,6 @@ class Conversation:
         if self._pinger.overdue(now):
             return outputs + self._violate(OwnCode.TIMED_OUT, "no answer to a ping in time")
         if now >= self._tick_at:
-            self._tick_at = now + _TICK
             outputs += self._tick(now)
         return outputs
 
@@ -366,13 +370,7 @@ class Conversation:
     # --- inside: going out ------------------------------------------------------------------------------
 
     def _say_hello(self) -> None:
-        limits = HelloLimits(
-            message=self._settings.max_message_bytes,
-            channels=self._settings.max_channels,
-            lanes=self._settings.lanes,
-            waiting=self._settings.max_waiting,
-        )
-        self._control.append(encode(Hello(list(VERSIONS), self._cluster, limits)))
+        self._control.append(encode(Hello(list(VERSIONS), self._cluster, self._settings.limits)))
 
     def _control_to_send(self) -> bytes:
         if self.greeted:
@@ -486,12 +484,17 @@ class Conversation:
         return outputs
 
     def _tick(self, now: float) -> list[Output]:
-        """Look after every channel: those that take too long to open, and digests."""
+        """Give up what takes too long to open, and have the next channels compare their states."""
         outputs: list[Output] = []
-        for exchange in list(self._channels.values()):
-            if exchange.state in {ChannelState.OPENING, ChannelState.ASKED}:
-                if now - exchange.since >= self._settings.open_timeout:
-                    outputs += self._close(exchange, OwnCode.TIMED_OUT, "it took too long to open")
-            elif exchange.outlet is not None and exchange.outlet.due_digests(now):
-                self._mark(exchange)
+        for exchange in (*self._asking.asked, *(self._channels[channel] for channel in self._requests)):
+            if now - exchange.since >= self._settings.open_timeout:
+                outputs += self._close(exchange, OwnCode.TIMED_OUT, "it took too long to open")
+        if not self._unvisited:
+            self._unvisited = list(self._channels)
+        visited, self._unvisited = self._unvisited[:_SOME], self._unvisited[_SOME:]
+        for channel in visited:
+            one = self._channels.get(channel)
+            if one is not None and one.outlet is not None and one.outlet.due_digests(now):
+                self._mark(one)
+        self._tick_at = now + (_LEAST_PAUSE if self._unvisited else _ROUND)
         return outputs

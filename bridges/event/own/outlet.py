@@ -88,7 +88,7 @@ class Outlet:
         self._supply = supply
         self._settings = settings
         self._max_message = max_message
-        self._began = now
+        self._began = self._look_at = now
         self._limit = 0
         self._changed: dict[str, None] = {}
         self._offered: dict[str, Route] = {}
@@ -147,6 +147,9 @@ class Outlet:
 
     def due_digests(self, now: float) -> bool:
         """Have the states compared for which it is time; returns whether there are any."""
+        if now < self._look_at:
+            return False
+        self._look_at = now + self._settings.digest_interval / 2
         found = False
         for origin, cursor in self._cursors.items():
             known = self._supply.origin(origin)

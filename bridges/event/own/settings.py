@@ -7,6 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from bridges.wire.own.messages import HelloLimits
+
 __all__ = ["OwnWireSettings"]
 
 _Seconds = Annotated[float, Meta(gt=0, le=600)]
@@ -63,3 +65,13 @@ class OwnWireSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Bytes of one lane that the peer may owe an acknowledgement for; what is more waits in the logs."""
     origin_grace: _Seconds = 10.0
     """Seconds that a cluster may be out of reach before our node is told that its participants are gone."""
+
+    @property
+    def limits(self) -> HelloLimits:
+        """What a peer is told."""
+        return HelloLimits(
+            message=self.max_message_bytes,
+            channels=self.max_channels,
+            lanes=self.lanes,
+            waiting=self.max_waiting,
+        )
