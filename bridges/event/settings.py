@@ -41,9 +41,9 @@ class EventSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Faults of a peer on one connection after which it is closed, if no token of it was accepted."""
     max_links: Annotated[int, Meta(ge=1)] = 10_000
     """Links that are kept at once, in either role."""
-    conferences_per_connection: Annotated[int, Meta(ge=1, le=128)] = 32
-    """Conferences on one connection of OWT's wire; more go on a further one. What a packet costs grows with
-    the streams that are open, and a QUIC stack takes some hundred of them."""
+    conferences_per_connection: Annotated[int, Meta(ge=1, le=128)] = 64
+    """Conferences on one connection of OWT's wire; more go on a further one. QUIC stacks take some hundred
+    streams; with few of them on each connection, acknowledgements and PINGs cost more than the events."""
     connections_per_peer: Annotated[int, Meta(ge=1)] = 512
     """Connections of OWT's wire that we dial to one other cluster."""
     own: OwnWireSettings = OwnWireSettings()
