@@ -14,6 +14,7 @@ from bridges.node.amqp.messages import (
     decode_exit,
     decode_reply,
     decode_request,
+    encode_refusal,
     encode_reply,
     encode_request,
 )
@@ -45,6 +46,17 @@ def test_requests_and_replies_have_owts_fields_and_no_others() -> None:
         "err": "no",
     }
     assert decode_reply(encode_reply(3, ["x"]), max_bytes=LIMIT) == rpc.Reply(corr_id=3, data=["x"])
+
+
+@pytest.mark.parametrize("method", ["publish", "unpublish", "subscribe", "unsubscribe", "linkup", "cutoff"])
+def test_a_refused_media_call_is_answered_with_what_nodes_look_for(method: str) -> None:
+    told = json.loads(encode_refusal(3, method, "no such track"))
+    assert told == {"data": {"type": "failed", "reason": "no such track"}, "corrID": 3, "type": "callback"}
+
+
+def test_any_other_refused_call_fails() -> None:
+    told = json.loads(encode_refusal(3, "startCascading", "no"))
+    assert told == {"data": "error", "corrID": 3, "type": "callback", "err": "no"}
 
 
 def test_what_nobody_can_be_answered_for_is_a_cast() -> None:

@@ -14,7 +14,15 @@ from msgspec import Meta, Struct
 from bridges.wire import rpc
 from bridges.wire.errors import MessageError
 
-__all__ = ["Exit", "decode_exit", "decode_reply", "decode_request", "encode_reply", "encode_request"]
+__all__ = [
+    "Exit",
+    "decode_exit",
+    "decode_reply",
+    "decode_request",
+    "encode_refusal",
+    "encode_reply",
+    "encode_request",
+]
 
 
 class _Request(
@@ -42,6 +50,7 @@ class _Notice(Struct, frozen=True):
 _REQUEST: Final = msgspec.json.Decoder(_Request)
 _NOTICE: Final = msgspec.json.Decoder(_Notice)
 _ENCODER: Final = msgspec.json.Encoder()
+_MEDIA_CALLS: Final = frozenset({"publish", "unpublish", "subscribe", "unsubscribe", "linkup", "cutoff"})
 
 T = TypeVar("T")
 
@@ -63,6 +72,16 @@ def encode_reply(corr_id: int, data: Any, error: str | None = None) -> bytes:
     if error is not None:
         return _ENCODER.encode({"data": rpc.FAILED, **about, "err": error})
     return _ENCODER.encode({"data": data, **about})
+
+
+def encode_refusal(corr_id: int, method: str, reason: str) -> bytes:
+    """Return the body of the answer to a call that was refused, as owt-server's nodes expect it.
+
+    A media call is answered with an object that says so; any other call fails.
+    """
+    if method in _MEDIA_CALLS:
+        return encode_reply(corr_id, {"type": "failed", "reason": reason})
+    return encode_reply(corr_id, None, reason)
 
 
 def decode_request(body: bytes, *, to: str, max_bytes: int) -> rpc.Request:

@@ -18,7 +18,7 @@ from bridges.load import machine_load
 from bridges.node.amqp.broker import BrokerLostError, connect
 from bridges.node.amqp.client import RpcClient
 from bridges.node.amqp.membership import Call, Cast, Entered, Heard, Left, Membership
-from bridges.node.amqp.messages import decode_exit, decode_request, encode_reply
+from bridges.node.amqp.messages import decode_exit, decode_request, encode_refusal, encode_reply
 from bridges.node.port import RPC_TIMEOUT, NodeUnreachableError, RpcError
 from bridges.wire.errors import WireError
 from causeway.backoff import Backoff
@@ -323,12 +323,12 @@ class AmqpNode:
                 return encode_reply(corr_id, self._serve_as_worker(request))
             return encode_reply(corr_id, await service.handle(request.method, request.args))
         except RpcError as error:
-            return encode_reply(corr_id, None, str(error))
+            return encode_refusal(corr_id, request.method, str(error))
         except NodeUnreachableError as error:
-            return encode_reply(corr_id, None, f"{error.code}: {error}")
+            return encode_refusal(corr_id, request.method, f"{error.code}: {error}")
         except Exception:
             log.exception("node.call_failed", method=request.method)
-            return encode_reply(corr_id, None, "internal error")
+            return encode_refusal(corr_id, request.method, "internal error")
 
     def _serve_as_worker(self, request: rpc.Request) -> str:
         """Say which node does the work; the manager keeps count of what it is wanted for."""
