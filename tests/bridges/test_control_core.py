@@ -113,9 +113,7 @@ def test_core_is_pure() -> None:
 
 def relays(outputs: Sequence[Output]) -> list[tuple[str, str, dict[str, tuple[str, ...]]]]:
     return [
-        (output.kind, output.conference, dict(output.ways))
-        for output in outputs
-        if isinstance(output, Relay)
+        (output.kind, output.conference, dict(output.ways)) for output in outputs if isinstance(output, Relay)
     ]
 
 
