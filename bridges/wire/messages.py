@@ -55,6 +55,9 @@ class BridgeHello(_Message, frozen=True, kw_only=True, tag="bridge"):
     room: Id
     token: Token
 
+    def __repr__(self) -> str:  # without the token
+        return f"BridgeHello(room={self.room!r})"
+
 
 class ClusterHello(_Message, frozen=True, kw_only=True, tag="cluster"):
     """Media connection, from the dialer on its signalling stream: room, token, the dialer's cluster id."""
@@ -62,6 +65,9 @@ class ClusterHello(_Message, frozen=True, kw_only=True, tag="cluster"):
     room: Id
     token: Token
     cluster: Id
+
+    def __repr__(self) -> str:  # without the token
+        return f"ClusterHello(room={self.room!r}, cluster={self.cluster!r})"
 
 
 class TrackHello(_Message, frozen=True, kw_only=True, tag="track"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bridges.codes import CloseCode
+from bridges.codes import CloseCode, name_of
 from bridges.media.settings import MediaSettings
 from bridges.quic import Certificate, Connection, QuicSettings, dial, listen
 from bridges.wire.errors import (
@@ -157,6 +157,7 @@ async def test_what_is_wrong_on_the_signalling_stream_closes_the_connection(
         await peer.changes.until(lambda: peer.lost)
         assert f"0x{code:x}" in peer.lost[0]
         assert "guessed" not in peer.lost[0]
+        assert east.bridge.figures().counters[name_of(code)] == 1
         assert (await east.stats())["links"] == []
 
 
@@ -180,6 +181,7 @@ async def test_a_track_stream_on_which_nothing_is_asked_is_reset() -> None:
         [*subscribe(), picture()],
         [*subscribe(), Metadata(b"not json")],
         [*subscribe(), Feedback.init_stream("x")],
+        [*subscribe(), Ready()],
         [b"\x00\x00\x00\x01\x77"],
     ],
 )
@@ -191,6 +193,7 @@ async def test_what_is_wrong_on_a_track_stream_costs_that_stream_only(words: lis
         await east.changes.until(lambda: source.subscribers == 1)
         bad = peer.open(*words)
         await peer.changes.until(lambda: bad in peer.resets)
+        assert east.bridge.figures().counters[name_of(peer.resets[bad])] == 1
         await east.changes.until(lambda: source.subscribers == 1)
         source.write(picture(1, key=True))
         await peer.changes.until(lambda: peer.frames(good) == [picture(1, key=True)])

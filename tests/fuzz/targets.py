@@ -245,7 +245,12 @@ def _error_again(session: media._Session) -> WireError | None:
 
 
 def _shown(event: media.Event) -> str:
-    return event.raw.hex() if isinstance(event, MediaFrame | Feedback) else repr(event)
+    match event:
+        case MediaFrame() | Feedback():
+            return event.raw.hex()
+        case ClusterHello():
+            return f"{event!r} {event.token!r}"
+    return repr(event)
 
 
 _ALL: Final[tuple[Target, ...]] = (
