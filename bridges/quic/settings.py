@@ -43,8 +43,8 @@ class QuicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     alpn: tuple[_Protocol, ...] = (OWN_PROTOCOL, "h3")
-    """Protocols (ALPN) offered and accepted, best first. `causeway/1` is our own wire, for events; OWT's bridges
-    use their QUIC stack's default, `h3`; whatever is not our own is taken to be OWT's."""
+    """Protocols (ALPN) offered and accepted, best first. `causeway/1` is our own wire, for events; OWT's
+    bridges use their QUIC stack's default, `h3`; whatever is not our own is taken to be OWT's."""
     idle_timeout: Seconds = 3.0
     """Seconds after which a silent peer is given up."""
     keepalive: Seconds = 0.75
