@@ -9,7 +9,8 @@ conferences are opened, then:
 1. Delay: 100 events a second, spread over the conferences, each sent back by the node that hears it; and in
    turns with it, messages of the same size over one stream of bare aioquic and back, at the same rate. What
    the bridges add is the difference of the two round trips, there and back together.
-2. Rate: events as fast as the other cluster's nodes hear them, at most 2,000 on their way.
+2. Rate: events as fast as the other cluster's nodes hear them, at most 500 on their way: our wire keeps 1,000
+   of a conference for whoever is slow, and then sends the state instead.
 3. Memory: what both bridges' processes have grown by since there was no conference, by conference and bridge.
    Each conference has one participant and one stream at each cluster. The nodes' own share is in it.
 """

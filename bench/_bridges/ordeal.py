@@ -20,6 +20,7 @@ import msgspec
 from bench._bridges.judge import Hearing, Origin, UnfaithfulError
 from bench._bridges.path import impaired
 from bench._bridges.site import Nodes, Site
+from bridges.event.own.settings import OwnWireSettings
 from bridges.event.settings import EventSettings
 from bridges.quic import QuicSettings
 from tests.impairment.core import Profile
@@ -35,7 +36,9 @@ __all__ = ["BAD_PATH", "Ordeal", "Outcome", "undergo"]
 BAD_PATH: Final = Profile(delay=0.045, jitter=0.01, loss=0.05, reorder=0.02, reorder_delay=0.02)
 """100 ms there and back, 5 % loss in each direction, reordering."""
 
-_EVENT: Final = EventSettings(retry_base=0.05, retry_cap=0.5)
+# The path is broken nearly half of the time, and a conference may miss several short ends of a connection in a
+# row: a node is to be told of that only if it lasts for very long.
+_EVENT: Final = EventSettings(retry_base=0.05, retry_cap=0.5, own=OwnWireSettings(origin_grace=60.0))
 _QUIC: Final = QuicSettings(idle_timeout=1.0, keepalive=0.25, handshake_timeout=2.0)
 _CLUSTERS: Final = ("east", "west")
 """The listener, the dialer."""

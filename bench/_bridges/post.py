@@ -26,7 +26,7 @@ _OPENING: Final = 100
 """Conferences that may be being opened at once."""
 _SIZE: Final = 100
 """Events of a flood for one that is sent back."""
-_AHEAD: Final = 20
+_AHEAD: Final = 5
 """Events of a flood that may be on their way, in hundreds."""
 
 
