@@ -36,7 +36,7 @@ __all__ = ["BAD_PATH", "Ordeal", "Outcome", "undergo"]
 BAD_PATH: Final = Profile(delay=0.045, jitter=0.01, loss=0.05, reorder=0.02, reorder_delay=0.02)
 """100 ms there and back, 5 % loss in each direction, reordering."""
 
-# The path is broken nearly half of the time, and a conference may miss several short ends of a connection in a
+# The path is broken nearly half of the time, and a conference may miss several short-lived connections in a
 # row: a node is to be told of that only if it lasts for very long.
 _EVENT: Final = EventSettings(retry_base=0.05, retry_cap=0.5, own=OwnWireSettings(origin_grace=60.0))
 _QUIC: Final = QuicSettings(idle_timeout=1.0, keepalive=0.25, handshake_timeout=2.0)
