@@ -93,6 +93,7 @@ def _draw(agent: AgentView) -> None:
             "state": f"{agent.state} since {agent.state_since:%Y-%m-%d %H:%M:%S}",
             "notes": _notes(agent),
             "version": f"{agent.version}, messages version {agent.protocol}",
+            "wires": ", ".join(agent.wires) or None,
             "instance": agent.instance,
             "epoch": agent.epoch,
             "channel": "open" if agent.connected else "closed",
