@@ -28,6 +28,7 @@ from tests.bridges.event_side import (
     sites,
     up,
 )
+from tests.bridges.test_quic_flood import strangers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -318,6 +319,34 @@ async def test_a_reader_that_is_slow_costs_bounded_memory_and_gets_the_whole_sta
         )
         types = east.node.rooms["room-1"].types("west")
         assert types.index("onCascadingDisconnected") < len(types) - 1 - types[::-1].index("initialize")
+
+
+async def test_a_crowd_at_the_door_disturbs_nobody_inside_and_keeps_no_peer_out() -> None:
+    crowded = msgspec.structs.replace(OWT, retry_above=8, max_unverified_per_address=16, idle_timeout=30.0)
+    # The crowd is made in this very process, which holds everything up for a while.
+    patient = msgspec.structs.replace(EVENT, node_call_timeout=WAIT)
+    async with sites(rooms=("room-1", "room-2"), quic=crowded, event=patient) as [west, east]:
+        await west.cascade(east, "room-1")
+        await initialized(east, west)
+        with strangers(east.bridge.port, 60, host="127.0.0.7"):
+            idlers = [await knock(east) for _ in range(8)]  # handshakes done, and not a word
+            for connection, _ in idlers[:4]:
+                connection.send(connection.open_stream(), b"\xff" * 4000)
+            for _, probe in idlers[:4]:
+                assert await probe.reset_code(0) == 0x104
+            for number in range(20):
+                await west.node.emit("room-1", {"type": "removeParticipant", "data": str(number)})
+            await east.node.until(lambda: len(east.node.rooms["room-1"].of("west")) == 21)
+            await west.cascade(east, "room-2")
+            await initialized(east, west, "room-2")
+            counters = east.bridge.figures().counters
+            assert counters["retry_sent"] >= 50
+            assert counters["unknown"] == 4
+        assert east.node.rooms["room-1"].types("west")[0] == "initialize"
+        assert west.node.rooms["room-1"].types("east").count("initialize") == 1
+        for connection, _ in idlers:
+            connection.close()
+            await connection.wait_closed()
 
 
 async def test_conferences_go_on_further_connections_and_one_that_ends_leaves_the_others() -> None:

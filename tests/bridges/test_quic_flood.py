@@ -16,7 +16,7 @@ from aioquic.quic.connection import QuicConnection
 from bridges.codes import CloseCode
 from bridges.quic import DialError, QuicSettings, dial
 from bridges.quic.sockets import udp_socket
-from tests.bridges.test_quic import FAST, Pair, listening, until
+from tests.bridges.test_quic import FAST, listening, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ def initial(*, token: bytes = b"") -> bytes:
 
 
 @contextmanager
-def strangers(pair: Pair, count: int, *, host: str = "127.0.0.1") -> Iterator[list[socket.socket]]:
+def strangers(port: int, count: int, *, host: str = "127.0.0.1") -> Iterator[list[socket.socket]]:
     """Begin `count` handshakes that nobody goes on with, as under false addresses."""
     sockets = []
     try:
@@ -44,7 +44,7 @@ def strangers(pair: Pair, count: int, *, host: str = "127.0.0.1") -> Iterator[li
             sockets.append(stranger)
             stranger.bind((host, 0))
             stranger.setblocking(False)
-            stranger.sendto(initial(), ("127.0.0.1", pair.listener.port))
+            stranger.sendto(initial(), ("127.0.0.1", port))
         yield sockets
     finally:
         for stranger in sockets:
@@ -78,7 +78,7 @@ def dial_from(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
 
 async def test_an_address_that_is_not_proven_gets_no_more_than_three_times_what_it_sent() -> None:
     async with listening(msgspec.structs.replace(FAST, handshake_timeout=1.0)) as pair:
-        with strangers(pair, 3) as sockets:
+        with strangers(pair.listener.port, 3) as sockets:
             await until(lambda: pair.listener.connections == 3)
             # All of the handshake's repetitions have been sent when the listener has given it up.
             await until(lambda: pair.listener.connections == 0)
@@ -92,7 +92,7 @@ async def test_an_address_that_is_not_proven_gets_no_more_than_three_times_what_
 async def test_a_flood_of_handshakes_has_every_newcomer_prove_its_address_and_keeps_nobody_out() -> None:
     settings = msgspec.structs.replace(FAST, retry_above=4, handshake_timeout=2.0)
     async with listening(settings) as pair:
-        with strangers(pair, 60) as sockets:
+        with strangers(pair.listener.port, 60) as sockets:
             await until(lambda: pair.refused["retry_sent"] == 56)
             assert pair.listener.connections == 4
             _, _, theirs = await pair.connect()
@@ -110,7 +110,7 @@ async def test_a_proof_is_good_for_its_address_only() -> None:
         address = ("127.0.0.1", pair.listener.port)
         client = QuicConnection(configuration=QuicConfiguration(alpn_protocols=["h3"]))
         client.connect(address, now=0.0)
-        with strangers(pair, 0), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
+        with strangers(pair.listener.port, 0), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as honest:
                 for one in (honest, thief):
                     one.bind(("127.0.0.1", 0))
