@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from aioquic.asyncio.client import connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from aioquic.asyncio.server import QuicServer
 
 __all__ = ["EchoCaller", "EchoServer"]
+
+_IDLE: Final = 3600.0
 
 
 class _Echoing(QuicConnectionProtocol):
@@ -45,6 +47,7 @@ class EchoServer:
         configuration = QuicConfiguration(
             is_client=False,
             alpn_protocols=["bench"],
+            idle_timeout=_IDLE,
             certificate=certificate.certificate,
             private_key=certificate.private_key,
         )
@@ -91,7 +94,9 @@ class EchoCaller:
     @asynccontextmanager
     async def running(cls, port: int) -> AsyncIterator[EchoCaller]:
         """Stay connected until the end."""
-        configuration = QuicConfiguration(is_client=True, alpn_protocols=["bench"], verify_mode=ssl.CERT_NONE)
+        configuration = QuicConfiguration(
+            is_client=True, alpn_protocols=["bench"], idle_timeout=_IDLE, verify_mode=ssl.CERT_NONE
+        )
         async with connect(
             "127.0.0.1", port, configuration=configuration, create_protocol=_Calling
         ) as protocol:
