@@ -28,6 +28,7 @@ from bridges.wire.own.messages import (
     Ping,
     Pong,
     Position,
+    Reach,
     Resume,
     Snapshot,
     Take,
@@ -43,6 +44,7 @@ positions = st.builds(Position, st.integers(0, 2**62 - 1), st.integers(0, 2**63 
 takes = st.dictionaries(ids, positions, max_size=3)
 paths = st.lists(ids, min_size=1, max_size=4)
 counts = st.integers(0, 2**63 - 1)
+reaches = st.dictionaries(ids, st.builds(Reach, st.integers(0, 2**62 - 1), paths), max_size=2)
 values = st.recursive(
     st.none()
     | st.booleans()
@@ -67,8 +69,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
     ),
     st.builds(Ping, counts),
     st.builds(Pong, counts),
-    st.builds(Open, channels, ids, st.text(min_size=1, max_size=9), takes, counts, positions),
-    st.builds(Opened, channels, takes, counts),
+    st.builds(Open, channels, ids, st.text(min_size=1, max_size=9), takes, counts, positions, reaches),
+    st.builds(Opened, channels, takes, counts, reaches),
     st.builds(Close, channels, counts, st.text(max_size=9)),
     st.builds(Offer, channels, ids, st.integers(0, 2**62 - 1), paths),
     st.builds(Withdraw, channels, ids),

@@ -18,6 +18,7 @@ from bridges.event.own.outputs import (
     Output,
     Refused,
     RoundTripMeasured,
+    RouteChanged,
     Told,
     Violated,
 )
@@ -41,6 +42,7 @@ from bridges.wire.own.messages import (
     Ping,
     Pong,
     Position,
+    Reach,
     Resume,
     Snapshot,
     Take,
@@ -153,10 +155,10 @@ def test_the_greeting_and_the_first_conference() -> None:
     peer.say(Open(1, ROOM, TOKEN, {"eu": NOTHING}, 4096, Position(1, 1)))
     assert peer.of(ChannelOpened) == [ChannelOpened(channel=1, room=ROOM)]
     said = peer.heard()
-    assert [type(message) for message in said] == [Opened, Offer, Snapshot]
+    assert [type(message) for message in said] == [Opened, Snapshot]
     assert said[0].takes == {"us": NOTHING}
-    assert said[1] == Offer(1, "eu", 5, ["eu"])
-    assert list(said[2].participants) == ["p1"]
+    assert said[0].offers == {"eu": Reach(5, ["eu"])}
+    assert list(said[1].participants) == ["p1"]
     peer.relay(ROOM).publish("removeParticipant", "p1")
     assert [(message.at, message.hops, message.type) for message in peer.heard()] == [
         (Position(5, 1), ["eu"], "removeParticipant")
@@ -509,6 +511,18 @@ def test_messages_before_the_token_was_looked_at_are_refused() -> None:
     assert peer.relay(ROOM).peers() == []
 
 
+def test_what_is_offered_when_a_conference_is_opened_is_looked_at_like_any_offer() -> None:
+    peer = Peer()
+    wrong = {"ap": Reach(1, ["ap", "xx"])}
+    outputs = peer.say(Open(1, ROOM, TOKEN, {}, 1, Position(1, 1), wrong))
+    assert [type(one) for one in outputs] == [OpenRequested, Refused, ChannelClosed]
+    assert [one.code for one in outputs if isinstance(one, Refused)] == [OwnCode.PATH]
+    right = {"ap": Reach(1, ["ap", "us"]), "us": Reach(1, ["us"])}
+    peer.say(Open(2, ROOM, TOKEN, {}, 1, Position(1, 2), right))
+    assert [(one.origin, one.via) for one in peer.of(RouteChanged)] == [("ap", "us"), ("us", "us")]
+    assert [message.origin for message in peer.heard() if isinstance(message, Take)] == ["ap"]
+
+
 def test_conferences_beyond_the_limits_are_refused_one_by_one() -> None:
     peer = Peer()
     peer.decide = lambda asked: []  # type: ignore[method-assign] # they are under examination
@@ -562,6 +576,7 @@ kinds = st.sampled_from(
     ["removeStream", "addParticipant", "addStream", "updateStreamInfo", "x", "initialize"]
 )
 channel_numbers = st.integers(1, 3)
+reaches = st.dictionaries(names, st.builds(Reach, small, ways), max_size=2)
 anything: st.SearchStrategy[Callable[[], Message] | Message] = st.one_of(
     st.builds(
         Open,
@@ -571,8 +586,9 @@ anything: st.SearchStrategy[Callable[[], Message] | Message] = st.one_of(
         st.dictionaries(names, places),
         small,
         places,
+        reaches,
     ),
-    st.builds(Opened, channel_numbers, st.dictionaries(names, places), small),
+    st.builds(Opened, channel_numbers, st.dictionaries(names, places), small, reaches),
     st.builds(Close, channel_numbers, small),
     st.builds(Offer, channel_numbers, names, small, ways),
     st.builds(Withdraw, channel_numbers, names),

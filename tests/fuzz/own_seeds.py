@@ -22,6 +22,7 @@ from bridges.wire.own.messages import (
     Ping,
     Pong,
     Position,
+    Reach,
     Resume,
     Snapshot,
     Take,
@@ -86,6 +87,8 @@ def own_seeds() -> dict[str, list[bytes]]:
     talk = _conversation()
     wrong = Open(1, ROOMS[0], "guessed", {}, 1, NOTHING)
     ours = Open(1, ROOMS[0], TOKEN, {"eu": Position(9, 9)}, _MANY, Position(1, 1))
+    reach = {"us": Reach(3, ["us"]), "ap": Reach(3, ["ap", "us"])}
+    offering = Open(1, ROOMS[0], TOKEN, {}, _MANY, Position(1, 1), reach)
     said: list[Message] = [_HELLO, opens[0], *(message for _, message in talk)]
     messages = [encode(message) for message in said]
     return {
@@ -103,12 +106,14 @@ def own_seeds() -> dict[str, list[bytes]]:
             _said((0, _HELLO), (1, wrong), *talk[:2]),
             _said((0, _HELLO), (1, ours), (1, Resume(1, "us", 1, NOTHING)), talk[4]),
             _said((1, opens[0]), (0, _HELLO)),
+            _said((0, _HELLO), (1, offering), (1, Leave(1, "eu")), (1, Withdraw(1, "ap"))),
             _said((0, _HELLO), (1, b"\0\0\0\x05abcde"), (0, b"\0\0\0\x03\x92\x63\x01")),
         ],
         "own_dialer": [
             _said((0, _HELLO), (1, Opened(1, _TAKES, _MANY)), *talk, chunk=3),
             _said((0, _HELLO), (1, Close(1, 0x210, "wrong token")), (2, Opened(2, _TAKES, _MANY))),
             _said((0, _HELLO), (1, opens[0])),
+            _said((0, _HELLO), (1, Opened(1, _TAKES, _MANY, reach)), *talk[2:9]),
             _said((0, _HELLO), (1, Opened(1, {"eu": Position(9, 9)}, 1)), *talk[:3]),
         ],
     }

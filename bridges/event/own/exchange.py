@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from bridges.event.own.outputs import Output
     from bridges.event.own.relay import Relay
     from bridges.event.own.settings import OwnWireSettings
-    from bridges.wire.own.messages import ChannelMessage, Position
+    from bridges.wire.own.messages import ChannelMessage, Position, Reach
 
 __all__ = ["ChannelFigures", "ChannelState", "Exchange"]
 
@@ -128,7 +128,8 @@ class Exchange:
         self.state, self.since = ChannelState.OPENING, now
         self.attempt = relay.next_attempt()
         takes, credit = self._takes(relay), settings.credit_bytes
-        request = Open(self.channel, self.room, token, takes, credit, self.attempt)
+        offers = self._offers()
+        request = Open(self.channel, self.room, token, takes, credit, self.attempt, offers)
         self._first.append(encode(request))
 
     def accept(
@@ -137,7 +138,9 @@ class Exchange:
         """Carry the conference that the dialer asked for. Raises OwnWireError."""
         self.attempt = request.attempt
         self._compose(relay, settings, max_message=max_message)
-        self._first.append(encode(Opened(self.channel, self._takes(relay), settings.credit_bytes)))
+        self._first.append(
+            encode(Opened(self.channel, self._takes(relay), settings.credit_bytes, self._offers()))
+        )
         return self._open(request, now)
 
     def close(self, code: int, reason: str, now: float) -> list[Output]:
@@ -295,13 +298,20 @@ class Exchange:
         self.intake.takes_in_advance(takes)
         return takes
 
+    def _offers(self) -> dict[str, Reach]:
+        assert self.outlet is not None
+        return self.outlet.offers_in_advance()
+
     def _open(self, message: Open | Opened, now: float) -> list[Output]:
         assert self._relay is not None
         assert self.outlet is not None
         self.outlet.credited(message.credit)
         self.outlet.taken_in_advance(message.takes)
         self.state = ChannelState.OPEN
-        return self._relay.add(self, now)
+        outputs = self._relay.add(self, now)
+        if self.state is ChannelState.OPEN and self.intake is not None:  # and was not superseded by this
+            outputs += self.intake.offered_in_advance(message.offers, now)
+        return outputs
 
 
 def _give(outlet: Outlet, message: Take | Leave | Credit) -> None:
@@ -318,8 +328,8 @@ def _take(intake: Intake, message: ChannelMessage, size: int, now: float) -> lis
     match message:
         case Digest():
             return intake.compared(message)
-        case Offer():
-            return intake.offered(message, now)
+        case Offer(origin=origin, incarnation=incarnation, path=path):
+            return intake.offered(origin, incarnation, tuple(path), now)
         case Withdraw(origin=origin):
             return intake.withdrawn(origin, now)
         case Resume():

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bridges.event.own.outputs import Output
     from bridges.event.own.picture import Picture
     from bridges.event.own.settings import OwnWireSettings
-    from bridges.wire.own.messages import Digest, Happened, Offer, Resume, Snapshot
+    from bridges.wire.own.messages import Digest, Happened, Reach, Resume, Snapshot
 
 __all__ = ["Intake", "Offered", "Sink"]
 
@@ -155,9 +155,15 @@ class Intake:
 
     # --- the peer -----------------------------------------------------------------------------------
 
-    def offered(self, message: Offer, now: float) -> list[Output]:
+    def offered_in_advance(self, offers: Mapping[str, Reach], now: float) -> list[Output]:
+        """Take what was offered when the channel was opened. Raises OwnWireError."""
+        outputs: list[Output] = []
+        for origin, reach in offers.items():
+            outputs += self.offered(origin, reach.incarnation, tuple(reach.path), now)
+        return outputs
+
+    def offered(self, origin: str, incarnation: int, path: tuple[str, ...], now: float) -> list[Output]:
         """Take an offer. Raises OwnWireError."""
-        origin, path = message.origin, tuple(message.path)
         if path[0] != origin or path[-1] != self._peer or len(set(path)) != len(path):
             raise OwnWireError(OwnCode.PATH, "an offer whose path does not lead from its origin to the peer")
         if origin == self._sink.cluster:
@@ -169,7 +175,7 @@ class Intake:
         if new and len(self.offers) >= self._settings.max_origins:
             self.passed_over += 1
             return []
-        self.offers[origin] = Offered(message.incarnation, path)
+        self.offers[origin] = Offered(incarnation, path)
         return self._sink.routes_changed(origin, now)
 
     def withdrawn(self, origin: str, now: float) -> list[Output]:

@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from bridges.wire.own.codec import encode
 from bridges.wire.own.errors import OwnCode, OwnWireError
-from bridges.wire.own.messages import Digest, Happened, Offer, Position, Resume, Snapshot, Withdraw
+from bridges.wire.own.messages import Digest, Happened, Offer, Position, Reach, Resume, Snapshot, Withdraw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,6 +41,9 @@ class Supply(Protocol):
 
     def route(self, origin: str, peer: str) -> Route | None:
         """Return what may be offered of an origin to a peer, None if nothing may."""
+
+    def names(self) -> list[str]:
+        """Return the origins that are known, our own among them."""
 
     def origin(self, name: str) -> Origin | None:
         """Return an origin that is known."""
@@ -113,6 +116,14 @@ class Outlet:
             raise OwnWireError(OwnCode.LIMIT, f"more than {self._settings.max_origins} origins taken")
         for origin, have in takes.items():
             self._begin(origin, 1, have, whole=False)
+
+    def offers_in_advance(self) -> dict[str, Reach]:
+        """Return what can be offered now, to be said when the channel is opened; it counts as said."""
+        for origin in self._supply.names():
+            route = self._supply.route(origin, self._peer)
+            if route is not None:
+                self._offered[origin] = route
+        return {origin: Reach(route.incarnation, list(route.path)) for origin, route in self._offered.items()}
 
     def left(self, origin: str) -> None:
         """Send an origin no more."""

@@ -252,6 +252,10 @@ class Relay:
 
     # --- for exchanges: Supply ------------------------------------------------------------------------
 
+    def names(self) -> list[str]:
+        """Return the origins that are known, our own among them."""
+        return [*self._known] if self._own is None else [self._cluster, *self._known]
+
     def origin(self, name: str) -> Origin | None:
         """Return an origin that is known."""
         if name == self._cluster:

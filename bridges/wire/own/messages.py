@@ -29,6 +29,7 @@ __all__ = [
     "Ping",
     "Pong",
     "Position",
+    "Reach",
     "Resume",
     "Snapshot",
     "Take",
@@ -57,6 +58,13 @@ class Position(Struct, array_like=True, frozen=True, order=True):
 
 
 NOTHING = Position(0, 0)
+
+
+class Reach(Struct, array_like=True, frozen=True):
+    """What can be given of an origin: its present start, and the clusters on the way, both ends included."""
+
+    incarnation: Incarnation
+    path: Path
 
 
 class _Message(Struct, array_like=True, frozen=True, tag_field="message"):
@@ -122,13 +130,16 @@ class Open(_ChannelMessage, frozen=True, tag=8):
     attempt: Position
     """Of several channels between two clusters for one conference the greatest attempt holds: the dialer's
     incarnation, and a number that grows with each Open for the conference."""
+    offers: Annotated[dict[Id, Reach], Meta(max_length=4096)] = field(default_factory=dict)
+    """Offer messages given in advance: they hold from the moment at which the channel is open."""
 
 
 class Opened(_ChannelMessage, frozen=True, tag=9):
-    """From the listener: the token was right. `takes` and `credit` as in Open."""
+    """From the listener: the token was right. `takes`, `credit` and `offers` as in Open."""
 
     takes: Annotated[dict[Id, Position], Meta(max_length=4096)]
     credit: Number
+    offers: Annotated[dict[Id, Reach], Meta(max_length=4096)] = field(default_factory=dict)
 
 
 class Close(_ChannelMessage, frozen=True, tag=10):
