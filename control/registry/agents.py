@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["STAFF", "Staff", "addresses", "assign", "online", "staff", "unassign"]
+__all__ = ["OF_ONE_MIND", "STAFF", "Staff", "addresses", "assign", "online", "staff", "unassign"]
 
 _NOW: Final = func.clock_timestamp()
 _KINDS: Final[frozenset[AgentKind]] = frozenset({"event", "media", "recorder"})
@@ -69,6 +69,7 @@ class Staff(Struct, frozen=True):
     agents: list[_Agent] = []
     assigned: list[_Assigned] = []
     round_trips: list[_RoundTrip] = []
+    of_one_mind: bool = True
 
     def facts(self) -> tuple[AgentFacts, ...]:
         """Return every agent that is alive, and every one that still has something of the conference."""
@@ -94,9 +95,18 @@ class Staff(Struct, frozen=True):
         return {(each.a, each.b): each.ms for each in self.round_trips}
 
 
+OF_ONE_MIND: Final = """
+    NOT EXISTS (
+        SELECT FROM replicas
+        WHERE revision < '0012' AND stopped_at IS NULL AND lease_expires_at > clock_timestamp()
+    )
+"""
+"""Whether every replica that is alive knows of links that relay: else they would undo each other's plans."""
+
 # What was measured longer ago than that may be true of another route.
-STAFF: Final = """
+STAFF: Final = f"""
     jsonb_build_object(
+        'of_one_mind', {OF_ONE_MIND},
         'agents', coalesce((
             SELECT jsonb_agg(x ORDER BY x.id) FROM (
                 SELECT a.id, a.cluster, a.kinds, a.wires,
@@ -128,7 +138,7 @@ STAFF: Final = """
             ) x
         ), '[]')
     )
-"""
+"""  # noqa: S608 - put together from constants
 """A JSON expression that reads as Staff; its parameter is `conference`."""
 _STAFF: Final = text(f"SELECT ({STAFF})::text")
 _DECODER: Final = msgspec.json.Decoder(Staff)

@@ -180,7 +180,7 @@ def read(conference: str, found: str, *, idle_grace: float) -> Snapshot:
         clusters={row.id: _cluster(row) for row in rows.clusters},
         agents=agents,
         round_trips=rows.staff.times(),
-        relaying=any(agent.live and agent.relays for agent in agents),
+        relaying=rows.staff.of_one_mind and any(agent.live and agent.relays for agent in agents),
         idle_grace=timedelta(seconds=idle_grace),
     )
     return Snapshot(view=view, now=rows.now, starts={row.id: row.incarnation for row in rows.clusters})

@@ -20,6 +20,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from causeway.api.agents import RELAYING_WIRES
 from control.registry import links
+from control.registry.agents import OF_ONE_MIND
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -82,7 +83,7 @@ _READ: Final = text("""
 """).bindparams(bindparam("conferences", type_=ARRAY(Text)))
 
 # Links relay in conferences that want a tree or a star, between clusters all of whose agents can.
-_RELAYED: Final = text("""
+_RELAYED: Final = text(f"""
     WITH mine AS MATERIALIZED (
         SELECT DISTINCT s.conference
         FROM assignments s
@@ -92,16 +93,18 @@ _RELAYED: Final = text("""
             AND t.body -> 'topology' ->> 'kind' IN ('tree', 'star')
     ), able AS MATERIALIZED (
         SELECT a.cluster FROM agents a
-        WHERE a.state = 'online' AND a.lease_expires_at > clock_timestamp() AND a.kinds && '{event,media}'
+        WHERE a.state = 'online' AND a.lease_expires_at > clock_timestamp()
+            AND a.kinds && ARRAY['event', 'media']
             AND a.cluster IN (SELECT p.cluster FROM mine m JOIN placements p ON p.conference = m.conference)
         GROUP BY a.cluster
         HAVING bool_and(a.wires && :wires) AND bool_or('event' = ANY (a.kinds))
     )
     SELECT l.conference, l.dialer, l.listener
     FROM mine m JOIN links l ON l.conference = m.conference
-    WHERE l.dialer IN (SELECT cluster FROM able) AND l.listener IN (SELECT cluster FROM able)
+    WHERE {OF_ONE_MIND}
+        AND l.dialer IN (SELECT cluster FROM able) AND l.listener IN (SELECT cluster FROM able)
     ORDER BY l.conference, l.dialer, l.listener
-""").bindparams(
+""").bindparams(  # noqa: S608 - put together from constants
     bindparam("conferences", type_=ARRAY(Text)),
     bindparam("wires", sorted(RELAYING_WIRES), type_=ARRAY(Text)),
 )

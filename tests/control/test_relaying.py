@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from itertools import pairwise
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import func, insert, select
 
 from causeway.channel import Heartbeat, LeaseRenewed, LinkState, Report, RoundTrip
 from control.registry.desired import ways_from
-from control.registry.tables import dirty_conferences, round_trips
+from control.registry.tables import dirty_conferences, replicas, round_trips
 from tests.control.agents import Agent, listening
 from tests.control.service import running, until
 from tests.control.test_agents_cascade import MASTER_KEY, QUICK
@@ -159,3 +160,28 @@ def test_a_chain_is_seen_from_each_of_its_ends() -> None:
     assert ways_from("a", chain) == {"b": ("c", "d")}
     assert ways_from("b", chain) == {"a": (), "c": ("d",)}
     assert ways_from("x", chain) == {}
+
+
+async def test_nothing_relays_while_an_older_replica_is_there(world: World) -> None:
+    async with (
+        world.agent("a").connected() as a,
+        world.agent("b").connected(),
+        world.agent("c").connected(),
+        world.service.engine.connect() as connection,
+    ):
+        older = insert(replicas).values(
+            id=uuid.uuid4(),
+            name="older",
+            version="0.1",
+            revision="0010",
+            duties=[],
+            lease_expires_at=func.now() + timedelta(minutes=1),
+        )
+        await connection.execute(older)
+        await connection.commit()
+        await meet(world)
+        await told(a, {"b": (False, ()), "c": (False, ())})
+        assert (await world.plan())["topology"]["used"] == "mesh"
+        await connection.execute(replicas.delete().where(replicas.c.name == "older"))
+        await connection.commit()
+        assert (await world.plan())["topology"]["used"] == "star"
