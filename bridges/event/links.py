@@ -92,7 +92,9 @@ class Link:
             loop = asyncio.get_running_loop()
             began = loop.time()
             held: EventStream | OwnChannel
+            stable_after = self._settings.stable_after
             if isinstance(carrier, OwnConnection):
+                stable_after = self._settings.own.stable_after
                 held = await self._own.open(carrier, options, node)
             else:
                 held = self._open(carrier, node)
@@ -100,7 +102,7 @@ class Link:
                 self.error = await held.wait_ended()
             finally:
                 held.give_up(CloseCode.NOT_WANTED, "the link is not wanted any more")
-            if held.initialized and loop.time() - began >= self._settings.stable_after:
+            if held.initialized and loop.time() - began >= stable_after:
                 self._backoff.reset()
 
     def _open(self, carrier: PeerConnection, node: str) -> EventStream:
