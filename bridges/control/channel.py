@@ -91,6 +91,8 @@ class Agent:
         self._backoff = Backoff(base=settings.retry_base, cap=settings.retry_cap)
         for kind, bridge in bridges.items():
             bridge.on_leg = partial(self._leg_changed, kind)
+            if settings.expected_only:
+                bridge.expects = core.expects
 
     async def run(self) -> None:
         """Serve control for ever; cancelled, take the registration back."""

@@ -209,6 +209,10 @@ class AgentCore:
 
     # --- time -------------------------------------------------------------------------------------
 
+    def expects(self, peer: str, room: str) -> bool:
+        """Return whether the state that is acted on has a link of the conference with this cluster."""
+        return peer in self._peers.get(room, ())
+
     def next_timer(self) -> float | None:
         """Return when `handle_timer` is due, which may be now; None: nothing waits for time."""
         moments = [retry.due for retry in self._retries.values() if retry.due is not None]

@@ -25,6 +25,10 @@ class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Id of this agent, its own and the same at every start; empty: made of cluster, kinds and host name."""
     max_conferences: Annotated[int, Meta(ge=0, le=100_000)] = 500
     """Conferences that control may give this agent."""
+    expected_only: bool = False
+    """Let in only clusters that control has said the conference is linked with. On the wires a cluster says
+    itself who it is; with this it can say no name that is not the conference's. New links then need a
+    control that reaches both ends."""
     call_timeout: _Seconds = 5.0
     """Seconds that a registration, and opening the channel, may take."""
     ping_interval: _Seconds = 2.0

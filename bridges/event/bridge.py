@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from bridges.codes import CloseCode, name_of
-from bridges.control.port import best_round_trips, nobody_watches
+from bridges.control.port import best_round_trips, everybody_is_expected, nobody_watches
 from bridges.event.calls import Notify, parse_broadcast, parse_destroyed, parse_notify
 from bridges.event.claims import gives_way
 from bridges.event.delivery import Delivery
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from bridges.control.orders import Ways
-    from bridges.control.port import LegWatcher
+    from bridges.control.port import LegWatcher, PeerJudge
     from bridges.event.calls import Broadcast
     from bridges.event.figures import Standing
     from bridges.event.own.link import OwnConnection
@@ -81,6 +81,7 @@ class EventBridge:
         self._checks = 0
         self._refused_tokens = 0
         self.on_leg: LegWatcher = nobody_watches
+        self.expects: PeerJudge = everybody_is_expected
 
     @property
     def port(self) -> int:
@@ -276,7 +277,11 @@ class EventBridge:
             self._checks -= 1
 
     async def _let_in(self, stream: EventStream, room: str, node: str) -> None:
-        """Open a stream whose token was right, unless its name is somebody else's."""
+        """Open a stream whose token was right, unless its name is somebody else's, or nobody's."""
+        if not self.expects(stream.peer, room):
+            log.warning("link.unexpected", peer=stream.peer, room=room, remote=stream.connection.remote)
+            stream.refuse(CloseCode.IDENTITY, "control knows of no such link")
+            return
         free = await gives_way(
             self._delivery.table.current(stream.peer, room), stream.connection
         ) and await self._own.gives_way(stream.peer, room)

@@ -15,7 +15,7 @@ import structlog
 from msgspec import Meta
 
 from bridges.codes import CloseCode
-from bridges.control.port import nobody_watches
+from bridges.control.port import everybody_is_expected, nobody_watches
 from bridges.figures import BridgeFigures, everything
 from bridges.internal.listener import InternalListener
 from bridges.media.links import Links
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from bridges.control.orders import LegState, Ways
-    from bridges.control.port import LegWatcher
+    from bridges.control.port import LegWatcher, PeerJudge
     from bridges.figures import LinkFigures, LinkKey
     from bridges.media.connection import TrackStream
     from bridges.media.figures import Moved
@@ -100,6 +100,7 @@ class MediaBridge:
         """By session: the conference node that asked for it."""
         self._pushed: dict[str, PushedTrack] = {}
         self.on_leg: LegWatcher = nobody_watches
+        self.expects: PeerJudge = everybody_is_expected
 
     @property
     def port(self) -> int:

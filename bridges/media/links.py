@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from bridges.control.orders import LegState
+    from bridges.control.port import PeerJudge
     from bridges.media.connection import StreamUser, TrackStream
     from bridges.media.figures import Moved
     from bridges.media.settings import MediaSettings
@@ -52,6 +53,10 @@ class LinkUser(Protocol):
 
     def wants_track(self, stream: TrackStream) -> StreamUser | None:
         """Return who serves a stream that a peer opened; None refuses it."""
+
+    @property
+    def expects(self) -> PeerJudge:
+        """Who is asked about every peer whose token was right."""
 
 
 class _Link:
@@ -283,6 +288,9 @@ class Links:
         else:
             if node_id is None:
                 self._refuse(connection, "wrong token")
+            elif not self._user.expects(connection.peer, connection.room):
+                _log.warning("media.unexpected", peer=connection.peer, room=connection.room)
+                connection.close("control knows of no such link", CloseCode.IDENTITY)
             elif await self._is_held(connection):
                 _log.warning("media.claimed", peer=connection.peer, room=connection.room)
                 connection.close("a cluster of this name is connected already", CloseCode.IDENTITY)

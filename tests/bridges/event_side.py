@@ -17,7 +17,7 @@ from tests.bridges.node_stub import SECRET, NodeStub
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from bridges.wire.messages import BridgeHello, Event, Ready
+    from bridges.wire.messages import BridgeHello, ClusterHello, Event, Ready
 
 WAIT = 10.0
 QUIC = QuicSettings(alpn=("h3",), idle_timeout=0.6, keepalive=0.15, handshake_timeout=2.0)
@@ -176,7 +176,7 @@ async def knock(site: Site) -> tuple[Connection, Probe]:
     return connection, probe
 
 
-def encoded(message: Ready | BridgeHello | Event) -> bytes:
+def encoded(message: Ready | BridgeHello | ClusterHello | Event) -> bytes:
     return framing.encode(messages.encode(message))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from bridges.control.channel import Agent
 from bridges.control.core import AgentCore
-from bridges.control.port import nobody_watches
+from bridges.control.port import everybody_is_expected, nobody_watches
 from bridges.control.settings import ControlSettings
 from bridges.figures import BridgeFigures, LinkFigures
 from bridges.node.port import RpcError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from bridges.control.orders import Kind, Ways
-    from bridges.control.port import LegWatcher
+    from bridges.control.port import LegWatcher, PeerJudge
     from bridges.figures import LinkKey
     from bridges.node.cascading import CascadingOptions
 
@@ -40,6 +40,7 @@ class Bridge:
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self.on_leg: LegWatcher = nobody_watches
+        self.expects: PeerJudge = everybody_is_expected
         self.wanted: dict[tuple[str, str], CascadingOptions] = {}
         self.orders: list[str] = []
         self.refuses = ""

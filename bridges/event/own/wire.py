@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from bridges.control.orders import Ways
+    from bridges.control.port import PeerJudge
     from bridges.event.calls import Notify
     from bridges.event.own.outputs import ChannelClosed, Output
     from bridges.figures import LinkFigures, PeerFigures, Tallies
@@ -47,6 +48,9 @@ _CLAIMED: Final = "a cluster of this name is connected already"
 
 class WireOwner(Protocol):
     """The event bridge. Called synchronously."""
+
+    expects: PeerJudge
+    """Asked about every peer whose token was right."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task that ends with the bridge, at the latest."""
@@ -212,6 +216,10 @@ class OwnWire:
             self._owner.token_refused()
             log.warning("link.refused", peer=connection.peer, room=room)
             connection.close_channel(channel, OwnCode.TOKEN_REFUSED, "wrong token, or no such room")
+            return
+        if not self._owner.expects(connection.peer, room):
+            log.warning("link.unexpected", peer=connection.peer, room=room)
+            connection.close_channel(channel, OwnCode.IDENTITY, "control knows of no such link")
             return
         if not (
             await self._gives_way(self._channels.get((connection.peer, room)), connection)
