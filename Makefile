@@ -27,7 +27,8 @@ check: setup ## format, lint, types, import rules, dependencies
 test: check ## everything: the checks above and all tests
 	$(VENV)/pytest -n auto --dist loadgroup $(ARGS)
 
-nightly: test ## the tests, then 10,000 simulated schedules that begin where no night began before
+nightly: check ## all tests, properties with more examples; 10,000 simulated schedules, others than last night
+	HYPOTHESIS_PROFILE=thorough $(VENV)/pytest -n auto --dist loadgroup $(ARGS)
 	$(VENV)/python bench/simulate.py --schedules 10000 --seed $${SEED:-$$(date +%s)} --jobs $$(nproc)
 
 format: setup ## let ruff format and fix what it can
