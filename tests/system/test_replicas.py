@@ -35,7 +35,7 @@ ENOUGH: Final = 4
 CHAOS_SECONDS: Final = 90.0
 QUIET_SECONDS: Final = 60.0
 CONFERENCES: Final = 5
-DUTIES: Final = ["agents", "conferences", "events", "leases", "upkeep", "webhooks"]
+DUTIES: Final = ["agents", "conferences", "events", "leases", "rooms", "upkeep", "webhooks"]
 
 
 class Process:
@@ -157,13 +157,13 @@ class Clients:
 
     async def come(self, conference: str, region: str) -> None:
         self._number += 1
-        user = f"user-{self._number}"
+        user, participant = f"user-{self._number}", f"p{self._number}"
         body = {"id": conference, "user": user, "region": region}
         answer = await self._replicas.ask("POST", "/v1/join", body, key="application")
         if answer.status_code == 200:
-            cluster = answer.json()["cluster"]
-            if self._clusters[cluster].enter(conference, f"p{self._number}", user):
-                self.there.setdefault(conference, []).append((cluster, f"p{self._number}"))
+            cluster, token = answer.json()["cluster"], answer.json()["token"]
+            if self._clusters[cluster].enter(conference, participant, user, token):
+                self.there.setdefault(conference, []).append((cluster, participant))
 
     def go(self, conference: str) -> None:
         if people := self.there.get(conference):
@@ -183,6 +183,8 @@ async def three_replicas(
         "CAUSEWAY_CONTROL__RECONCILE__RETRY_BASE": "0.1",
         "CAUSEWAY_CONTROL__RECONCILE__RETRY_CAP": "1",
         "CAUSEWAY_CONTROL__PLACEMENT__RESERVATION_TTL": "3",
+        "CAUSEWAY_CONTROL__ROOMS__INTERVAL": "5",
+        "CAUSEWAY_CONTROL__ROOMS__MIN_AGE": "15",
     } | {f"CAUSEWAY_CONTROL__KEYS__{kind.upper()}": text for kind, text in keys.items()}
     processes = [Process(name, environment, folder) for name in NAMES]
     tasks = [asyncio.create_task(process.run()) for process in processes]
@@ -218,7 +220,7 @@ async def test_what_a_replica_had_to_do_moves_within_two_seconds(
             return {duty: each["name"] for each in listed for duty in each["duties"]}
 
         def evenly(seen: dict[str, str]) -> bool:
-            return sorted(Counter(seen.values()).values()) == [2, 2, 2]
+            return sorted(Counter(seen.values()).values()) == [2, 2, 3]
 
         victim = by_name[(await until(holders, evenly))["leases"]]
         well.remove(victim)
