@@ -8,6 +8,7 @@ of its steps.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from bench._simulation.hands import FailedError, Hands
@@ -47,6 +48,8 @@ _TTL: Final = 6.0
 _POLL: Final = 2.0
 _CALL: Final = 5.0
 _PUT_OFF: Final = 0.2
+_ROOMS: Final = 15.0
+_ROOM_AGE: Final = 20.0
 
 
 class DatabaseAwayError(Exception):
@@ -66,6 +69,7 @@ class Replica:
         self.host = Host(world.kernel, name)
         self.host.spawn(self._run())
         self.host.spawn(self._sweep())
+        self.host.spawn(self._sweep_rooms())
 
     def ring(self, conference: str) -> None:
         """Be notified."""
@@ -107,6 +111,29 @@ class Replica:
                     self._world.note(f"{self.name}: {gone} is lost")
             except DatabaseAwayError:
                 continue
+
+    async def _sweep_rooms(self) -> None:
+        """Delete rooms that nobody needs. One replica does so at a time; that two do is only more."""
+        while True:
+            await self._world.kernel.sleep(_ROOMS)
+            for name, cluster in self._world.clusters.items():
+                if not cluster.ours:
+                    continue
+                try:
+                    if await self.write(lambda registry, name=name: registry.online(name)):  # type: ignore[misc]  # bound now
+                        await self._sweep_cluster(name)
+                except (DatabaseAwayError, LateError, HostGoneError):
+                    continue
+
+    async def _sweep_cluster(self, name: str) -> None:
+        there = self._world.clusters[name]
+        call = self._world.network.call
+        rooms = await call("control", name, lambda: there.host, there.list_rooms, timeout=_CALL)
+        found = await self.write(lambda registry: registry.unplaced(name, rooms, min_age=_ROOM_AGE))
+        for room, epoch in found:
+            self._world.note(f"{self.name}: the room of {room} at {name} is left over")
+            delete = partial(there.delete_room, room, epoch)
+            await call("control", name, lambda: there.host, delete, timeout=_CALL)
 
     async def _work(self, conference: str, claim: int, version: int) -> None:
         changed = self._listening[conference] = Event()

@@ -68,12 +68,12 @@ class Plot:
     """For which things go wrong."""
     topology: TopologyKind | None = None
     """What is asked for, on a wire that relays, by clusters with agents only; None: drawn, as are those."""
-    signed_tokens: bool = False
+    signed_tokens: bool = True
     """Tokens for clusters of our own are signed by control, which so never hears that a room is not there."""
-    late_orders: bool = False
+    late_orders: bool = True
     """Clusters carry out orders that control gave up long ago. Removals name no placement, so one of them may
     remove the room of the next client; where tokens are signed by control, nobody notices."""
-    stale_reports: bool = False
+    stale_reports: bool = True
     """Replicas that were frozen carry out what they had been told before, though its sender has given up and
     has told something newer elsewhere; and that a room has opened is heard after control has removed it.
     Reports bear no numbers, so what is old is believed, for good."""
