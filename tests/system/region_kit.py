@@ -168,10 +168,7 @@ class WitnessCluster(OwtStub):
         if known is not None and known["placementEpoch"] < options["placementEpoch"]:
             self._close(options["_id"])
             del self.rooms[options["_id"]]
-        answer = super()._create_room(room, body)
-        if answer.status == 200:
-            self.rooms[options["_id"]]["placementEpoch"] = options["placementEpoch"]
-        return answer
+        return super()._create_room(room, body)
 
     def _close(self, room: str) -> None:
         for there, peer in tuple(self.links):
