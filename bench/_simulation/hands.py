@@ -167,7 +167,10 @@ class Hands:
         order, bridges = begun
         try:
             await self._replica.call(
-                dialer, lambda there: there.start_cascade(conference, token, listener, bridges)
+                dialer,
+                lambda there: there.start_cascade(conference, token, listener, bridges),
+                # Who does not tell how the link is could dial a former address for ever, unnoticed.
+                in_time=self._world.clusters[dialer].kind in {"silent", "blind"},
             )
         except FailedError:
             await self._link_failed(dialer, listener, order)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from bench._simulation.hands import FailedError, Hands
 from bench._simulation.kernel import Event, Host, HostGoneError, LateError
+from bench._simulation.network import Patience
 from bench._simulation.view import moment, seconds, view_of
 from causeway.backoff import Backoff
 from control.cascade.breaker import Breaker
@@ -181,8 +182,11 @@ class Replica:
         except DatabaseAwayError:
             return False
 
-    async def call(self, cluster: str, ask: Callable[[Cluster], Awaitable[T]]) -> T:
-        """Ask a cluster something. Raises FailedError."""
+    async def call(self, cluster: str, ask: Callable[[Cluster], Awaitable[T]], *, in_time: bool = False) -> T:
+        """Ask a cluster something. Raises FailedError.
+
+        `in_time`: it does nothing once we have given up waiting.
+        """
         world, now = self._world, self._world.kernel.now
         there = world.clusters[cluster]
         breaker = self._breakers.setdefault(
@@ -191,9 +195,16 @@ class Replica:
         )
         life = breaker.begin(now)
         error: str | None = None
+        patience = Patience()
+
+        async def answer() -> T:
+            if in_time and patience.over:
+                raise HostGoneError("nobody waits any more")
+            return await ask(there)
+
         try:
             return await world.network.call(
-                "control", cluster, lambda: there.host, lambda: ask(there), timeout=_CALL
+                "control", cluster, lambda: there.host, answer, timeout=_CALL, patience=patience
             )
         except (LateError, HostGoneError) as why:
             error = str(why)
