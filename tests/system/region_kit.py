@@ -230,17 +230,17 @@ class WitnessCluster(OwtStub):
             del self._missing[room]
             if not await self._say("POST", f"/rooms/{room}/missing", {"placement": placement}, (204,)):
                 return False
-        truth = self._truth()
-        for path in sorted(self._told.keys() - truth.keys(), reverse=True):
+        told, truth = self._told, self._truth()  # another registration begins with nothing told
+        for path in sorted(told.keys() - truth.keys(), reverse=True):
             gone = "/links/" not in path
             if gone and not await self._say("DELETE", path, None, (204, 404)):
                 return False
-            self._told.pop(path, None)
+            told.pop(path, None)
         for path, body in truth.items():
-            if self._told.get(path) != body:
+            if told.get(path) != body:
                 if not await self._say("PUT", path, body, (204, 404)):
                     return False
-                self._told[path] = body
+                told[path] = body
         return True
 
     def _truth(self) -> dict[str, Any]:
