@@ -3,7 +3,7 @@
 Kinds
     own     reports everything; has a bridge of its own
     silent  the same, but says nothing of its links
-    blind   says no more than that a room has come to life: nobody knows who is there
+    blind   says no more than that a room has come to life, and numbers nothing: nobody knows who is there
     served  reports rooms and people; agents make its links
 """
 
@@ -72,7 +72,7 @@ class Cluster:
 
     @property
     def ours(self) -> bool:
-        """Whether it is of our own kind: takes signed tokens, numbers its reports, knows placements."""
+        """Whether it is of our own kind: takes signed tokens, knows placements."""
         return self.kind in {"own", "served"}
 
     @property
@@ -249,7 +249,9 @@ class Cluster:
                 ttl=TTL,
             )
             try:
-                epoch = await self._world.ask_control(self.name, register, timeout=_CALL)
+                epoch = await self._world.ask_control(
+                    self.name, register, timeout=_CALL, in_time=self.kind == "blind"
+                )
             except (LateError, HostGoneError, DatabaseAwayError, SupersededError):
                 self._register.set()
                 await self._world.kernel.sleep(backoff.next_delay())
@@ -325,11 +327,11 @@ class Cluster:
                 case _:
                     registry.link_seen(said, room, who, "down" if detail is None else "up")
 
-        await self._world.ask_control(self.name, tell, timeout=_CALL)
+        await self._world.ask_control(self.name, tell, timeout=_CALL, in_time=said.number is None)
 
     def _next_number(self) -> int | None:
-        """Return the number of the next request; clusters of other kinds number nothing."""
-        if not self.ours:
+        """Return the number of the next request; who says so little numbers nothing."""
+        if self.kind == "blind":
             return None
         self._number += 1
         return self._number
