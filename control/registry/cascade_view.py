@@ -194,11 +194,8 @@ def _wish(stored: _Topology | None) -> TopologyWish:
 
 def _placement(row: _Placement, staff: Staff) -> PlacementFacts:
     # Whoever is on the way counts until the reservation ends, which needs no other change to be noticed.
-    empty = (
-        None
-        if row.participants
-        else max(row.empty_since or row.created_at, row.reserved_until or row.created_at)
-    )
+    since = row.empty_since or row.created_at
+    empty = None if row.participants else max(since, row.reserved_until or since)
     return PlacementFacts(
         cluster=row.cluster,
         ordinal=row.ordinal,

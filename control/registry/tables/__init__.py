@@ -9,7 +9,14 @@ from __future__ import annotations
 from control.registry.tables.access import audit, credentials, kept_answers, signing_keys
 from control.registry.tables.agents import agent_figures, agents, assignments, link_figures, round_trips
 from control.registry.tables.base import metadata
-from control.registry.tables.clusters import cluster_capacity, clusters, early_rooms, roster, seats
+from control.registry.tables.clusters import (
+    cluster_capacity,
+    clusters,
+    early_rooms,
+    report_order,
+    roster,
+    seats,
+)
 from control.registry.tables.conferences import (
     conferences,
     dirty_conferences,
@@ -58,6 +65,7 @@ __all__ = [
     "pending_events",
     "placements",
     "replicas",
+    "report_order",
     "reservations",
     "roster",
     "round_trips",
