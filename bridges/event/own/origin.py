@@ -5,7 +5,7 @@ Which connection they come by is the relay's business.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bridges.event.own.log import EventLog, Logged
 from bridges.event.own.picture import Change, Picture, difference
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bridges.event.own.settings import OwnWireSettings
 
-__all__ = ["ENVELOPE_BYTES", "LOCAL_TYPES", "Origin", "is_event", "picture_of"]
+__all__ = ["ENVELOPE_BYTES", "LOCAL_TYPES", "Origin", "Route", "is_event", "picture_of"]
 
 LOCAL_TYPES: Final = frozenset({"initialize", "onCascadingDisconnected"})
 """Events that a bridge makes for its own node; they are never taken from a wire, nor from a node."""
@@ -28,6 +28,13 @@ ENVELOPE_BYTES: Final = 16 << 10
 """Room in a message for what stands around an event's data or an entry: names and hops."""
 
 _ANY_STREAM: Final = {"id": "any", "media": {"tracks": []}}
+
+
+class Route(NamedTuple):
+    """What a bridge can give of an origin: its present start, and the clusters on the way, both ends included."""
+
+    incarnation: int
+    path: tuple[str, ...]
 
 
 class Origin:

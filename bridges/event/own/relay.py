@@ -17,8 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from bridges.event.own.origin import ENVELOPE_BYTES, Origin, is_event, picture_of
-from bridges.event.own.outlet import Route
+from bridges.event.own.origin import ENVELOPE_BYTES, Origin, Route, is_event, picture_of
 from bridges.event.own.outputs import Diverged, Repaired, RouteChanged, Told, Vanished, nothing_to_consume
 from bridges.event.own.picture import PictureFullError, difference
 from bridges.wire.own.errors import OwnCode, OwnWireError
