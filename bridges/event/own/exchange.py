@@ -37,8 +37,8 @@ from bridges.wire.own.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bridges.event.own.outputs import Output
     from bridges.event.own.origin import Route
+    from bridges.event.own.outputs import Output
     from bridges.event.own.relay import Relay
     from bridges.event.own.settings import OwnWireSettings
     from bridges.wire.own.messages import ChannelMessage, Position, Reach

@@ -31,7 +31,7 @@ _ANY_STREAM: Final = {"id": "any", "media": {"tracks": []}}
 
 
 class Route(NamedTuple):
-    """What a bridge can give of an origin: its present start, and the clusters on the way, both ends included."""
+    """What a bridge can give of an origin: its present start, and the way from there, both ends included."""
 
     incarnation: int
     path: tuple[str, ...]
