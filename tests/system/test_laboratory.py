@@ -80,6 +80,9 @@ class Laboratory:
             for _, timestamp in received.numbers
         ]
 
+    def removals(self, name: str = SUBSCRIBER) -> list[float]:
+        return [line.t for line in self.lines(name) if isinstance(line, reports.StreamRemoved)]
+
     def until(self, condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
