@@ -114,7 +114,7 @@ class Post:
         for number in range(count):
             await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
             await self._send(number, rooms, back=True)
-        await self._until(lambda: len(self._returned) >= count)
+        await self._come_back(count)
         return self._returned
 
     async def _flood(self, seconds: float, rooms: int) -> float:
@@ -130,14 +130,18 @@ class Post:
             await self._send(hundreds, rooms, back=True)
             hundreds += 1
             await asyncio.sleep(0)
-            await self._until(lambda: len(self._returned) > hundreds - _AHEAD)
-        await self._until(lambda: len(self._returned) >= hundreds)
+            await self._come_back(hundreds - _AHEAD + 1)
+        await self._come_back(hundreds)
         return hundreds * (_SIZE + 1) / (time.monotonic() - begin)
 
     async def _send(self, number: int, rooms: int, *, back: bool) -> None:
         assert self.site is not None
         self._sent.append(time.monotonic())
         await self.site.nodes.notify(f"room-{number % rooms}", event(number, back=back))
+
+    async def _come_back(self, count: int) -> None:
+        """Wait until so many events have come back."""
+        await self._until(lambda: len(self._returned) >= count)
 
     def _begin(self) -> None:
         self._sent, self._returned = [], []
