@@ -18,6 +18,7 @@ from bridges.control.port import best_round_trips
 from bridges.event.own.channel import OwnChannel
 from bridges.event.own.figures import Figures
 from bridges.event.own.link import OwnConnection
+from bridges.event.own.log import LogBudget
 from bridges.event.own.outputs import Diverged, Repaired, RouteChanged, Told, Vanished
 from bridges.event.own.relay import Relay, draw_incarnation
 from bridges.event.own.room import OwnRoom
@@ -84,6 +85,7 @@ class OwnWire:
         self._owner = owner
         self._counters: Counter[str] = Counter()
         self._rooms: dict[str, OwnRoom] = {}
+        self._budget = LogBudget(self._settings.max_log_bytes)
         self._by_node: dict[str, set[str]] = {}
         self._relaying: set[str] = set()
         self._channels: dict[tuple[str, str], OwnChannel] = {}
@@ -384,6 +386,7 @@ class OwnWire:
                 incarnation=draw_incarnation(time.time_ns() // 1_000_000, secrets.randbits(20)),
                 relaying=name in self._relaying,
                 settings=self._settings,
+                budget=self._budget,
             )
             room = self._rooms[name] = OwnRoom(relay, name, self, self._node, self._limits)
         return room
