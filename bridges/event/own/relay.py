@@ -194,6 +194,7 @@ class Relay:
                     self._leave(exchange, name)
                 if known.origin.told:
                     outputs.append(Vanished(room=self.room, origin=name))
+                outputs += self.routes_changed(name, now)  # an older start may be all that there is
         return outputs
 
     # --- looking ------------------------------------------------------------------------------------
