@@ -38,7 +38,7 @@ _RATE: Final = 100.0
 _TURNS: Final = 5
 
 
-async def run(wires: Sequence[str], conferences: Sequence[int], *, events: int, flood: int) -> None:
+async def run(wires: Sequence[str], conferences: Sequence[int], *, events: int, flood: float) -> None:
     """Measure everything and print it."""
     figures: dict[str, float] = {}
     async with AsyncExitStack() as stack:
@@ -85,7 +85,7 @@ class _Pair:
         self._address = await self._east.call("address")
         self._empty = await self._memory()
 
-    async def measure(self, conferences: int, *, events: int, flood: int) -> dict[str, float]:
+    async def measure(self, conferences: int, *, events: int, flood: float) -> dict[str, float]:
         """Open what is missing of so many conferences, and measure."""
         loop = asyncio.get_running_loop()
         new = range(self._open, conferences)
@@ -141,11 +141,13 @@ def main() -> None:
     parser.add_argument("--conferences", type=int, nargs="+", default=[1, 100, 5000], metavar="N")
     parser.add_argument("--wire", choices=list(_PROTOCOLS), nargs="+", default=list(_PROTOCOLS))
     parser.add_argument("--events", type=int, default=1000, metavar="N", help="whose delay is measured")
-    parser.add_argument("--flood", type=int, default=20_000, metavar="N", help="events for the rate")
+    parser.add_argument(
+        "--flood", type=float, default=5.0, metavar="S", help="seconds that the rate is measured"
+    )
     parser.add_argument("--quick", action="store_true", help="a moment of everything, to see that it works")
     given = parser.parse_args()
     if given.quick:
-        given.conferences, given.events, given.flood = [1, 20], 100, 1000
+        given.conferences, given.events, given.flood = [1, 20], 100, 0.5
     asyncio.run(run(given.wire, given.conferences, events=given.events, flood=given.flood))
 
 

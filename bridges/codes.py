@@ -1,6 +1,7 @@
 """What a stream or connection between bridges is closed with; docs/wire.md lists the numbers.
 
-Below 0x110 are the wire's own (bridges.wire.errors); our own wire has its own numbers, from 0x200.
+Below 0x110 are the wire's own (bridges.wire.errors); our own wire has its own numbers, from 0x200
+(bridges.wire.own.errors).
 """
 
 from __future__ import annotations

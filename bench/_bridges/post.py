@@ -91,8 +91,8 @@ class Post:
                 await self._until(lambda: len(self._initialized) >= count)
             case "round_trips", [count, rate, rooms]:
                 answer = await self._round_trips(count, rate, rooms)
-            case "flood", [count, rooms]:
-                answer = await self._flood(count, rooms)
+            case "flood", [seconds, rooms]:
+                answer = await self._flood(seconds, rooms)
             case "memory", []:
                 answer = _resident_bytes()
             case _:
@@ -114,28 +114,34 @@ class Post:
         for number in range(count):
             await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
             await self._send(number, rooms, back=True)
-        await self._until(lambda: len(self._returned) >= count)
+        await self._come_back(count)
         return self._returned
 
-    async def _flood(self, count: int, rooms: int) -> float:
+    async def _flood(self, seconds: float, rooms: int) -> float:
         """Send as many events as go; return how many a second the other cluster's nodes heard."""
         assert self.site is not None
         self._begin()
         begin = time.monotonic()
-        for hundred in range(count // _SIZE):
+        hundreds = 0
+        while time.monotonic() < begin + seconds:
             for number in range(_SIZE):
-                room = f"room-{(hundred * _SIZE + number) % rooms}"
+                room = f"room-{(hundreds * _SIZE + number) % rooms}"
                 await self.site.nodes.notify(room, event(1 << 30, back=False))
-            await self._send(hundred, rooms, back=True)
+            await self._send(hundreds, rooms, back=True)
+            hundreds += 1
             await asyncio.sleep(0)
-            await self._until(lambda hundred=hundred: len(self._returned) > hundred - _AHEAD)
-        await self._until(lambda: len(self._returned) >= count // _SIZE)
-        return count / (time.monotonic() - begin)
+            await self._come_back(hundreds - _AHEAD + 1)
+        await self._come_back(hundreds)
+        return hundreds * (_SIZE + 1) / (time.monotonic() - begin)
 
     async def _send(self, number: int, rooms: int, *, back: bool) -> None:
         assert self.site is not None
         self._sent.append(time.monotonic())
         await self.site.nodes.notify(f"room-{number % rooms}", event(number, back=back))
+
+    async def _come_back(self, count: int) -> None:
+        """Wait until so many events have come back."""
+        await self._until(lambda: len(self._returned) >= count)
 
     def _begin(self) -> None:
         self._sent, self._returned = [], []

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from bridges.control.port import LegWatcher, PeerJudge
     from bridges.event.calls import Broadcast
     from bridges.event.figures import Standing
+    from bridges.event.own.channel import OwnChannel
     from bridges.event.own.link import OwnConnection
-    from bridges.event.own.wire import OwnChannel
     from bridges.event.streams import EventStream
     from bridges.figures import LinkFigures, LinkKey
     from bridges.node.cascading import CascadingOptions

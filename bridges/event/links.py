@@ -17,7 +17,8 @@ from causeway.backoff import Backoff
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from bridges.event.own.wire import OwnChannel, OwnWire
+    from bridges.event.own.channel import OwnChannel
+    from bridges.event.own.wire import OwnWire
     from bridges.event.pool import Dialler
     from bridges.event.settings import EventSettings
     from bridges.event.streams import EventStream, PeerConnection

@@ -198,8 +198,9 @@ class EventSession:
         self.close()
 
     def close(self) -> None:
-        """Take and give nothing any more."""
+        """Take and give nothing any more, and keep nothing."""
         self.state = State.CLOSED
+        self._deframer.discard()
         self._outgoing.clear()
 
     # --- out ------------------------------------------------------------------------------------

@@ -89,8 +89,8 @@ class Listener(asyncio.DatagramProtocol):
     Peers that have shown nothing yet are held apart: a connection is *verified* once its user says so
     (`Connection.verified`), and what is not verified in `settings.verify_timeout` is closed. Counted are
     `handshake_full` (too many connections), `handshake_limited` (too many from one address),
-    `handshake_failed`, `retry_sent`, `retry_refused` (a forged, old or stolen proof of an address) and
-    `unverified` (no token in time).
+    `handshake_failed`, `retry_sent`, `retry_refused` (a forged, old or stolen proof of an address),
+    `unverified` (no token in time) and `unverified_crowded` (closed for others, who may be quicker).
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Listener(asyncio.DatagramProtocol):
         self._by_id: dict[bytes, Connection] = {}
         self._shaking: set[Connection] = set()
         """Handshakes under way of peers whose address is not proven."""
-        self._unverified = Unverified(
+        self._unverified: Unverified[Connection] = Unverified(
             most=settings.max_unverified, most_of_one=settings.max_unverified_per_address
         )
 
@@ -214,7 +214,7 @@ class Listener(asyncio.DatagramProtocol):
         """Return a new connection if the datagram begins one, and may."""
         if not self._may_begin(header, size, address):
             return None
-        if len(self._connections) >= self._settings.max_connections or self._unverified.full:
+        if len(self._connections) >= self._settings.max_connections:
             self._count("handshake_full")
             return None
         now = asyncio.get_running_loop().time()
@@ -255,9 +255,10 @@ class Listener(asyncio.DatagramProtocol):
     def _create(
         self, header: QuicHeader, original_id: bytes, retry_id: bytes | None, address: NetworkAddress
     ) -> Connection | None:
-        if not self._unverified.has_room_for(address[0]):
+        if not self._unverified.has_share_for(address[0]):
             self._count("handshake_limited")
             return None
+        self._make_room()
         quic = QuicConnection(
             configuration=self._configuration,
             original_destination_connection_id=original_id,
@@ -269,6 +270,14 @@ class Listener(asyncio.DatagramProtocol):
         self.connection_id_issued(connection, header.destination_cid)
         self.connection_id_issued(connection, quic.host_cid)
         return connection
+
+    def _make_room(self) -> None:
+        """Close the stranger that has been here for longest, if there are as many as there may be."""
+        crowding = self._unverified.in_the_way()
+        if crowding is not None:
+            self._count("unverified_crowded")
+            self._unverified.discard(crowding)
+            crowding.close(CloseCode.BUSY, "too many that have shown no token")
 
     def _overdue(self, connection: Connection) -> None:
         """Close a connection that has not shown a token."""

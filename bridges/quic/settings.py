@@ -55,13 +55,13 @@ class QuicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Streams that we open at once on one connection. aioquic lets a peer open 128."""
     max_connections: Annotated[int, Meta(ge=1)] = 4096
     """Connections that a listener holds at once; further ones are not answered."""
-    max_unverified: Annotated[int, Meta(ge=1)] = 256
-    """Of these, how many may be without a token that was accepted; further handshakes are not answered."""
+    max_unverified: Annotated[int, Meta(ge=1)] = 512
+    """Of these, how many may be without a token that was accepted; for one more, the oldest is closed."""
     max_unverified_per_address: Annotated[int, Meta(ge=1)] = 128
-    """The same for one address, or for the first 64 bits of an IPv6 address."""
+    """The same for one address, or the first 64 bits of an IPv6 address; further ones are not answered."""
     verify_timeout: Seconds = 10.0
     """Seconds after which a connection without a token that was accepted is closed."""
-    max_unverified_bytes: Annotated[int, Meta(ge=1 << 16)] = 1 << 20
+    max_unverified_bytes: Annotated[int, Meta(ge=1 << 16)] = 1 << 19
     """Bytes of such a connection that may wait for missing ones before them; beyond, it is closed."""
     handshakes_per_address: Annotated[float, Meta(gt=0)] = 100.0
     """Handshakes that one address may begin in a second; those of a burst are answered first."""

@@ -87,6 +87,10 @@ class Deframer:
         if self._error is None:
             self._buffer += data
 
+    def discard(self) -> None:
+        """Forget what waits: nobody will ask for it."""
+        self._buffer.clear()
+
     def next_message(self) -> Message | None:
         """Return the next message, or None when it has not wholly arrived."""
         if self._error is not None:

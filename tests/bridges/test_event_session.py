@@ -40,6 +40,7 @@ BARE_READY = framing.encode(messages.encode(Ready()))
 BRIDGE = framing.encode(messages.encode(BridgeHello(room="r", token="right")))
 EVENT = framing.encode(messages.encode(Event(type="removeParticipant", data="p1")))
 FEEDBACK = framing.encode(Feedback.request_key_frame())
+SOMETHING_LONG = framing.encode(Metadata(b"{" * 100))
 RECEIVED = EventReceived(event=Event(type="removeParticipant", data="p1"))
 
 
@@ -175,6 +176,14 @@ def test_events_cannot_be_sent_before_the_stream_is_open() -> None:
     for session in (dialer(), listener()):
         with pytest.raises(RuntimeError):
             session.send_event(Event(type="removeParticipant", data="p"))
+
+
+def test_a_session_that_is_over_keeps_nothing() -> None:
+    east = listener()
+    assert isinstance(error_of(east.receive_data(READY + SOMETHING_LONG + bytes(9000))), WireError)
+    assert east._deframer.buffered == 0
+    east.receive_data(bytes(9000))
+    assert east._deframer.buffered == 0
 
 
 def test_closed_by_us() -> None:

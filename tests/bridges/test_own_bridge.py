@@ -208,3 +208,27 @@ async def test_many_conferences_share_one_connection_and_come_back_together() ->
             await west.node.emit(room, {"type": "addParticipant", "data": ALICE})
             await heard(east, "west", 2, room)
         assert (await west.call("getStats"))["connections_dialled"] == 1
+
+
+async def test_what_a_relays_death_swallowed_comes_over_the_next_link() -> None:
+    event = msgspec.structs.replace(OWN, own=OwnWireSettings(ping_interval=0.1, origin_grace=WAIT))
+    async with sites("west", "hub", "east", event=event, quic=QUIC) as [west, hub, east]:
+        hub.bridge.set_relays("room-1", {"west": (), "east": ()})
+        await hub.cascade(west, "room-1")
+        await hub.cascade(east, "room-1")
+        await initialized(east, west)
+        for number in range(10):
+            await west.node.emit("room-1", {"type": "addParticipant", "data": {**ALICE, "id": f"p{number}"}})
+        await heard(east, "west", 11)
+        await hub.stop()
+        for number in range(10, 20):
+            await west.node.emit("room-1", {"type": "addParticipant", "data": {**ALICE, "id": f"p{number}"}})
+        await east.cascade(west, "room-1")
+        await west.node.emit("room-1", {"type": "removeParticipant", "data": "p0"})
+        events = await heard(east, "west", 22)
+        assert [event["type"] for event in events] == [
+            "initialize",
+            *["addParticipant"] * 20,
+            "removeParticipant",
+        ]
+        assert [event["data"]["id"] for event in events[1:-1]] == [f"p{number}" for number in range(20)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridges.event.own.log import EventLog, Logged
+from bridges.event.own.log import EventLog, LogBudget, Logged
 from bridges.event.own.picture import Picture, PictureFullError, difference
 from bridges.wire.own.messages import Position
 from tests.bridges.own_world import empty_picture, participant, stream
@@ -121,7 +121,7 @@ def logged(seq: int, size: int = 10) -> Logged:
 
 
 def test_a_log_has_the_newest_events_and_says_how_far_it_reaches() -> None:
-    log = EventLog(Position(7, 4), max_events=3, max_bytes=10_000)
+    log = EventLog(Position(7, 4), max_events=3, max_bytes=10_000, budget=LogBudget(1 << 20))
     assert log.end == Position(7, 4)
     assert log.reaches(Position(7, 4))
     for seq in range(5, 10):
@@ -139,7 +139,7 @@ def test_a_log_has_the_newest_events_and_says_how_far_it_reaches() -> None:
 
 
 def test_a_log_is_bounded_in_bytes_but_keeps_the_newest() -> None:
-    log = EventLog(Position(1, 0), max_events=100, max_bytes=1000)
+    log = EventLog(Position(1, 0), max_events=100, max_bytes=1000, budget=LogBudget(1 << 20))
     for seq in range(1, 6):
         log.append(logged(seq, 100))
     assert log.bytes <= 1000
@@ -148,3 +148,16 @@ def test_a_log_is_bounded_in_bytes_but_keeps_the_newest() -> None:
     assert [event.seq for event in log.after(log.base)] == [6]
     log.reset(Position(2, 3))
     assert (len(log), log.bytes, log.end) == (0, 0, Position(2, 3))
+
+
+def test_all_logs_together_are_bounded_and_give_back_what_they_took() -> None:
+    budget = LogBudget(2000)
+    logs = [EventLog(Position(1, 0), max_events=100, max_bytes=10_000, budget=budget) for _ in range(3)]
+    for number in range(27):
+        logs[number % 3].append(logged(number // 3 + 1, 100))
+    assert budget.bytes == sum(log.bytes for log in logs) <= 2000
+    assert all(log.reaches(Position(1, 8)) for log in logs)
+    logs[0].reset(Position(2, 0))
+    while len(logs) > 1:
+        logs.pop()
+    assert budget.bytes == logs[0].bytes == 0

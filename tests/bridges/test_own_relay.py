@@ -244,6 +244,25 @@ def test_a_start_whose_clock_went_back_is_believed_all_the_same() -> None:
     assert not b.of(Vanished)
 
 
+def test_an_older_start_is_believed_once_the_newer_one_is_given_up() -> None:
+    world, (_, _, c) = line("x", "a", "c")
+    world.bridge("b")
+    for connection in world.connections:
+        connection.cut()
+    again = world.bridge("a")
+    again.relays.clear()
+    again.incarnation = 1
+    again.room(ROOM).attach({"p1": participant("p1")}, {})
+    world.bridges.pop("x")
+    world.connect("c", "b")
+    world.connect("a", "b")  # who has never heard of the newer start
+    world.sleep(world.settings.origin_grace - 1)
+    assert not c.of(Vanished)
+    world.sleep(2)
+    assert [one.origin for one in c.of(Vanished)] == ["a", "x"]
+    world.check()
+
+
 def test_a_divergence_is_found_reported_and_repaired_and_what_follows_from_it() -> None:
     world, (a, b, c) = line("a", "b", "c")
     a.relay.publish("addParticipant", participant("p1"))

@@ -145,27 +145,42 @@ async def test_one_address_cannot_begin_handshakes_without_end_and_the_others_do
         await pair.connect()
 
 
-async def test_an_address_holds_a_share_of_what_strangers_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_address_holds_a_share_of_what_strangers_may_hold() -> None:
     settings = msgspec.structs.replace(
         FAST, max_unverified=3, max_unverified_per_address=2, handshake_timeout=0.5
     )
     async with listening(settings) as pair:
-        _, _, first = await pair.connect()
+        _, oldest, first = await pair.connect()
         await pair.connect()
         with pytest.raises(DialError):
             await pair.connect()
         assert pair.refused["handshake_limited"] > 0
-        with monkeypatch.context() as patch:
-            dial_from(patch, "127.0.0.2")
-            await pair.connect()
-        with monkeypatch.context() as patch:
-            dial_from(patch, "127.0.0.3")
-            with pytest.raises(DialError):
-                await pair.connect()
-        assert pair.refused["handshake_full"] > 0
         assert first.connection is not None
         first.connection.verified()  # whoever has shown a token is no stranger any more
         await pair.connect()
+        assert oldest.lost == []
+
+
+async def test_when_strangers_have_taken_every_place_the_oldest_makes_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with listening(msgspec.structs.replace(FAST, max_unverified=3)) as pair:
+        strangers_of = []
+        for number in range(3):
+            with monkeypatch.context() as patch:
+                dial_from(patch, f"127.0.0.{number + 2}")
+                strangers_of.append(await pair.connect())
+        _, newcomer, theirs = await pair.connect()
+        oldest = strangers_of[0][1]
+        await oldest.until(lambda r: r.lost)
+        assert f"0x{CloseCode.BUSY:x}" in oldest.lost[0]
+        assert pair.refused["unverified_crowded"] == 1
+        assert theirs.connection is not None
+        theirs.connection.verified()
+        for _ in range(3):
+            await pair.connect()
+        await strangers_of[2][1].until(lambda r: r.lost)
+        assert newcomer.lost == [], "who has shown a token stays"
 
 
 async def test_a_connection_without_a_token_is_closed_and_one_with_a_token_is_not() -> None:

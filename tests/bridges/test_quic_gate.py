@@ -81,21 +81,22 @@ def test_clocks_that_step_back_give_nothing() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=60))
 def test_strangers_are_counted_exactly(steps: list[tuple[int, bool]]) -> None:
-    unverified = Unverified(most=5, most_of_one=3)
-    held: set[int] = set()
+    unverified: Unverified[int] = Unverified(most=5, most_of_one=3)
+    held: list[int] = []
     for number, come in steps:
         host = f"192.0.2.{number % 2}"
         if come and number not in held:
-            of_host = sum(other % 2 == number % 2 for other in held)
-            assert unverified.has_room_for(host) == (len(held) < 5 and of_host < 3)
-            if unverified.has_room_for(host):
+            assert unverified.has_share_for(host) == (sum(other % 2 == number % 2 for other in held) < 3)
+            assert unverified.in_the_way() == (held[0] if len(held) == 5 else None)
+            if len(held) == 5:
+                unverified.discard(held.pop(0))
+            if unverified.has_share_for(host):
                 unverified.add(number, host)
-                held.add(number)
+                held.append(number)
         elif not come:
             unverified.discard(number)
-            held.discard(number)
+            held = [other for other in held if other != number]
         assert len(unverified) == len(held)
-        assert unverified.full == (len(held) == 5)
 
 
 def test_a_living_peer_has_time_to_answer_by_how_far_it_is() -> None:

@@ -74,6 +74,10 @@ _SIGNALS: Final[list[dict[str, Any]]] = [
 ]
 
 
+_FAULT_AND_MORE: Final = b"\x13{\n" + b"x" * 6000
+"""A fault, with more behind it than a session keeps: once it was kept after all."""
+
+
 def _line(message: Any) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode()
 
@@ -127,12 +131,14 @@ def seeds() -> dict[str, list[bytes]]:
             _framed(*greeting, *greeting),
             _framed(*events),
             _raw(*binary),
+            _FAULT_AND_MORE,
         ],
         "event_dialer": [
             _framed({"type": "ready"}, *events[:-1], chunk=9),
             _framed({"type": "ready"}, {"type": "ready"}),
             _framed(greeting[1]),
             _raw(binary[4], binary[2]),
+            _FAULT_AND_MORE,
         ],
         "media_sessions": [
             _framed(*signals[:2], chunk=4),

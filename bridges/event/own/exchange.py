@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-from bridges.event.own.intake import Intake, Offered
+from bridges.event.own.intake import Intake
 from bridges.event.own.outlet import Outlet
 from bridges.event.own.outputs import ChannelClosed
 from bridges.wire.own.codec import encode
@@ -37,6 +37,7 @@ from bridges.wire.own.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bridges.event.own.origin import Route
     from bridges.event.own.outputs import Output
     from bridges.event.own.relay import Relay
     from bridges.event.own.settings import OwnWireSettings
@@ -221,7 +222,7 @@ class Exchange:
             self.outlet.restate(origin)
             self._notify()
 
-    def offer_of(self, origin: str) -> Offered | None:
+    def offer_of(self, origin: str) -> Route | None:
         """Return what the peer offers of an origin."""
         return None if self.intake is None else self.intake.offers.get(origin)
 

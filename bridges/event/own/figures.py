@@ -13,8 +13,8 @@ from causeway.api.figures import MAX_ORIGINS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from bridges.event.own.channel import OwnChannel
     from bridges.event.own.link import OwnConnection
-    from bridges.event.own.wire import OwnChannel
     from bridges.figures import Tallies
 
 __all__ = ["OWN", "Figures"]

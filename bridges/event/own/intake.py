@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from bridges.event.own.origin import is_event, picture_of
+from bridges.event.own.origin import Route, is_event, picture_of
 from bridges.event.own.picture import PictureFullError
 from bridges.wire.own.codec import encode
 from bridges.wire.own.errors import OwnCode, OwnWireError
@@ -28,19 +28,12 @@ if TYPE_CHECKING:
     from bridges.event.own.settings import OwnWireSettings
     from bridges.wire.own.messages import Digest, Happened, Reach, Resume, Snapshot
 
-__all__ = ["Intake", "Offered", "Sink"]
+__all__ = ["Intake", "Sink"]
 
 _CREDIT_STEP: Final = 4
 """Credit is renewed when a fourth of it was used."""
 _HELD_PART: Final = 2
 """A snapshot holds half of the credit back at most until our node has taken it; it may be larger than all."""
-
-
-class Offered(NamedTuple):
-    """What the peer says that it can give of an origin."""
-
-    incarnation: int
-    path: tuple[str, ...]
 
 
 class Sink(Protocol):
@@ -95,7 +88,7 @@ class Intake:
         """Offers beyond the limit, or of ways that lead through us."""
         self.bytes = 0
         """Of events and snapshots."""
-        self.offers: dict[str, Offered] = {}
+        self.offers: dict[str, Route] = {}
         self.ended = False
         """Whether the channel is gone: nothing is taken, and consuming gives no credit."""
         self.on_credit: Callable[[], None] | None = None
@@ -175,7 +168,7 @@ class Intake:
         if new and len(self.offers) >= self._settings.max_origins:
             self.passed_over += 1
             return []
-        self.offers[origin] = Offered(incarnation, path)
+        self.offers[origin] = Route(incarnation, path)
         return self._sink.routes_changed(origin, now)
 
     def withdrawn(self, origin: str, now: float) -> list[Output]:

@@ -5,7 +5,8 @@ Which connection they come by is the relay's business.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import sys
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bridges.event.own.log import EventLog, Logged
 from bridges.event.own.picture import Change, Picture, difference
@@ -16,9 +17,10 @@ from bridges.wire.own.values import decode_value, encode_value
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from bridges.event.own.log import LogBudget
     from bridges.event.own.settings import OwnWireSettings
 
-__all__ = ["ENVELOPE_BYTES", "LOCAL_TYPES", "Origin", "is_event", "picture_of"]
+__all__ = ["ENVELOPE_BYTES", "LOCAL_TYPES", "Origin", "Route", "is_event", "picture_of"]
 
 LOCAL_TYPES: Final = frozenset({"initialize", "onCascadingDisconnected"})
 """Events that a bridge makes for its own node; they are never taken from a wire, nor from a node."""
@@ -30,12 +32,21 @@ ENVELOPE_BYTES: Final = 16 << 10
 _ANY_STREAM: Final = {"id": "any", "media": {"tracks": []}}
 
 
+class Route(NamedTuple):
+    """What a bridge can give of an origin: its present start, and the way from there, both ends included."""
+
+    incarnation: int
+    path: tuple[str, ...]
+
+
 class Origin:
     """What is known of an origin. `told`: whether our conference node has heard of it."""
 
-    def __init__(self, name: str, at: Position, settings: OwnWireSettings) -> None:
+    def __init__(self, name: str, at: Position, settings: OwnWireSettings, budget: LogBudget) -> None:
         self.name: Final = name
-        self.log: Final = EventLog(at, max_events=settings.log_events, max_bytes=settings.log_bytes)
+        self.log: Final = EventLog(
+            at, max_events=settings.log_events, max_bytes=settings.log_bytes, budget=budget
+        )
         self.picture = _empty(settings)
         self.hops: tuple[str, ...] = ()
         """Clusters that the newest state came by; ours not included."""
@@ -49,8 +60,10 @@ class Origin:
     def append(self, type_: str, data: Any, encoded: bytes, hops: tuple[str, ...]) -> Position:
         """Take the next event. Raises PictureFullError, ValueError; then nothing has changed."""
         self.picture.apply(type_, data)
-        self.log.append(Logged(self.log.last + 1, hops, type_, encoded))
-        self.hops = hops
+        if hops != self.hops:
+            self.hops = hops
+        # What most events have in common is kept once.
+        self.log.append(Logged(self.log.last + 1, self.hops, sys.intern(type_), encoded))
         return self.log.end
 
     def adopt(self, at: Position, picture: Picture, hops: tuple[str, ...]) -> list[Change]:

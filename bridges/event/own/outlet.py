@@ -7,7 +7,7 @@ has changed of, a cursor for each origin that the peer takes, and a snapshot in 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Raw
 
@@ -18,18 +18,11 @@ from bridges.wire.own.messages import Digest, Happened, Offer, Position, Reach, 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from bridges.event.own.origin import Origin
+    from bridges.event.own.origin import Origin, Route
     from bridges.event.own.settings import OwnWireSettings
     from bridges.wire.own.messages import Message, Take
 
-__all__ = ["Outlet", "Route", "Supply"]
-
-
-class Route(NamedTuple):
-    """What can be offered of an origin: its present start, and the clusters on its way, ours included."""
-
-    incarnation: int
-    path: tuple[str, ...]
+__all__ = ["Outlet", "Supply"]
 
 
 class Supply(Protocol):

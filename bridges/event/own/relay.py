@@ -17,8 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from bridges.event.own.origin import ENVELOPE_BYTES, Origin, is_event, picture_of
-from bridges.event.own.outlet import Route
+from bridges.event.own.log import LogBudget
+from bridges.event.own.origin import ENVELOPE_BYTES, Origin, Route, is_event, picture_of
 from bridges.event.own.outputs import Diverged, Repaired, RouteChanged, Told, Vanished, nothing_to_consume
 from bridges.event.own.picture import PictureFullError, difference
 from bridges.wire.own.errors import OwnCode, OwnWireError
@@ -79,12 +79,19 @@ class _Known:
 class Relay:
     """A conference. `incarnation` as drawn by draw_incarnation; `cluster` is ours.
 
-    `relaying`: whether what comes from one peer is offered to others. The methods that change something
-    return what is to be done for it, in order.
+    `relaying`: whether what comes from one peer is offered to others. `budget` is shared by all conferences
+    of the bridge. The methods that change something return what is to be done for it, in order.
     """
 
     def __init__(
-        self, room: str, *, cluster: str, incarnation: int, relaying: bool, settings: OwnWireSettings
+        self,
+        room: str,
+        *,
+        cluster: str,
+        incarnation: int,
+        relaying: bool,
+        settings: OwnWireSettings,
+        budget: LogBudget | None = None,
     ) -> None:
         self.room: Final = room
         self.loops = 0
@@ -93,6 +100,7 @@ class Relay:
         self._incarnation = incarnation
         self._relaying = relaying
         self._settings = settings
+        self._budget = budget or LogBudget(settings.max_log_bytes)
         self._own: Origin | None = None
         self._attached = False
         self._attempts = 0
@@ -111,7 +119,7 @@ class Relay:
         picture = picture_of(participants, streams, self._settings)
         self._attached = True
         if self._own is None:
-            self._own = Origin(self._cluster, Position(self._incarnation, 0), self._settings)
+            self._own = Origin(self._cluster, Position(self._incarnation, 0), self._settings, self._budget)
             self._own.picture = picture
         else:
             self._restate_own(self._own, picture)
@@ -186,6 +194,7 @@ class Relay:
                     self._leave(exchange, name)
                 if known.origin.told:
                     outputs.append(Vanished(room=self.room, origin=name))
+                outputs += self.routes_changed(name, now)  # an older start may be all that there is
         return outputs
 
     # --- looking ------------------------------------------------------------------------------------
@@ -302,7 +311,7 @@ class Relay:
         if known is None:
             if len(self._known) >= self._settings.max_origins:
                 return []
-            known = self._known[origin] = _Known(Origin(origin, NOTHING, self._settings))
+            known = self._known[origin] = _Known(Origin(origin, NOTHING, self._settings, self._budget))
         before, known.via = known.via, best
         path, known.path = known.path, best.path_of(origin)
         for exchange in self._exchanges.values():

@@ -45,6 +45,8 @@ class OwnWireSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Events of one origin in one conference that are kept for whoever comes back."""
     log_bytes: Annotated[int, Meta(ge=1024)] = 512 << 10
     """Bytes that these may take; beyond, the oldest go, and who needs them gets a snapshot."""
+    max_log_bytes: Annotated[int, Meta(ge=65_536)] = 256 << 20
+    """Bytes that the kept events of all conferences may take; beyond, those that grow lose their oldest."""
     credit_bytes: Annotated[int, Meta(ge=4096, le=1 << 30)] = 256 << 10
     """Bytes of events of one conference that may be on their way to our node, from one peer."""
     snapshot_part_bytes: Annotated[int, Meta(ge=1024)] = 64 << 10

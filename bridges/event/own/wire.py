@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import structlog
 
 from bridges.control.port import best_round_trips
+from bridges.event.own.channel import OwnChannel
 from bridges.event.own.figures import Figures
 from bridges.event.own.link import OwnConnection
+from bridges.event.own.log import LogBudget
 from bridges.event.own.outputs import Diverged, Repaired, RouteChanged, Told, Vanished
 from bridges.event.own.relay import Relay, draw_incarnation
 from bridges.event.own.room import OwnRoom
@@ -38,11 +40,10 @@ if TYPE_CHECKING:
     from bridges.quic import Connection, RoundTrip
     from bridges.settings import BridgeSettings
 
-__all__ = ["OwnChannel", "OwnWire", "WireOwner"]
+__all__ = ["OwnWire", "WireOwner"]
 
 log = structlog.get_logger(__name__)
 
-_OWN_CODES: Final = 0x200
 _CLAIMED: Final = "a cluster of this name is connected already"
 
 
@@ -71,56 +72,6 @@ class WireOwner(Protocol):
         """Return whether a newcomer may have what is this cluster's on OWT's wire."""
 
 
-class OwnChannel:
-    """One conference on one connection, from the wish to its end."""
-
-    def __init__(self, connection: OwnConnection, number: int, *, peer: str, room: OwnRoom) -> None:
-        self.connection: Final = connection
-        self.number: Final = number
-        self.peer: Final = peer
-        self.room: Final = room
-        self.role: Final = connection.role
-        self.open = False
-        self.reason = ""
-        """Why it is over."""
-        self.ended = False
-        self.counted = False
-        """Whether it is among the times that the link came up."""
-        self._changed = asyncio.Event()
-
-    @property
-    def initialized(self) -> bool:
-        """Whether it has ever been carried."""
-        return self.open
-
-    @property
-    def up(self) -> bool:
-        """Whether the peer can have our node's state."""
-        return self.open and not self.ended and self.room.attached
-
-    async def wait_opened(self) -> None:
-        """Wait until the conference is carried, or is not going to be."""
-        while not (self.open or self.ended):
-            await self._changed.wait()
-            self._changed.clear()
-
-    async def wait_ended(self) -> str:
-        """Wait until the conference is carried no more, and return why."""
-        while not self.ended:
-            await self._changed.wait()
-            self._changed.clear()
-        return self.reason
-
-    def give_up(self, code: int, reason: str) -> None:
-        """Carry it no more. A code of OWT's wire becomes ours of the same meaning, 0x100 above it."""
-        if not self.ended:
-            self.connection.close_channel(self.number, OwnCode(_OWN_CODES | code & 0xFF), reason)
-
-    def note(self) -> None:
-        """Wake who waits."""
-        self._changed.set()
-
-
 class OwnWire:
     """Everything of our wire at one event bridge."""
 
@@ -134,6 +85,7 @@ class OwnWire:
         self._owner = owner
         self._counters: Counter[str] = Counter()
         self._rooms: dict[str, OwnRoom] = {}
+        self._budget = LogBudget(self._settings.max_log_bytes)
         self._by_node: dict[str, set[str]] = {}
         self._relaying: set[str] = set()
         self._channels: dict[tuple[str, str], OwnChannel] = {}
@@ -434,6 +386,7 @@ class OwnWire:
                 incarnation=draw_incarnation(time.time_ns() // 1_000_000, secrets.randbits(20)),
                 relaying=name in self._relaying,
                 settings=self._settings,
+                budget=self._budget,
             )
             room = self._rooms[name] = OwnRoom(relay, name, self, self._node, self._limits)
         return room
