@@ -150,8 +150,9 @@ class _Template:
                     f"SELECT * FROM json_populate_recordset(NULL::\"{table}\", '{text}')"
                 )
         for (sequence,) in await connection.fetch(_SEQUENCES):
-            last, called = await connection.fetchrow(f"SELECT last_value, is_called FROM {sequence}")
-            seeds.append(f"SELECT setval('{sequence}', {last}, {called})")
+            at = await connection.fetchrow(f"SELECT last_value, is_called FROM {sequence}")
+            assert at is not None
+            seeds.append(f"SELECT setval('{sequence}', {at['last_value']}, {at['is_called']})")
         return cls(await connection.fetchval(_SCHEMA), ";\n".join([*reset, *seeds]))
 
     async def restore(self, connection: asyncpg.Connection[Any]) -> bool:
