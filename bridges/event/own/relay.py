@@ -47,6 +47,8 @@ class _Known:
     path: tuple[str, ...] = ()
     lost_at: float = 0.0
     """When there was nobody left who offers it; counts while `via` is None."""
+    rumour: Position = NOTHING
+    """The newest position that a peer has, or had. The origin is to hear of it if it is of a newer start."""
 
 
 class Relay:
@@ -264,13 +266,14 @@ class Relay:
         The origin's clock has then gone back since its last start. Whoever relays it passes this on.
         """
         known = self._known.get(origin)
+        if position.incarnation >= MAX_INCARNATION:
+            return
         if origin == self._cluster:
             self._surpass(position)
-        elif known is not None and known.via is not None:
-            taking = known.via.taking(origin)
-            newer = position.incarnation > known.origin.log.incarnation
-            if newer and (taking is None or taking < position):
-                known.via.take(origin, position)
+        elif known is not None and position > known.rumour:
+            known.rumour = position
+            if known.via is not None:
+                self._ensure_taken(known.via, known)
 
     # --- for exchanges: Sink --------------------------------------------------------------------------
 
@@ -381,9 +384,12 @@ class Relay:
 
     def _ensure_taken(self, exchange: Exchange, known: _Known) -> None:
         """Have the peer send what follows our log, unless it does so already."""
-        end = known.origin.log.end
-        taking = exchange.taking(known.origin.name)
-        if taking is None or taking > end or (taking == NOTHING != end):
+        end, taking = known.origin.log.end, exchange.taking(known.origin.name)
+        offered = exchange.offer_of(known.origin.name)
+        if offered is not None and offered.incarnation < known.rumour.incarnation:
+            if taking != known.rumour:
+                exchange.take(known.origin.name, known.rumour)
+        elif taking is None or taking > end or (taking == NOTHING != end):
             exchange.take(known.origin.name, end)
 
     def _heal(self, peer: str, known: _Known, at: Position) -> None:
@@ -425,7 +431,7 @@ class Relay:
         """Begin a start that is newer than the one that somebody knows."""
         own = self._own
         ours = Position(self._incarnation, 0) if own is None else own.log.end
-        if position <= ours or position.incarnation >= MAX_INCARNATION:
+        if position <= ours:
             return
         self._incarnation = position.incarnation + 1
         if own is not None:
