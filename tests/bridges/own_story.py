@@ -170,11 +170,11 @@ class Story:
                 connection.cut()
 
     def restart(self, name: str) -> None:
-        """A bridge process dies and comes back, with nothing."""
+        """A bridge process dies and comes back, with nothing, perhaps with a clock that went back."""
         for connection in self.world.connections:
             if any(end.bridge.name == name for end in connection.ends):
                 connection.cut()
-        self.world.bridge(name)
+        self.world.bridge(name, incarnation=self.random.randrange(1, 1 << 40))
         self.published[name] = []
 
     def finish(self) -> None:

@@ -247,9 +247,10 @@ class World:
         self.connections: list[Connection] = []
         self._incarnations = 0
 
-    def bridge(self, name: str, *, relaying: bool = True) -> Bridge:
+    def bridge(self, name: str, *, relaying: bool = True, incarnation: int | None = None) -> Bridge:
         self._incarnations += 1
-        bridge = self.bridges[name] = Bridge(self, name, relaying=relaying, incarnation=self._incarnations)
+        start = self._incarnations if incarnation is None else incarnation
+        bridge = self.bridges[name] = Bridge(self, name, relaying=relaying, incarnation=start)
         bridge.relay.attach({}, {})
         return bridge
 

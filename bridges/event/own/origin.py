@@ -6,12 +6,13 @@ Which connection they come by is the relay's business.
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bridges.event.own.log import EventLog, Logged
 from bridges.event.own.picture import Change, Picture, difference
 from bridges.wire.messages import is_of_shape
-from bridges.wire.own.messages import NOTHING, Position
+from bridges.wire.own.messages import MAX_INCARNATION, NOTHING, Position
 from bridges.wire.own.values import decode_value, encode_value
 
 if TYPE_CHECKING:
@@ -20,7 +21,16 @@ if TYPE_CHECKING:
     from bridges.event.own.log import LogBudget
     from bridges.event.own.settings import OwnWireSettings
 
-__all__ = ["ENVELOPE_BYTES", "LOCAL_TYPES", "Origin", "Route", "is_event", "picture_of"]
+__all__ = [
+    "ENVELOPE_BYTES",
+    "LOCAL_TYPES",
+    "Origin",
+    "OriginState",
+    "Route",
+    "draw_incarnation",
+    "is_event",
+    "picture_of",
+]
 
 LOCAL_TYPES: Final = frozenset({"initialize", "onCascadingDisconnected"})
 """Events that a bridge makes for its own node; they are never taken from a wire, nor from a node."""
@@ -29,7 +39,25 @@ LOCAL_TYPES: Final = frozenset({"initialize", "onCascadingDisconnected"})
 ENVELOPE_BYTES: Final = 16 << 10
 """Room in a message for what stands around an event's data or an entry: names and hops."""
 
+_RANDOM_BITS: Final = 20
 _ANY_STREAM: Final = {"id": "any", "media": {"tracks": []}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OriginState:
+    """How an origin stands at this bridge, for figures and for media's way upstream."""
+
+    origin: str
+    at: Position
+    """How far we have its events."""
+    path: tuple[str, ...]
+    """Cluster ids on the way from the origin to us, the origin first, ours not included; empty: out of reach,
+    or ourselves. The last is the next hop towards the origin."""
+    participants: int
+    streams: int
+    digest: bytes
+    log_events: int
+    log_bytes: int
 
 
 class Route(NamedTuple):
@@ -72,6 +100,28 @@ class Origin:
         self.picture, self.hops = picture, hops
         self.log.reset(at)
         return changes
+
+    def state(self, path: tuple[str, ...]) -> OriginState:
+        """Return how the origin stands, whose events come by `path`."""
+        return OriginState(
+            origin=self.name,
+            at=self.log.end,
+            path=path,
+            participants=len(self.picture.participants),
+            streams=len(self.picture.streams),
+            digest=self.picture.digest,
+            log_events=len(self.log),
+            log_bytes=self.log.bytes,
+        )
+
+
+def draw_incarnation(unix_ms: int, random_bits: int) -> int:
+    """Return a number for a new start: later ones are greater, those of one millisecond differ.
+
+    `random_bits`: at least 20 random bits, such as secrets.randbits(20).
+    """
+    drawn = unix_ms << _RANDOM_BITS | random_bits & ((1 << _RANDOM_BITS) - 1)
+    return min(max(drawn, 1), MAX_INCARNATION)
 
 
 def picture_of(

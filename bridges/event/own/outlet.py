@@ -41,8 +41,8 @@ class Supply(Protocol):
     def origin(self, name: str) -> Origin | None:
         """Return an origin that is known."""
 
-    def surpassed(self, position: Position) -> None:
-        """Take note that a peer has more of our own cluster's events than we gave: begin a newer start."""
+    def surpassed(self, origin: str, position: Position) -> None:
+        """Take note of what a peer has of an origin: perhaps of a newer start than the origin knows."""
 
 
 @dataclass(slots=True)
@@ -216,8 +216,7 @@ class Outlet:
     def _begin(self, origin: str, number: int, have: Position, *, whole: bool) -> None:
         self._cursors[origin] = _Cursor(number, have, whole)
         self._active[origin] = None
-        if origin == self._supply.cluster:
-            self._supply.surpassed(have)
+        self._supply.surpassed(origin, have)
 
     def _offer(self, origin: str) -> Message | None:
         route = self._supply.route(origin, self._peer)
@@ -244,7 +243,10 @@ class Outlet:
                 return part
             cursor.parts = None
         if cursor.at.incarnation > origin.log.incarnation:
-            return None  # the peer knows a newer start than we do: it has to come here first
+            # The peer knows a newer start than we do: it has to come here first, or to be surpassed.
+            self._supply.surpassed(name, cursor.at)
+            if cursor.at.incarnation > origin.log.incarnation:
+                return None
         if cursor.whole or not origin.log.reaches(cursor.at):
             return self._begin_snapshot(cursor, origin)
         return self._follow(cursor, origin, now)

@@ -29,40 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from bridges.event.own.exchange import Exchange
+    from bridges.event.own.origin import OriginState
     from bridges.event.own.outputs import Output
     from bridges.event.own.picture import Change, Picture
     from bridges.event.own.settings import OwnWireSettings
     from bridges.wire.own.messages import Digest, Happened, Snapshot
 
-__all__ = ["OriginState", "Relay", "draw_incarnation"]
-
-_RANDOM_BITS: Final = 20
-
-
-def draw_incarnation(unix_ms: int, random_bits: int) -> int:
-    """Return a number for a new start: later ones are greater, those of one millisecond differ.
-
-    `random_bits`: at least 20 random bits, such as secrets.randbits(20).
-    """
-    drawn = unix_ms << _RANDOM_BITS | random_bits & ((1 << _RANDOM_BITS) - 1)
-    return min(max(drawn, 1), MAX_INCARNATION)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OriginState:
-    """How an origin stands at this bridge, for figures and for media's way upstream."""
-
-    origin: str
-    at: Position
-    """How far we have its events."""
-    path: tuple[str, ...]
-    """Cluster ids on the way from the origin to us, the origin first, ours not included; empty: out of reach,
-    or ourselves. The last is the next hop towards the origin."""
-    participants: int
-    streams: int
-    digest: bytes
-    log_events: int
-    log_bytes: int
+__all__ = ["Relay"]
 
 
 @dataclass(slots=True)
@@ -74,6 +47,8 @@ class _Known:
     path: tuple[str, ...] = ()
     lost_at: float = 0.0
     """When there was nobody left who offers it; counts while `via` is None."""
+    rumour: Position = NOTHING
+    """The newest position that a peer has, or had. The origin is to hear of it if it is of a newer start."""
 
 
 class Relay:
@@ -201,8 +176,8 @@ class Relay:
 
     def origins(self) -> list[OriginState]:
         """Return how the origins stand, our own among them once it was attached."""
-        states = [] if self._own is None else [_state(self._own, ())]
-        return states + [_state(known.origin, known.path) for known in self._known.values()]
+        states = [] if self._own is None else [self._own.state(())]
+        return states + [known.origin.state(known.path) for known in self._known.values()]
 
     def peers(self) -> list[str]:
         """Return the cluster ids of the open channels."""
@@ -285,20 +260,20 @@ class Relay:
             return None
         return Route(known.origin.log.incarnation, (*known.path, self._cluster))
 
-    def surpassed(self, position: Position) -> None:
-        """Take note of what a peer has of our own events; if that is more than we gave, begin a newer start.
+    def surpassed(self, origin: str, position: Position) -> None:
+        """Take note of what a peer has of an origin; it may be of a newer start than we, or the origin, know.
 
-        Our clock has gone back since our last start, or we share our id with somebody.
+        The origin's clock has then gone back since its last start. Whoever relays it passes this on.
         """
-        own = self._own
-        ours = Position(self._incarnation, 0) if own is None else own.log.end
-        if position <= ours or position.incarnation >= MAX_INCARNATION:
+        known = self._known.get(origin)
+        if position.incarnation >= MAX_INCARNATION:
             return
-        self._incarnation = position.incarnation + 1
-        if own is not None:
-            own.log.reset(Position(self._incarnation, 0))
-            self._offers_changed(self._cluster)
-            self._grown(self._cluster)
+        if origin == self._cluster:
+            self._surpass(position)
+        elif known is not None and position > known.rumour:
+            known.rumour = position
+            if known.via is not None:
+                self._ensure_taken(known.via, known)
 
     # --- for exchanges: Sink --------------------------------------------------------------------------
 
@@ -307,7 +282,7 @@ class Relay:
         known = self._known.get(origin)
         best = self._best(origin, known)
         if best is None:
-            return [] if known is None or known.via is None else self._lose(origin, known, now)
+            return [] if known is None else self._lose(origin, known, now)
         if known is None:
             if len(self._known) >= self._settings.max_origins:
                 return []
@@ -397,17 +372,24 @@ class Relay:
         return best
 
     def _lose(self, origin: str, known: _Known, now: float) -> list[Output]:
-        if known.via is not None:
-            self._leave(known.via, origin)
-        known.via, known.path, known.lost_at = None, (), now
-        self._offers_changed(origin)
-        return [RouteChanged(room=self.room, origin=origin, via=None)]
+        before, known.via, known.path = known.via, None, ()
+        if before is not None:
+            self._leave(before, origin)
+            known.lost_at = now
+            self._offers_changed(origin)
+        for exchange in self._exchanges.values():
+            if exchange.offer_of(origin) is not None and exchange.taking(origin) is None:
+                exchange.take(origin, known.origin.log.end)  # says that there was a newer start
+        return [] if before is None else [RouteChanged(room=self.room, origin=origin, via=None)]
 
     def _ensure_taken(self, exchange: Exchange, known: _Known) -> None:
         """Have the peer send what follows our log, unless it does so already."""
-        end = known.origin.log.end
-        taking = exchange.taking(known.origin.name)
-        if taking is None or taking > end or (taking == NOTHING != end):
+        end, taking = known.origin.log.end, exchange.taking(known.origin.name)
+        offered = exchange.offer_of(known.origin.name)
+        if offered is not None and offered.incarnation < known.rumour.incarnation:
+            if taking != known.rumour:
+                exchange.take(known.origin.name, known.rumour)
+        elif taking is None or taking > end or (taking == NOTHING != end):
             exchange.take(known.origin.name, end)
 
     def _heal(self, peer: str, known: _Known, at: Position) -> None:
@@ -445,6 +427,18 @@ class Relay:
         for change in changes:
             self.publish(change.type, change.data)
 
+    def _surpass(self, position: Position) -> None:
+        """Begin a start that is newer than the one that somebody knows."""
+        own = self._own
+        ours = Position(self._incarnation, 0) if own is None else own.log.end
+        if position <= ours:
+            return
+        self._incarnation = position.incarnation + 1
+        if own is not None:
+            own.log.reset(Position(self._incarnation, 0))
+            self._offers_changed(self._cluster)
+            self._grown(self._cluster)
+
     def _check_size(self, encoded: bytes) -> None:
         if len(encoded) > self._settings.max_message_bytes - ENVELOPE_BYTES:
             raise ValueError(f"{len(encoded)} bytes are more than a message can carry")
@@ -476,19 +470,6 @@ class Relay:
             room=self.room, origin=origin.name, peer=peer, at=origin.log.end, changes=len(changes)
         )
         return [*outputs, repaired]
-
-
-def _state(origin: Origin, path: tuple[str, ...]) -> OriginState:
-    return OriginState(
-        origin=origin.name,
-        at=origin.log.end,
-        path=path,
-        participants=len(origin.picture.participants),
-        streams=len(origin.picture.streams),
-        digest=origin.picture.digest,
-        log_events=len(origin.log),
-        log_bytes=origin.log.bytes,
-    )
 
 
 def _follows(at: Position, end: Position) -> bool:

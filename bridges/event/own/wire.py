@@ -19,8 +19,9 @@ from bridges.event.own.channel import OwnChannel
 from bridges.event.own.figures import Figures
 from bridges.event.own.link import OwnConnection
 from bridges.event.own.log import LogBudget
+from bridges.event.own.origin import draw_incarnation
 from bridges.event.own.outputs import Diverged, Repaired, RouteChanged, Told, Vanished
-from bridges.event.own.relay import Relay, draw_incarnation
+from bridges.event.own.relay import Relay
 from bridges.event.own.room import OwnRoom
 from bridges.node.admission import admitting_node
 from bridges.node.port import NodeUnreachableError, RpcError, runs_on
