@@ -93,6 +93,7 @@ class WitnessCluster(OwtStub):
         world[name] = self
         self._epoch = 0
         self._numbers = itertools.count(1)
+        self._saying = ""
         self._told: dict[str, Any] = {}
         """What this epoch was told, by path."""
         self._changed_truth = asyncio.Event()
@@ -186,6 +187,11 @@ class WitnessCluster(OwtStub):
             group.create_task(self._beat())
             group.create_task(self._tell())
 
+    def said_of(self, room: str) -> str:
+        """Return what control was told last of the room, for whoever wonders."""
+        told = sorted(path for path in self._told if path.startswith(f"/rooms/{room}"))
+        return f"epoch {self._epoch}, {self._saying}, {told}"
+
     async def register(self) -> None:
         body = {
             "region": self.region,
@@ -256,6 +262,7 @@ class WitnessCluster(OwtStub):
         return truth
 
     async def _say(self, method: str, path: str, body: Any, good: tuple[int, ...]) -> bool:
+        self._saying = f"{method} {path} since {asyncio.get_running_loop().time():.0f}"
         answer = await self._replicas.ask(
             method,
             f"/v1/clusters/{self.name}{path}",

@@ -326,7 +326,8 @@ async def faults(clusters: dict[str, WitnessCluster], replicas: Replicas) -> lis
         people = {person["id"] for person in shown["participants"]}
         really = {person for cluster in clusters.values() for person in cluster.people.get(conference, {})}
         if people != really:
-            found.append(f"{conference}: {people ^ really} are known wrongly")
+            said = {name: cluster.said_of(conference) for name, cluster in clusters.items()}
+            found.append(f"{conference}: {people ^ really} are known wrongly; last said was {said}")
         placed = {placement["cluster"] for placement in shown["placements"]}
         if placed != serving:
             found.append(f"{conference}: placed at {placed}, not at {serving}")
