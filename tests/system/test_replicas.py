@@ -183,6 +183,8 @@ async def three_replicas(
         "CAUSEWAY_CONTROL__RECONCILE__RETRY_BASE": "0.1",
         "CAUSEWAY_CONTROL__RECONCILE__RETRY_CAP": "1",
         "CAUSEWAY_CONTROL__PLACEMENT__RESERVATION_TTL": "3",
+        # A cluster may seem lost on a busy machine: the seats of who is moved must not outlast the quiet.
+        "CAUSEWAY_CONTROL__CASCADE__MOVE_TTL": "3",
         "CAUSEWAY_CONTROL__ROOMS__INTERVAL": "5",
         "CAUSEWAY_CONTROL__ROOMS__MIN_AGE": "15",
     } | {f"CAUSEWAY_CONTROL__KEYS__{kind.upper()}": text for kind, text in keys.items()}
