@@ -77,7 +77,7 @@ class Post:
                 self._changed.set()
 
     async def handle(self, method: str, args: list[Any]) -> Any:
-        """Serve one call; see bench/link_events.py."""
+        """Serve one call; see bench/events.py."""
         assert self.site is not None
         answer: Any = None
         match method, args:
