@@ -26,11 +26,11 @@ check: setup ## format, lint, types, import rules, dependencies
 
 test: check ## everything: the checks above and all tests
 	@tools/rabbitmq
-	$(VENV)/pytest -n auto --dist loadgroup $(ARGS)
+	$(VENV)/pytest -n auto $(ARGS)
 
 nightly: check ## all tests with more examples of each property, fuzzing, events over bad paths, 10,000 schedules; all new
 	@tools/rabbitmq
-	HYPOTHESIS_PROFILE=thorough $(VENV)/pytest -n auto --dist loadgroup $(ARGS)
+	HYPOTHESIS_PROFILE=thorough $(VENV)/pytest -n auto $(ARGS)
 	$(VENV)/python -m tests.fuzz --seconds 60
 	$(VENV)/python bench/exactly_once.py --seed $${SEED:-$$(date +%s)}
 	$(VENV)/python bench/simulate.py --schedules 10000 --seed $${SEED:-$$(date +%s)} --jobs $$(nproc)

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -25,7 +25,8 @@ import structlog
 from control.registry.database import create_engine
 from control.registry.embedded import EmbeddedPostgres
 from tests.databases import PostgresForTests
-from tests.rabbitmq import rabbitmq  # noqa: F401 - a fixture, for all tests
+from tests.rabbitmq import brokers, rabbitmq  # noqa: F401 - fixtures, for all tests
+from tests.scheduling import Scheduling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -38,6 +39,12 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("quick", max_examples=50)
 hypothesis.settings.register_profile("thorough", max_examples=1000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Have tests that would disturb each other run one after the other."""
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

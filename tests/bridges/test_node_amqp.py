@@ -16,7 +16,7 @@ from bridges.node.amqp.settings import AmqpSettings
 from bridges.node.port import NodeUnreachableError, RpcError
 from tests.bridges.node_service import Service
 from tests.bridges.owt_cluster import MANAGER, WAIT, OwtCluster, OwtError, owt_cluster
-from tests.rabbitmq import PASSWORD, RABBITMQ, RabbitMq
+from tests.rabbitmq import PASSWORD, RABBITMQ, VHOST, RabbitMq
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, MutableMapping
@@ -26,7 +26,7 @@ pytestmark = RABBITMQ
 
 @asynccontextmanager
 async def cluster_of(rabbitmq: RabbitMq) -> AsyncIterator[OwtCluster]:
-    async with owt_cluster("c-east", rabbitmq.url("east")) as cluster:
+    async with owt_cluster("c-east", rabbitmq.url()) as cluster:
         yield cluster
 
 
@@ -34,7 +34,7 @@ async def cluster_of(rabbitmq: RabbitMq) -> AsyncIterator[OwtCluster]:
 async def worker(
     rabbitmq: RabbitMq, *, purpose: str = "eventbridge", has_node: bool = False, **changes: Any
 ) -> AsyncIterator[tuple[AmqpNode, Service]]:
-    settings = AmqpSettings(**{"url": rabbitmq.url("east"), **changes})
+    settings = AmqpSettings(**{"url": rabbitmq.url(), **changes})
     node = AmqpNode(settings, purpose=purpose, host="192.0.2.9", has_node=has_node, load=lambda: 0.5)
     service = Service()
     running = asyncio.create_task(node.run(service, info={"port": 7700}))
@@ -257,7 +257,7 @@ class Way:
         server = await asyncio.start_server(way._accept, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         try:
-            yield way, rabbitmq.url("east").replace(f":{rabbitmq.port}/", f":{port}/")
+            yield way, rabbitmq.url().replace(f":{rabbitmq.port}/", f":{port}/")
         finally:
             server.close()
             way._clear.set()
@@ -348,7 +348,7 @@ async def test_tls_with_a_clients_certificate(rabbitmq: RabbitMq) -> None:
     tls: dict[str, Any] = {"ca_file": rabbitmq.file("ca.pem"), "cert_file": rabbitmq.file("client.pem")}
     async with (
         cluster_of(rabbitmq) as cluster,
-        worker(rabbitmq, url=rabbitmq.url("east", tls=True), **tls) as (node, _),
+        worker(rabbitmq, url=rabbitmq.url(tls=True), **tls) as (node, _),
     ):
         await node.wait_joined()
         assert cluster.worker("eventbridge") == node.worker_id
@@ -358,10 +358,10 @@ async def test_tls_with_a_clients_certificate(rabbitmq: RabbitMq) -> None:
 async def test_a_refusal_says_no_secret(rabbitmq: RabbitMq, broken: str) -> None:
     changes: dict[str, Any] = {
         "password": {"password": "wröng-secret"},
-        "vhost": {"url": rabbitmq.url("north")},
-        "ca": {"url": rabbitmq.url("east", tls=True)},
+        "vhost": {"url": rabbitmq.url().removesuffix(VHOST) + "north"},
+        "ca": {"url": rabbitmq.url(tls=True)},
         "no client certificate": {
-            "url": rabbitmq.url("east", tls=True),
+            "url": rabbitmq.url(tls=True),
             "ca_file": rabbitmq.file("ca.pem"),
         },
     }[broken]
@@ -383,7 +383,7 @@ async def test_a_refusal_says_no_secret(rabbitmq: RabbitMq, broken: str) -> None
 
 
 async def test_the_cluster_manager_is_asked_for_the_clusters_id(rabbitmq: RabbitMq) -> None:
-    settings = AmqpSettings(url=rabbitmq.url("east"), retry_cap=0.1)
+    settings = AmqpSettings(url=rabbitmq.url(), retry_cap=0.1)
     asking = asyncio.create_task(ask_cluster_id(settings))
     async with cluster_of(rabbitmq) as cluster:
         cluster.id = ""

@@ -45,9 +45,9 @@ async def same() -> ProcessFigures:
 
 
 @pytest.fixture(autouse=True)
-def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    return tmp_path / "causeway"
+def runtime(state_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(state_folder))
+    return state_folder / "causeway"
 
 
 async def ask(where: str, url: str = "http://localhost/", method: str = "GET") -> httpx2.Response:
@@ -205,8 +205,10 @@ async def test_off_is_off() -> None:
     assert find_sockets() == []
 
 
-async def test_a_socket_that_a_killed_process_left_is_taken_and_a_living_one_is_not(tmp_path: Path) -> None:
-    path = tmp_path / "bridge.sock"
+async def test_a_socket_that_a_killed_process_left_is_taken_and_a_living_one_is_not(
+    state_folder: Path,
+) -> None:
+    path = state_folder / "bridge.sock"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     settings = StatusSettings(listen=f"unix:{path}")
@@ -254,9 +256,9 @@ async def test_where_no_place_was_named_the_bridge_runs_without(
         assert where is None
 
 
-async def test_a_place_that_was_named_has_to_work(tmp_path: Path) -> None:
+async def test_a_place_that_was_named_has_to_work(state_folder: Path) -> None:
     with pytest.raises(UnavailableError, match="cannot listen at"):
-        async with status_endpoint(StatusSettings(listen=f"unix:{tmp_path}/no/such.sock"), same):
+        async with status_endpoint(StatusSettings(listen=f"unix:{state_folder}/no/such.sock"), same):
             pass
 
 

@@ -76,8 +76,8 @@ EAST = msgspec.structs.replace(WEST, cluster="eu-1", pid=12, bridges=[], control
 
 
 @pytest.fixture(autouse=True)
-def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+def runtime(state_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(state_folder))
 
 
 class Shell:

@@ -26,7 +26,7 @@ from lab.media.clock import VIDEO_CLOCK, age
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180), pytest.mark.xdist_group("laboratory")]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 PUBLISHER: Final = "participant-eu-west"
 SUBSCRIBER: Final = "participant-us-east"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(400), pytest.mark.xdist_group("replicas")]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 NAMES: Final = ("one", "two", "three")
 ENOUGH: Final = 4
