@@ -217,14 +217,15 @@ async def test_what_a_replica_had_to_do_moves_within_two_seconds(
         )
         stack.push_async_callback(replicas.close)
 
-        async def holders() -> dict[str, str]:
+        async def holders() -> dict[str, tuple[str, str]]:
             listed = (await replicas.ask("GET", "/v1/replicas", key="operator")).json()["replicas"]
-            return {duty: each["name"] for each in listed for duty in each["duties"]}
+            return {duty: (each["name"], each["id"]) for each in listed for duty in each["duties"]}
 
-        def evenly(seen: dict[str, str]) -> bool:
+        def evenly(seen: dict[str, tuple[str, str]]) -> bool:
             return sorted(Counter(seen.values()).values()) == [2, 2, 3]
 
-        victim = by_name[(await until(holders, evenly))["leases"]]
+        former = (await until(holders, evenly))["leases"]
+        victim = by_name[former[0]]
         well.remove(victim)
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -233,8 +234,9 @@ async def test_what_a_replica_had_to_do_moves_within_two_seconds(
         else:
             victim.freeze()
 
-        def moved(seen: dict[str, str]) -> bool:
-            return len(seen) == len(DUTIES) and victim.name not in seen.values()
+        def moved(seen: dict[str, tuple[str, str]]) -> bool:
+            # One that was killed is started anew at once: then it is another replica, of the same name.
+            return len(seen) == len(DUTIES) and former not in seen.values()
 
         await until(holders, moved)
         took = loop.time() - began
