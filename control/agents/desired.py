@@ -44,7 +44,7 @@ class DesiredStates:
         """
         if conferences is not None and len(conferences) >= _EVERYTHING_FROM:
             conferences = None
-        shares = await self._store.read(desired.read, agent, conferences=conferences)
+        shares = await self._store.snapshot(desired.read, agent, conferences=conferences)
         return {name: self._assignment(share) for name, share in shares.items()}, conferences
 
     def _assignment(self, share: Share) -> Assignment:
