@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from aioquic.asyncio.client import connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
-from aioquic.asyncio.server import serve
-from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import QuicEvent, StreamDataReceived
 
-from bridges.quic import Certificate
+from bench._bare_quic import connected, listening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from aioquic.asyncio.server import QuicServer
 
 __all__ = ["EchoCaller", "EchoServer"]
 
@@ -36,34 +30,21 @@ class _Echoing(QuicConnectionProtocol):
 class EchoServer:
     """The far process."""
 
-    def __init__(self, server: QuicServer) -> None:
-        self._server = server
+    def __init__(self, port: int) -> None:
+        self._port = port
 
     @classmethod
     @asynccontextmanager
     async def running(cls) -> AsyncIterator[EchoServer]:
         """Listen until the end."""
-        certificate = Certificate.self_signed("bench")
-        configuration = QuicConfiguration(
-            is_client=False,
-            alpn_protocols=["bench"],
-            idle_timeout=_IDLE,
-            certificate=certificate.certificate,
-            private_key=certificate.private_key,
-        )
-        server = await serve("127.0.0.1", 0, configuration=configuration, create_protocol=_Echoing)
-        try:
-            yield cls(server)
-        finally:
-            server.close()
+        async with listening(_Echoing, idle=_IDLE) as port:
+            yield cls(port)
 
     async def handle(self, method: str, args: list[Any]) -> Any:
         """Serve `port`."""
         del args
         assert method == "port"
-        transport = self._server._transport  # noqa: SLF001 - there is no public way to the port
-        assert transport is not None
-        return transport.get_extra_info("sockname")[1]
+        return self._port
 
 
 class _Calling(QuicConnectionProtocol):
@@ -94,13 +75,7 @@ class EchoCaller:
     @asynccontextmanager
     async def running(cls, port: int) -> AsyncIterator[EchoCaller]:
         """Stay connected until the end."""
-        configuration = QuicConfiguration(
-            is_client=True, alpn_protocols=["bench"], idle_timeout=_IDLE, verify_mode=ssl.CERT_NONE
-        )
-        async with connect(
-            "127.0.0.1", port, configuration=configuration, create_protocol=_Calling
-        ) as protocol:
-            assert isinstance(protocol, _Calling)
+        async with connected(port, _Calling, idle=_IDLE) as protocol:
             yield cls(protocol)
 
     async def handle(self, method: str, args: list[Any]) -> list[float]:
