@@ -4,7 +4,7 @@
 ARGS ?=
 VENV := .venv/bin
 
-.PHONY: help setup lab test nightly check format bench lock clean
+.PHONY: help setup lab test nightly fuzz check format bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -25,10 +25,18 @@ check: setup ## format, lint, types, import rules, dependencies
 	$(VENV)/deptry .
 
 test: check ## everything: the checks above and all tests
-	$(VENV)/pytest -n auto --dist loadgroup $(ARGS)
+	@tools/rabbitmq
+	$(VENV)/pytest -n auto $(ARGS)
 
-nightly: test ## the tests, then 10,000 simulated schedules that begin where no night began before
+nightly: check ## all tests with more examples of each property, fuzzing, events over bad paths, 10,000 schedules; all new
+	@tools/rabbitmq
+	HYPOTHESIS_PROFILE=thorough $(VENV)/pytest -n auto $(ARGS)
+	$(VENV)/python -m tests.fuzz --seconds 60
+	$(VENV)/python bench/exactly_once.py --seed $${SEED:-$$(date +%s)}
 	$(VENV)/python bench/simulate.py --schedules 10000 --seed $${SEED:-$$(date +%s)} --jobs $$(nproc)
+
+fuzz: setup ## fuzz what reads a peer's bytes (faster with `pip install atheris`); ARGS="event_listener --seconds 600"
+	$(VENV)/python -m tests.fuzz $(ARGS)
 
 format: setup ## let ruff format and fix what it can
 	$(VENV)/ruff format .

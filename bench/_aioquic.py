@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from aioquic.asyncio.client import connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
-from aioquic.asyncio.server import serve
-from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import QuicEvent, StreamDataReceived
 
+from bench._bare_quic import connected, listening
 from bench._frames import PICTURE_BYTES, Delays, media, pictures, stamp
-from bridges.quic import Certificate
 from bridges.wire.frame import HEADER_BYTES, MediaFrame
 from bridges.wire.framing import Deframer, encode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from aioquic.asyncio.server import QuicServer
 
 __all__ = ["Sink", "Spout"]
 
@@ -62,33 +56,21 @@ class _Taking(QuicConnectionProtocol):
 class Sink:
     """The receiving process."""
 
-    def __init__(self, server: QuicServer) -> None:
-        self._server = server
+    def __init__(self, port: int) -> None:
+        self._port = port
 
     @classmethod
     @asynccontextmanager
     async def running(cls) -> AsyncIterator[Sink]:
         """Listen until the end."""
-        certificate = Certificate.self_signed("bench")
-        configuration = QuicConfiguration(
-            is_client=False,
-            alpn_protocols=["bench"],
-            certificate=certificate.certificate,
-            private_key=certificate.private_key,
-        )
-        server = await serve("127.0.0.1", 0, configuration=configuration, create_protocol=_Taking)
-        try:
-            yield cls(server)
-        finally:
-            server.close()
+        async with listening(_Taking) as port:
+            yield cls(port)
 
     async def handle(self, method: str, args: list[Any]) -> Any:
         """Serve `port`, `delays` (p50 and p99 in ms, then forgotten), `count` (bytes from now on), `rate`."""
         del args
         if method == "port":
-            transport = self._server._transport  # noqa: SLF001 - there is no public way to the port
-            assert transport is not None
-            return transport.get_extra_info("sockname")[1]
+            return self._port
         taking = _Taking.latest
         if method == "delays":
             figures = (taking.delays.percentile_ms(50), taking.delays.percentile_ms(99))
@@ -134,11 +116,7 @@ class Spout:
     @asynccontextmanager
     async def running(cls, port: int) -> AsyncIterator[Spout]:
         """Stay connected until the end."""
-        configuration = QuicConfiguration(is_client=True, alpn_protocols=["bench"], verify_mode=ssl.CERT_NONE)
-        async with connect(
-            "127.0.0.1", port, configuration=configuration, create_protocol=_Sending
-        ) as protocol:
-            assert isinstance(protocol, _Sending)
+        async with connected(port, _Sending) as protocol:
             yield cls(protocol)
 
     async def handle(self, method: str, args: list[Any]) -> None:

@@ -1,13 +1,18 @@
-"""How fast clients hear what happens: from a cluster's report to the event at every reader of the conference.
+"""What events between two clusters cost: delay, rate and memory, on our wire and on OWT's.
 
-    python bench/events.py                        1 reader, then 200, 300 reports each
-    python bench/events.py --readers 500 --reports 1000
+    python bench/events.py                       1, 100 and 5,000 conferences
+    python bench/events.py --conferences 1 1000 --wire own
 
-The service is a process of its own with its embedded Postgres. A participant joins or leaves with each
-report, one after the other; readers are event streams (SSE) with an application key. A delay counts from
-before the report is sent until the reader has the event: the report's own way, transaction and commit are in
-it.
-Every reader must have got every event, in order.
+Two processes on loopback, each a real event bridge with its conference nodes played. For each wire the
+conferences are opened, then:
+
+1. Delay: 100 events a second, spread over the conferences, each sent back by the node that hears it; and in
+   turns with it, messages of the same size over one stream of bare aioquic and back, at the same rate. What
+   the bridges add is the difference of the two round trips, there and back together.
+2. Rate: events as fast as the other cluster's nodes hear them, at most 500 on their way: our wire keeps 1,000
+   of a conference for whoever is slow, and then sends the state instead.
+3. Memory: what both bridges' processes have grown by since there was no conference, by conference and bridge.
+   Each conference has one participant and one stream at each cluster. The nodes' own share is in it.
 """
 
 from __future__ import annotations
@@ -15,98 +20,117 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
-import time
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Final
 
-import aiohttp
-
-from bench._ground import Ground, ground
+from bench._bridges.echo import EchoCaller, EchoServer
+from bench._bridges.post import EVENT_BYTES, Post
 from bench._machine import report
-from causeway.client.sse import EventParser
+from bench._processes import process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_CLUSTER, _CONFERENCE = "eu-1", "standup"
+    from bench._processes import Remote
+
+_PROTOCOLS: Final = {"own": "causeway/1", "owt": "h3"}
+_RATE: Final = 100.0
+_TURNS: Final = 5
 
 
-async def read(
-    running: Ground, session: aiohttp.ClientSession, count: int, ready: asyncio.Semaphore
-) -> list[tuple[int, float]]:
-    """Read until `count` events have come after the snapshot; return the number and time of each."""
-    url = f"http://127.0.0.1:{running.port}/v1/conferences/{_CONFERENCE}/events"
-    headers = {**running.headers, "Accept": "text/event-stream"}
-    parser, found = EventParser(), list[tuple[int, float]]()
-    async with session.get(url, headers=headers) as answer:
-        answer.raise_for_status()
-        async for chunk in answer.content.iter_any():
-            now = time.monotonic()
-            for message in parser.feed(chunk):
-                if message.name == "snapshot":
-                    ready.release()
-                else:
-                    found.append((int(message.id), now))
-            if len(found) >= count:
-                break
-    return found
+async def run(wires: Sequence[str], conferences: Sequence[int], *, events: int, flood: float) -> None:
+    """Measure everything and print it."""
+    figures: dict[str, float] = {}
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(process(EchoServer.running))
+        bare = await stack.enter_async_context(process(EchoCaller.running, await server.call("port")))
+        for wire in wires:
+            async with AsyncExitStack() as inner:
+                east, west = [
+                    await inner.enter_async_context(process(Post.running, cluster, _PROTOCOLS[wire]))
+                    for cluster in ("east", "west")
+                ]
+                pair = _Pair(east, west, bare)
+                await pair.begin()
+                for number in sorted(conferences):
+                    found = await pair.measure(number, events=events, flood=flood)
+                    figures |= {f"{wire}_{number}_{name}": value for name, value in found.items()}
+                    _print(wire, number, found)
+    report("events", figures)
 
 
-async def tell(running: Ground, reports: int, epoch: int) -> tuple[list[float], float]:
-    """Report that somebody joins, leaves, joins …; return when each was sent, and how long all of it took."""
-    sent: list[float] = []
-    url = f"http://127.0.0.1:{running.port}/v1/clusters/{_CLUSTER}/rooms/{_CONFERENCE}/participants/p"
-    headers = {"Authorization": f"Bearer {running.keys['enrolment']}", "Causeway-Epoch": str(epoch)}
-    began = time.monotonic()
-    for n in range(reports):
-        sent.append(time.monotonic())
-        call = running.session.delete if n % 2 else running.session.put
-        body: Any = {} if n % 2 else {"json": {"user": "ada", "role": "presenter"}}
-        async with call(url, headers=headers, **body) as answer:
-            if answer.status != HTTPStatus.NO_CONTENT:
-                raise RuntimeError(f"{answer.status} {await answer.text()}")
-    return sent, time.monotonic() - began
+def _print(wire: str, conferences: int, found: dict[str, float]) -> None:
+    print(
+        f"{wire}, {conferences:>5} conferences:"
+        f" there and back p50 {found['p50_ms']:.2f} ms, p99 {found['p99_ms']:.2f} ms"
+        f" (bare {found['bare_p50_ms']:.2f}, {found['bare_p99_ms']:.2f});"
+        f" {found['events_per_s']:.0f} events/s;"
+        f" {found['bytes_per_conference'] / 1024:.1f} KiB a conference;"
+        f" opened at {found['opened_per_s']:.0f}/s",
+        flush=True,
+    )
 
 
-async def measure(running: Ground, readers: int, reports: int, epoch: int) -> dict[str, float]:
-    """Report and read; return the figures."""
-    ready = asyncio.Semaphore(0)
-    async with (
-        asyncio.timeout(30 + reports),
-        aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None)
-        ) as session,
-        asyncio.TaskGroup() as group,
-    ):
-        reading = [group.create_task(read(running, session, reports, ready)) for _ in range(readers)]
-        for _ in reading:
-            await ready.acquire()
-        sent, took = await tell(running, reports, epoch)
-    delays: list[float] = []
-    for told in (each.result() for each in reading):
-        numbers = [number for number, _ in told]
-        if numbers != list(range(numbers[0], numbers[0] + reports)):
-            raise RuntimeError("a reader missed something")
-        delays += [at - then for (_, at), then in zip(told, sent, strict=True)]
-    quantiles = statistics.quantiles(delays, n=100)
-    return {
-        "readers": readers,
-        "reports_per_s": reports / took,
-        "events_told_per_s": reports * readers / took,
-        "p50_ms": quantiles[49] * 1000,
-        "p99_ms": quantiles[98] * 1000,
-    }
+class _Pair:
+    """Two clusters, linked for more and more conferences."""
+
+    def __init__(self, east: Remote, west: Remote, bare: Remote) -> None:
+        self._east, self._west, self._bare = east, west, bare
+        self._address: Any = None
+        self._open = 0
+        self._empty = 0
+
+    async def begin(self) -> None:
+        """Note how things are without conferences."""
+        self._address = await self._east.call("address")
+        self._empty = await self._memory()
+
+    async def measure(self, conferences: int, *, events: int, flood: float) -> dict[str, float]:
+        """Open what is missing of so many conferences, and measure."""
+        loop = asyncio.get_running_loop()
+        new = range(self._open, conferences)
+        began = loop.time()
+        for site in (self._east, self._west):
+            await site.call("rooms", self._open, conferences)
+        await self._west.call("cascade", self._open, conferences, self._address, timeout=300.0)
+        for site in (self._east, self._west):
+            await site.call("initialized", conferences, timeout=300.0)
+        took = loop.time() - began
+        self._open = conferences
+        grown = await self._memory() - self._empty
+        (p50, p99), (bare_p50, bare_p99) = await self._delays(events, conferences)
+        rate = await self._west.call("flood", flood, conferences, timeout=300.0)
+        return {
+            "p50_ms": p50,
+            "p99_ms": p99,
+            "bare_p50_ms": bare_p50,
+            "bare_p99_ms": bare_p99,
+            "added_p50_ms": p50 - bare_p50,
+            "added_p99_ms": p99 - bare_p99,
+            "events_per_s": rate,
+            "bytes_per_conference": grown / conferences / 2,
+            "opened_per_s": len(new) / took,
+        }
+
+    async def _delays(self, events: int, conferences: int) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return the percentiles of round trips, the bridges' and bare aioquic's."""
+        bridged: list[float] = []
+        bare: list[float] = []
+        share = events // _TURNS
+        for _ in range(_TURNS):
+            wait = 60 + share / _RATE
+            bare += await self._bare.call("round_trips", share, _RATE, EVENT_BYTES, timeout=wait)
+            bridged += await self._west.call("round_trips", share, _RATE, conferences, timeout=wait)
+        return _percentiles(bridged), _percentiles(bare)
+
+    async def _memory(self) -> int:
+        return int(await self._east.call("memory")) + int(await self._west.call("memory"))
 
 
-async def run(readers: Sequence[int], reports: int) -> list[dict[str, float]]:
-    """Measure with each number of readers on one service."""
-    async with ground() as running:
-        await running.register(_CLUSTER, region="eu", driver="causeway")
-        await running.call("application", "POST", "/v1/conferences", {"id": _CONFERENCE})
-        lease = await running.call("operator", "GET", f"/v1/clusters/{_CLUSTER}")
-        # A participant who stays, so that the room does and nothing but reports happens.
-        await running.call("application", "POST", f"/v1/conferences/{_CONFERENCE}/join", {"user": "bob"})
-        return [await measure(running, each, reports, lease["epoch"]) for each in readers]
+def _percentiles(seconds: Sequence[float]) -> tuple[float, float]:
+    """Return the median and the 99th percentile, in milliseconds."""
+    quantiles = statistics.quantiles(seconds, n=100)
+    return quantiles[49] * 1000, quantiles[98] * 1000
 
 
 def main() -> None:
@@ -114,26 +138,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--readers", type=int, nargs="+", default=[1, 200], metavar="N")
-    parser.add_argument("--reports", type=int, default=300, metavar="N")
+    parser.add_argument("--conferences", type=int, nargs="+", default=[1, 100, 5000], metavar="N")
+    parser.add_argument("--wire", choices=list(_PROTOCOLS), nargs="+", default=list(_PROTOCOLS))
+    parser.add_argument("--events", type=int, default=1000, metavar="N", help="whose delay is measured")
+    parser.add_argument(
+        "--flood", type=float, default=5.0, metavar="S", help="seconds that the rate is measured"
+    )
     parser.add_argument("--quick", action="store_true", help="a moment of everything, to see that it works")
     given = parser.parse_args()
-    readers, reports = ([1, 5], 20) if given.quick else (given.readers, given.reports)
-    results = asyncio.run(run(readers, reports))
-    for result in results:
-        print(
-            f"{result['readers']:>5.0f} readers: {result['reports_per_s']:>7.1f} reports/s, "
-            f"event at a reader p50 {result['p50_ms']:.2f} ms, p99 {result['p99_ms']:.2f} ms"
-        )
-    report(
-        "events",
-        {
-            f"{name}_{result['readers']:.0f}": value
-            for result in results
-            for name, value in result.items()
-            if name != "readers"
-        },
-    )
+    if given.quick:
+        given.conferences, given.events, given.flood = [1, 20], 100, 0.5
+    asyncio.run(run(given.wire, given.conferences, events=given.events, flood=given.flood))
 
 
 if __name__ == "__main__":

@@ -100,6 +100,8 @@ class Node:
     def __init__(self, publisher_port: int) -> None:
         self._publisher_port = publisher_port
         self.worker_id = "mediabridge-bench@127.0.0.1"
+        self.node_id = self.worker_id
+        self.counters: dict[str, int] = {}
         self.bridge: MediaBridge | None = None
 
     async def find_conference_node(self, room: str) -> str:

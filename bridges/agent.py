@@ -6,22 +6,27 @@ Composition only: what a bridge does is in its own package, how the cluster is r
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
 import signal
 import socket
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import structlog
+from msgspec import structs
 
 from bridges.control.channel import Agent
 from bridges.control.core import AgentCore
 from bridges.control.port import Cascader
 from bridges.event.bridge import EventBridge
+from bridges.figures import Source
 from bridges.media.bridge import MediaBridge
+from bridges.node.carriers import check_carrier, cluster_id, make_node
 from bridges.node.port import RpcService
-from bridges.node.websocket import WebSocketNode
-from bridges.quic import Certificate
+from bridges.quic import Certificates, fingerprints_of_environment
+from bridges.status.process import ProcessSource
+from bridges.status.server import status_endpoint
 from causeway import __version__
 from causeway.api.agents import (
     AgentAddress,
@@ -34,21 +39,24 @@ from causeway.channel import PROTOCOL
 from causeway.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Mapping
 
     from bridges.node.port import ClusterNode
+    from bridges.quic import Certificate
     from bridges.settings import BridgeKind, BridgeSettings
 
-__all__ = ["STOP_TIMEOUT", "Bridge", "check", "run", "serve"]
+__all__ = ["STOP_TIMEOUT", "Bridge", "check", "run", "serve", "with_environment"]
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 STOP_TIMEOUT: Final = 2.5
 """Seconds that an orderly stop may take; what is not done by then is cut."""
 _MAX_ID: Final = 128
 
 
-class Bridge(RpcService, Cascader, Protocol):
+class Bridge(RpcService, Cascader, Source, Protocol):
     """What the process wants of a bridge beyond serving its cluster's calls, and control's orders."""
 
     @property
@@ -58,6 +66,9 @@ class Bridge(RpcService, Cascader, Protocol):
     @property
     def port(self) -> int:
         """The UDP port that other clusters' bridges dial; known once started."""
+
+    def show(self, certificate: Certificate) -> None:
+        """Show another certificate from now on; connections stay."""
 
     async def start(self) -> None:
         """Listen. Raises UnavailableError when the address is taken."""
@@ -74,16 +85,9 @@ _BRIDGES: Final[dict[BridgeKind, Callable[[ClusterNode, BridgeSettings, Certific
 
 def check(settings: BridgeSettings) -> None:
     """Raise ConfigError when something is missing that has no default."""
-    for name, value in (
-        ("cluster", settings.cluster),
-        ("node_url", settings.node_url),
-        ("node_secret", settings.node_secret),
-        ("kinds", settings.kinds),
-    ):
-        if not value:
-            raise ConfigError(
-                f"bridge.{name} is not set (CAUSEWAY_BRIDGE__{name.upper()} in the environment)"
-            )
+    check_carrier(settings)
+    if not settings.kinds:
+        raise ConfigError("bridge.kinds is not set (CAUSEWAY_BRIDGE__KINDS in the environment)")
     if settings.control.url:
         for name, value in (("key", settings.control.key), ("region", settings.control.region)):
             if not value:
@@ -91,6 +95,8 @@ def check(settings: BridgeSettings) -> None:
                     f"bridge.control.{name} is not set, which bridge.control.url needs "
                     f"(CAUSEWAY_BRIDGE__CONTROL__{name.upper()} in the environment)"
                 )
+    if "media" in settings.kinds and not settings.quic.owt_alpn:
+        raise ConfigError("bridge.quic.alpn: the media bridge needs a protocol of OWT's wire in it, as `h3`")
 
 
 async def run(settings: BridgeSettings) -> None:
@@ -99,23 +105,42 @@ async def run(settings: BridgeSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await serve(settings, stop=stop)
+    await serve(with_environment(settings, os.environ), stop=stop)
+
+
+def with_environment(settings: BridgeSettings, environ: Mapping[str, str]) -> BridgeSettings:
+    """Return the settings with what OWT's bridges take from the environment. Raises ConfigError."""
+    quic = settings.quic
+    trusted = (*quic.trusted_fingerprints, *fingerprints_of_environment(environ))
+    return structs.replace(settings, quic=structs.replace(quic, trusted_fingerprints=trusted))
 
 
 async def serve(settings: BridgeSettings, *, stop: asyncio.Event) -> None:
     """Run the bridges until `stop` is set. Raises ConfigError, UnavailableError."""
     check(settings)
+    cluster = settings.cluster or await _until_stopped(cluster_id(settings), stop)
+    if cluster is None:
+        return
+    settings = structs.replace(settings, cluster=cluster)
     try:
         async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as tasks:
             bridges: dict[BridgeKind, Bridge] = {}
             work: list[asyncio.Task[None]] = []
+            shown: list[Certificates] = []
             for kind in settings.kinds:
-                bridges[kind], started = await _start(kind, settings, tasks)
-                work += started
-            if settings.control.url:
-                work.append(tasks.create_task(_agent(bridges, settings).run()))
+                certificates = Certificates(f"{settings.cluster} {kind} bridge", settings.quic.certificate)
+                bridges[kind], started = await _start(kind, settings, certificates, tasks)
+                work += [*started, tasks.create_task(certificates.run())]
+                shown.append(certificates)
+            agent = _agent(bridges, settings) if settings.control.url else None
+            if agent is not None:
+                for certificates in shown:
+                    certificates.watch(lambda _: agent.register_anew(_addresses(bridges, settings)))
+                work.append(tasks.create_task(agent.run()))
             log.info("bridge.started", cluster=settings.cluster, kinds=settings.kinds)
-            await stop.wait()
+            source = ProcessSource(settings.cluster, bridges.values(), agent)
+            async with status_endpoint(settings.status, source.figures):
+                await stop.wait()
             limit.reschedule(asyncio.get_running_loop().time() + STOP_TIMEOUT)
             for task in work:
                 task.cancel()
@@ -128,18 +153,25 @@ async def serve(settings: BridgeSettings, *, stop: asyncio.Event) -> None:
     log.info("bridge.stopped", cluster=settings.cluster)
 
 
+async def _until_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
+    """Return what `work` returns, or None when `stop` is set before."""
+    tasks = (asyncio.ensure_future(work), asyncio.ensure_future(stop.wait()))
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return None if stop.is_set() else tasks[0].result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def _start(
-    kind: BridgeKind, settings: BridgeSettings, tasks: asyncio.TaskGroup
+    kind: BridgeKind, settings: BridgeSettings, certificates: Certificates, tasks: asyncio.TaskGroup
 ) -> tuple[Bridge, list[asyncio.Task[None]]]:
     """Have one bridge listen, work, and be a worker of its cluster."""
-    node = WebSocketNode(
-        settings.node_url,
-        secret=settings.node_secret,
-        purpose=f"{kind}bridge",
-        host=settings.public_host,
-        settings=settings.node,
-    )
-    bridge = _BRIDGES[kind](node, settings, Certificate.self_signed(f"{settings.cluster} {kind} bridge"))
+    node = make_node(kind, settings)
+    bridge = _BRIDGES[kind](node, settings, certificates.current)
+    certificates.watch(bridge.show)
     await bridge.start()
     # The bridge works before the cluster can call it: tasks begin in this order.
     return bridge, [
@@ -150,22 +182,19 @@ async def _start(
 
 def _agent(bridges: dict[BridgeKind, Bridge], settings: BridgeSettings) -> Agent:
     """Return what lets control order these bridges; they listen already."""
-    addresses = {
-        kind: AgentAddress(host=settings.public_host, port=bridge.port, fingerprint=bridge.fingerprint)
-        for kind, bridge in bridges.items()
-    }
     limits = {"event": settings.event.max_links, "media": settings.media.max_links}
     core = AgentCore(
         cluster=settings.cluster,
         kinds=settings.kinds,
-        pinned=not settings.quic.insecure_unpinned,
+        pinned=not settings.quic.takes_unnamed,
         max_links=min(limits[kind] for kind in settings.kinds),
     )
     registration = AgentRegistration(
         cluster=settings.cluster,
         region=settings.control.region,
         kinds=list(settings.kinds),
-        addresses=AgentAddresses(event=addresses.get("event"), media=addresses.get("media")),
+        addresses=_addresses(bridges, settings),
+        wires=list(settings.quic.alpn),
         capacity=AgentCapacity(conferences=settings.control.max_conferences),
         version=__version__,
         protocol=ProtocolRange(min=PROTOCOL, max=PROTOCOL),
@@ -177,7 +206,17 @@ def _agent(bridges: dict[BridgeKind, Bridge], settings: BridgeSettings) -> Agent
         bridges,
         registration=registration,
         settings=settings.control,
+        sources=list(bridges.values()),
     )
+
+
+def _addresses(bridges: dict[BridgeKind, Bridge], settings: BridgeSettings) -> AgentAddresses:
+    """Return where other clusters' bridges reach these, and which certificates they are shown now."""
+    addresses = {
+        kind: AgentAddress(host=settings.public_host, port=bridge.port, fingerprint=bridge.fingerprint)
+        for kind, bridge in bridges.items()
+    }
+    return AgentAddresses(event=addresses.get("event"), media=addresses.get("media"))
 
 
 def _agent_id(settings: BridgeSettings) -> str:

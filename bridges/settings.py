@@ -10,8 +10,10 @@ from msgspec import Meta
 from bridges.control.settings import ControlSettings
 from bridges.event.settings import EventSettings
 from bridges.media.settings import MediaSettings
+from bridges.node.amqp.settings import AmqpSettings
 from bridges.node.websocket import NodeSettings
 from bridges.quic import QuicSettings
+from bridges.status.settings import StatusSettings
 from causeway.telemetry import LogSettings
 
 __all__ = ["KINDS", "BridgeKind", "BridgeSettings", "Settings"]
@@ -26,9 +28,12 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Who this bridge works for, and where it listens."""
 
     cluster: Annotated[str, Meta(max_length=128)] = ""
-    """Id of the cluster that the bridges belong to; required."""
+    """Id of the cluster that the bridges belong to; required, unless the cluster manager can be asked."""
+    node_carrier: Literal["websocket", "amqp"] = "websocket"
+    """How the cluster is reached: `websocket` at `node_url`, or `amqp`, which is how a cluster of the Open
+    WebRTC Toolkit (OWT) reaches its agents: then `[bridge.amqp]` says where the broker is."""
     node_url: str = ""
-    """Where the cluster takes its workers: `ws://host:port/node` or `wss://…`; required."""
+    """Where the cluster takes its workers: `ws://host:port/node` or `wss://…`; required for `websocket`."""
     node_secret: str = ""
     """What bridges and cluster know of each other; the same text as in the cluster's own settings."""
     kinds: tuple[BridgeKind, ...] = KINDS
@@ -45,12 +50,16 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """`[bridge.quic]`"""
     node: NodeSettings = NodeSettings()
     """`[bridge.node]`"""
+    amqp: AmqpSettings = AmqpSettings()
+    """`[bridge.amqp]`"""
     event: EventSettings = EventSettings()
     """`[bridge.event]`"""
     media: MediaSettings = MediaSettings()
     """`[bridge.media]`"""
     control: ControlSettings = ControlSettings()
     """`[bridge.control]`: what makes this process an agent of control."""
+    status: StatusSettings = StatusSettings()
+    """`[bridge.status]`: where its figures can be read on this machine."""
 
     @property
     def public_host(self) -> str:

@@ -15,6 +15,7 @@ from msgspec import Meta, Struct, field
 
 from causeway.api.agents import AgentAddress, AgentLoad
 from causeway.api.base import ClusterId, ConferenceId
+from causeway.api.figures import BridgeFigures
 
 __all__ = [
     "MAX_TO_AGENT",
@@ -25,6 +26,7 @@ __all__ = [
     "Delta",
     "Desired",
     "DesiredLink",
+    "Figures",
     "FromAgent",
     "FromControl",
     "Goodbye",
@@ -143,11 +145,21 @@ class Report(_Message, frozen=True, kw_only=True, tag="report"):
     """Links that are not listed are down."""
 
 
+class Figures(_Message, frozen=True, kw_only=True, tag="figures"):
+    """What the agent's bridges measure, every now and then; a control that does not know it passes it over.
+
+    Of links those whose figures have moved since they were told last, a bounded number in each message;
+    what was told of the others holds.
+    """
+
+    bridges: Annotated[list[BridgeFigures], Meta(max_length=16)]
+
+
 class Resync(_Message, frozen=True, kw_only=True, tag="resync"):
     """A Delta did not fit the version that the agent has. The answer is a Desired."""
 
 
-FromAgent = Hello | Heartbeat | Ack | Refuse | Report | Resync
+FromAgent = Hello | Heartbeat | Ack | Refuse | Report | Figures | Resync
 
 
 # --- control to agent -------------------------------------------------------------------------
@@ -166,6 +178,10 @@ class DesiredLink(_Part, frozen=True, kw_only=True):
     """`dial`: where the peer's event bridge listens."""
     media: AgentAddress | None = None
     """`dial`: where the peer's media bridge listens."""
+    relays: bool = False
+    """What this link brings is passed on over the others that relay, and what those bring over this one."""
+    behind: Annotated[list[ClusterId], _Many] = field(default_factory=list)
+    """With `relays`: the clusters whose events and media come over this link, besides the peer."""
 
     def __repr__(self) -> str:
         """Leave the token out: what is shown ends in logs."""

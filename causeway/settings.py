@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["ENVIRONMENT_PREFIX", "MAX_FILE_BYTES", "TABLES", "load"]
+__all__ = ["ENVIRONMENT_PREFIX", "MAX_FILE_BYTES", "TABLES", "load", "read_toml"]
 
 ENVIRONMENT_PREFIX: Final = "CAUSEWAY_"
 MAX_FILE_BYTES: Final = 1 << 20
@@ -39,7 +39,7 @@ def load(spec: type[T], *, file: Path | None, environment: Mapping[str, str]) ->
     Raises ConfigError for a file that cannot be read or parsed, for an unknown table or key, and for a value
     of the wrong type or out of range; the message names the setting.
     """
-    values = _read(file) if file is not None else {}
+    values = read_toml(file) if file is not None else {}
     own = frozenset(spec.__struct_fields__)
     for name in values.keys() - TABLES:
         raise ConfigError(f"{file}: unknown table [{name}]; there are {', '.join(sorted(TABLES))}")
@@ -61,7 +61,8 @@ def _origin(message: str, file: Path | None, environment: Mapping[str, str]) -> 
     return f"{file}: " if file is not None else ""
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_toml(file: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file. Raises ConfigError when it is too large, missing, or no TOML."""
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes")

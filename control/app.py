@@ -63,6 +63,7 @@ from control.http.webhooks import WebhookRoutes
 from control.idempotency import KeptAnswers
 from control.joining import Joining
 from control.keyring import Keyring
+from control.leftover_rooms import sweep_rooms
 from control.openvidu_clusters import OpenViduClusters
 from control.owt_clusters import OwtClusters
 from control.placing import Placing
@@ -131,17 +132,6 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
     await keyring.prepare()
     hints = Hints(own.placement)
     guard = Guard.of(own.webhooks.allow_networks, http=own.webhooks.allow_http)
-    replica = Replica(
-        store,
-        Lane(connector(database.url, settings.database)),
-        own.replica,
-        name=own.replica.name or socket.gethostname(),
-        version=__version__,
-        revision=newest_revision() or "",
-        duties=_duties(own, bell),
-        remembered={"credentials": authenticator.forget_all, "signing_keys": keyring.look_again},
-        on_return=partial(_grace, store, own),
-    )
     async with (
         hints,
         OwtConnections(cascade_timeout=own.reconcile.cascade_timeout) as owt,
@@ -149,6 +139,17 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
         Sender(guard, own.webhooks) as sender,
     ):
         fleet = Fleet(owt=owt, openvidu=openvidu, signer=keyring, vault=vault)
+        replica = Replica(
+            store,
+            Lane(connector(database.url, settings.database)),
+            own.replica,
+            name=own.replica.name or socket.gethostname(),
+            version=__version__,
+            revision=newest_revision() or "",
+            duties=_duties(own, bell, fleet),
+            remembered={"credentials": authenticator.forget_all, "signing_keys": keyring.look_again},
+            on_return=partial(_grace, store, own),
+        )
         gate = Gate(authenticator, own.rate)
         placing = Placing(
             store,
@@ -210,9 +211,7 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
             # First: they are asked for most often.
             *JoinRoutes(store, joining, kept, hints, event_routes.url_of).entries(),
             *HealthRoutes(ready).entries(),
-            *ClusterRoutes(
-                store, Reporting(store, vault, bell, beats, lease=own.lease, probe=own.probe)
-            ).entries(),
+            *ClusterRoutes(Reporting(store, vault, bell, beats, lease=own.lease, probe=own.probe)).entries(),
             *ClusterAdminRoutes(store, bell, breakers).entries(),
             *AgentRoutes(store, agents, gate).entries(),
             *ConferenceRoutes(store, bell, own.conference).entries(),
@@ -251,7 +250,7 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
         )
 
 
-def _duties(own: ControlSettings, bell: Bell) -> list[Duty]:
+def _duties(own: ControlSettings, bell: Bell, fleet: Fleet) -> list[Duty]:
     """Return what exactly one replica does at a time."""
     return [
         Duty(name="agents", body=partial(sweep_agents, bell=bell, settings=own.agents)),
@@ -259,6 +258,8 @@ def _duties(own: ControlSettings, bell: Bell) -> list[Duty]:
         # Each of its steps may be done twice, and it computes for long between statements.
         Duty(name="events", body=partial(keep_days, settings=own.events), fenced=False),
         Duty(name="leases", body=partial(sweep_leases, bell=bell, settings=own.lease)),
+        # It writes nothing, and what it has clusters do may be done twice.
+        Duty(name="rooms", body=partial(sweep_rooms, fleet=fleet, settings=own.rooms), fenced=False),
         Duty(
             name="upkeep",
             body=partial(keep_up, settings=own.upkeep, owt=own.owt, replica=own.replica),

@@ -75,3 +75,6 @@ class UpkeepSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Days that the audit is kept. Default 400."""
     capacity_days: Annotated[float, Meta(gt=0, le=36_500)] = 7.0
     """Days after which the modules of a cluster that has gone are forgotten. Default 7."""
+    report_hours: Annotated[float, Meta(gt=0, le=8760)] = 24.0
+    """Hours that the numbers of clusters' reports are remembered: for so long a replica may be frozen without
+    being believed what it carries out afterwards. Default 24."""

@@ -4,7 +4,7 @@ CausewayError
 └── RefusedError                     `code` is the problem type; the message is its detail, without secrets
     ├── ClusterUnknownError, ClusterClaimedError, ConferenceUnknownError
     ├── AgentUnknownError, AgentIncompatibleError, UpgradeRequiredError
-    ├── StaleEpochError, ConferenceEndingError, PreconditionFailedError
+    ├── StaleEpochError, ReportSupersededError, ConferenceEndingError, PreconditionFailedError
     ├── InvalidRequestError, MalformedJsonError, EpochMissingError, BodyTooLargeError, UnsupportedMediaError
     ├── UnauthenticatedError, ForbiddenError, RateLimitedError, NotFoundError, KeyUnknownError
     ├── ConferenceLockedError, ConferenceFullError, RoleNotAllowedError
@@ -50,6 +50,7 @@ __all__ = [
     "PreconditionFailedError",
     "RateLimitedError",
     "RefusedError",
+    "ReportSupersededError",
     "RoleNotAllowedError",
     "StaleEpochError",
     "TemplateDefaultError",
@@ -112,6 +113,12 @@ class StaleEpochError(RefusedError):
     """The registration that this report belongs to was replaced by a newer one."""
 
     code = "stale-epoch"
+
+
+class ReportSupersededError(RefusedError):
+    """The cluster has told something newer of the same thing since this report was sent."""
+
+    code = "report-superseded"
 
 
 class ConferenceEndingError(RefusedError):

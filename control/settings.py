@@ -17,6 +17,7 @@ from control.placement_settings import PlacementSettings, RegionSettings
 from control.rate_settings import RateSettings
 from control.registry.database import DatabaseSettings, StateSettings
 from control.replica_settings import ReplicaSettings
+from control.room_settings import RoomSettings
 from control.token_settings import TokenSettings
 from control.webhook_settings import WebhookSettings
 
@@ -138,6 +139,7 @@ class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     regions: dict[str, RegionSettings] = field(default_factory=dict)
     """What is known of each region beside its clusters, by name."""
     reconcile: ReconcileSettings = field(default_factory=ReconcileSettings)
+    rooms: RoomSettings = field(default_factory=RoomSettings)
     webhooks: WebhookSettings = field(default_factory=WebhookSettings)
     cascade: CascadeSettings = field(default_factory=CascadeSettings)
 

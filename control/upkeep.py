@@ -1,4 +1,4 @@
-"""Forgets what is old: audit, early reports, modules of gone clusters, replicas that have gone."""
+"""Forgets what is old: audit, early reports, numbers of reports, modules of gone clusters, gone replicas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from control.errors import DatabaseUnavailableError
-from control.registry import audit, capacity, early_rooms, replicas
+from control.registry import audit, capacity, early_rooms, replicas, report_order
 
 if TYPE_CHECKING:
     from control.cluster_settings import OwtSettings, UpkeepSettings
@@ -19,6 +19,7 @@ __all__ = ["forget_old", "keep_up"]
 
 _log = structlog.get_logger(__name__)
 _DAY: Final = 86_400.0
+_HOUR: Final = 3600.0
 
 
 async def keep_up(store: Store, settings: UpkeepSettings, owt: OwtSettings, replica: ReplicaSettings) -> None:
@@ -39,6 +40,7 @@ async def forget_old(
         "audit": await store.write(audit.prune, keep_days=settings.audit_days),
         "rooms": await store.write(early_rooms.prune, after=owt.early_seconds),
         "modules": await store.write(capacity.forget_strangers, after=settings.capacity_days * _DAY),
+        "reports": await store.write(report_order.prune, after=settings.report_hours * _HOUR),
         "replicas": await store.write(replicas.forget, after=replica.forget_after),
     }
     if any(forgotten.values()):

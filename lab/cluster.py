@@ -106,6 +106,7 @@ class Cluster:
             clock=time.time,
             leeway=settings.keys.leeway,
             max_shown=settings.keys.max_shown,
+            missing=self._room_missing,
         )
         calls = PortalCalls(
             rooms=self.rooms,
@@ -150,6 +151,10 @@ class Cluster:
         self.management.ordered.append(self.registrar.link_ordered)
         self.registrar.unknown.append(self._forget_room)
         return self.registrar
+
+    def _room_missing(self, room_id: str, placement: int) -> None:
+        if self.registrar is not None:
+            self.registrar.room_missing(room_id, placement)
 
     def _forget_room(self, room_id: str) -> None:
         """Delete a room that control made and knows no more: it ended while we were out of reach."""

@@ -2,7 +2,8 @@
 
 Requests are signed (lab.mauth), typed and limited in size. Two fields more than OWT has: the answer to
 `bridges` carries the bridges' certificate fingerprints, and `cascading` takes those of the other side. One
-call more than OWT has: `DELETE rooms/{room}/cascading/{peer}` ends what `cascading` began.
+parameter more: `placementEpoch` of `DELETE rooms/{room}` says which placement's room is meant. One call more:
+`DELETE rooms/{room}/cascading/{peer}` ends what `cascading` began.
 """
 
 from __future__ import annotations
@@ -84,6 +85,11 @@ class _StartCascading(Struct, forbid_unknown_fields=True):
 class _Page(Struct):
     page: Annotated[int, Meta(ge=1)] = 1
     per_page: Annotated[int, Meta(ge=1, le=_MAX_PAGE)] = _MAX_PAGE
+
+
+class _Deletion(Struct, rename="camel"):
+    placement_epoch: Annotated[int, Meta(ge=0, le=2**53 - 1)] | None = None
+    """The newest placement whose room is meant. Not OWT's."""
 
 
 class _HttpError(Exception):
@@ -170,10 +176,7 @@ class Management:
         return _json(self._rooms.create(body.name, body.options).shown())
 
     async def _list_rooms(self, request: Request) -> Response:
-        try:
-            page = msgspec.convert(dict(request.query_params), _Page, strict=False)
-        except msgspec.ValidationError as error:
-            raise _HttpError(HTTPStatus.BAD_REQUEST, str(error)) from None
+        page = _query(request, _Page)
         first = (page.page - 1) * page.per_page
         return _json([record.shown() for record in self._rooms.records[first : first + page.per_page]])
 
@@ -193,7 +196,8 @@ class Management:
         return _json(record.shown())
 
     async def _delete_room(self, request: Request) -> Response:
-        self._rooms.delete(request.path_params["room"])
+        asked = _query(request, _Deletion)
+        self._rooms.delete(request.path_params["room"], placement_epoch=asked.placement_epoch)
         return PlainTextResponse("Room deleted")
 
     async def _create_token(self, request: Request) -> Response:
@@ -314,6 +318,14 @@ class Management:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             # msgspec's words name fields and types, never values: no token leaks from here.
             raise _HttpError(HTTPStatus.BAD_REQUEST, str(error)) from None
+
+
+def _query(request: Request, shape: type[T]) -> T:
+    """Read the parameters behind the `?`; unknown ones are ignored. Raises _HttpError."""
+    try:
+        return msgspec.convert(dict(request.query_params), shape, strict=False)
+    except msgspec.ValidationError as error:
+        raise _HttpError(HTTPStatus.BAD_REQUEST, str(error)) from None
 
 
 def _find(id_: str, among: list[Any]) -> Any:

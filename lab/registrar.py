@@ -84,6 +84,8 @@ class Registrar:
         self._bridges_changed = asyncio.Event()
         self._addresses: dict[str, BridgeAddress] = {}
         self._lease: Lease | None = None
+        self._number = 0
+        """Of the last request: of two that control carries out, the one with the larger number counts."""
         self.unknown: list[Callable[[str], None]] = []
         """Called with a room that control does not know, though it was told of it."""
         self.incarnation = secrets.token_hex(16)
@@ -131,6 +133,11 @@ class Registrar:
         if self._queue.states(resource):
             self._queue.put(resource)
             self._work.set()
+
+    def room_missing(self, room: str, placement: int) -> None:
+        """Tell that somebody came with a token for the room of this placement, and there is none."""
+        self._queue.say_once(Resource("missing", room), str(placement))
+        self._work.set()
 
     def _worker_joined(self, worker: Worker) -> None:
         self._queue.put(Resource("capacity", name=worker.purpose))
@@ -199,7 +206,9 @@ class Registrar:
             portal=self._portal(),
         )
         former = self._lease
-        self._lease = await self._client.register_cluster(self._cluster, registration)
+        self._lease = await self._client.register_cluster(
+            self._cluster, registration, number=self._next_number()
+        )
         if former is not None and former.epoch != self._lease.epoch:
             self._queue.tell_anew()
         self._work.set()
@@ -255,7 +264,7 @@ class Registrar:
             except ApiError as error:
                 if self._refused(error):
                     raise _RegisterAgainError(forgotten=True) from None
-                if error.status < HTTPStatus.INTERNAL_SERVER_ERROR and error.status not in _RETRY_STATUSES:
+                if not self._is_worth_another_try(error):
                     self._give_up(report, error)
                     continue
                 _log.warning("report.failed", error=str(error))
@@ -266,6 +275,13 @@ class Registrar:
                 backoff.reset()
                 continue
             await asyncio.sleep(backoff.next_delay())
+
+    def _is_worth_another_try(self, error: ApiError) -> bool:
+        return (
+            error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            or error.status in _RETRY_STATUSES
+            or error.type == "report-superseded"  # somebody on the way has sent it twice
+        )
 
     def _give_up(self, report: Report, error: ApiError) -> None:
         """Drop a report that will not be taken however often it is told."""
@@ -280,27 +296,33 @@ class Registrar:
         assert self._lease is not None
         client, cluster, epoch = self._client, self._cluster, self._lease.epoch
         room, name, detail = report.resource.room, report.resource.name, report.detail
+        # Drawn for each try: one that was given up and is carried out later must not count any more.
+        number = self._next_number()
         match report.resource.kind, detail:
             case "capacity", None:
-                await client.delete_capacity(cluster, name)
+                await client.delete_capacity(cluster, name, epoch=epoch, number=number)
             case "capacity", _:
-                await client.put_capacity(cluster, name)
+                await client.put_capacity(cluster, name, epoch=epoch, number=number)
             case "room", None:
-                await client.room_closed(cluster, room, epoch=epoch)
+                await client.room_closed(cluster, room, epoch=epoch, number=number)
             case "room", (token,):
-                await client.report_room(cluster, room, RoomReport(token=token), epoch=epoch)
+                opened = RoomReport(token=token)
+                await client.report_room(cluster, room, opened, epoch=epoch, number=number)
+            case "missing", (placement,):
+                await client.room_missing(cluster, room, int(placement), epoch=epoch, number=number)
             case "participant", None:
-                await client.participant_left(cluster, room, name, epoch=epoch)
+                await client.participant_left(cluster, room, name, epoch=epoch, number=number)
             case "participant", (user, role):
                 who = ParticipantReport(user=user, role=role)
-                await client.participant_joined(cluster, room, name, who, epoch=epoch)
+                await client.participant_joined(cluster, room, name, who, epoch=epoch, number=number)
             case "stream", None:
-                await client.stream_gone(cluster, room, name, epoch=epoch)
+                await client.stream_gone(cluster, room, name, epoch=epoch, number=number)
             case "stream", (text,):
-                await client.report_stream(cluster, room, name, stream_reports.read(text), epoch=epoch)
+                stream = stream_reports.read(text)
+                await client.report_stream(cluster, room, name, stream, epoch=epoch, number=number)
             case _:
                 state: Literal["up", "down"] = "down" if detail is None else "up"
-                await client.report_link(cluster, room, name, state, epoch=epoch)
+                await client.report_link(cluster, room, name, state, epoch=epoch, number=number)
 
     async def _follow_bridges(self, registered: dict[str, BridgeAddress]) -> None:
         """Have the registration renewed when a bridge has another address than is `registered`."""
@@ -317,6 +339,10 @@ class Registrar:
                 _log.debug("registration.asking_bridges_again")
             self._bridges_changed.clear()
             complete = await self._ask_addresses()
+
+    def _next_number(self) -> int:
+        self._number += 1
+        return self._number
 
     def _refused(self, error: ApiError) -> bool:
         return error.type in {"cluster-unknown", "stale-epoch"}

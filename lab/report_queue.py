@@ -24,14 +24,18 @@ class Rank(IntEnum):
     CAPACITY = 0
     DEPARTURE = 1
     CLOSING = 2
-    ROOM = 3
-    ARRIVAL = 4
-    STREAM = 5
-    LINK = 6
+    MISSING = 3
+    ROOM = 4
+    ARRIVAL = 5
+    STREAM = 6
+    LINK = 7
 
 
 class Resource(Struct, frozen=True):
-    """A module, or a room, or a participant, stream or linked cluster (`name`) of a room."""
+    """A module, or a room, or a participant, stream or linked cluster (`name`) of a room.
+
+    Or what is `missing`: a room that clients have tokens for.
+    """
 
     kind: str
     room: str = ""
@@ -54,6 +58,7 @@ _RANKS: Final = {
     "participant": (Rank.ARRIVAL, Rank.DEPARTURE),
     "stream": (Rank.STREAM, Rank.DEPARTURE),
     "link": (Rank.LINK, Rank.LINK),
+    "missing": (Rank.MISSING, Rank.MISSING),
 }
 
 
@@ -87,6 +92,11 @@ class ReportQueue:
         report = Report(resource, detail)
         self._true[resource] = report
         self._add(report)
+
+    def say_once(self, resource: Resource, *detail: str) -> None:
+        """Have this told, and then forget it. Left out while too much waits: whoever needs it comes again."""
+        if len(self) < self._limit:
+            self._add(Report(resource, detail))
 
     def remove(self, resource: Resource) -> None:
         """State that `resource` is gone; what was never stated needs no taking back."""

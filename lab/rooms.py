@@ -115,9 +115,15 @@ class Rooms:
             self._running[room_id].room.rules = self._rules(record)
         return record
 
-    def delete(self, room_id: str) -> None:
-        """Remove a room with everybody in it. Raises RoomError `no-such-room`."""
-        self.record(room_id)
+    def delete(self, room_id: str, *, placement_epoch: int | None = None) -> None:
+        """Remove a room with everybody in it. Raises RoomError `no-such-room`.
+
+        With a placement's epoch only one that was made for it or an earlier one: an order that comes late
+        must not hit the room that has been made since.
+        """
+        made_for = self.record(room_id).options.placement_epoch
+        if placement_epoch is not None and made_for is not None and made_for > placement_epoch:
+            raise RoomError("no-such-room", "the room there is of a later placement")
         self._close(room_id)
         del self._records[room_id]
 

@@ -38,11 +38,13 @@ class SignedTokens:
         clock: Callable[[], float],
         leeway: float,
         max_shown: int,
+        missing: Callable[[str, int], None] = lambda _room, _placement: None,
     ) -> None:
         """`keys` gives control's present keys, `incarnation` what the cluster is registered with.
 
         `clock`: seconds since 1970, which may be `leeway` seconds apart from control's. `max_shown`: tokens
-        remembered at once; while so many are still valid, no further one is taken.
+        remembered at once; while so many are still valid, no further one is taken. `missing` is called with a
+        room and a placement that control takes to be here, as it signs tokens for them, and that are not.
         """
         self._rooms = rooms
         self._keys = keys
@@ -51,6 +53,7 @@ class SignedTokens:
         self._clock = clock
         self._leeway = leeway
         self._max_shown = max_shown
+        self._missing = missing
         self._shown: set[str] = set()
         self._by_expiry: list[tuple[float, str]] = []
 
@@ -72,11 +75,22 @@ class SignedTokens:
             )
         except TokenRefusedError as error:
             raise TokenError(f"the token is not valid: {error}") from None
-        made_for = self._rooms.record(claims.conference).options.placement_epoch
-        if made_for not in {None, claims.placement}:  # None: not control made it, so there is nothing to tell
-            raise TokenError("the token is not valid: for another life of the room")
+        self._require_room(claims)
         self._take(claims, now)
         return Admission(room=claims.conference, user=claims.user, role=claims.role, participant=claims.sub)
+
+    def _require_room(self, claims: JoinClaims) -> None:
+        """Make sure that the room is that of the token's placement. Raises TokenError, RoomError."""
+        try:
+            made_for = self._rooms.record(claims.conference).options.placement_epoch
+        except RoomError:
+            self._missing(claims.conference, claims.placement)
+            raise
+        if made_for in {None, claims.placement}:  # None: not control made it, so there is nothing to tell
+            return
+        if made_for < claims.placement:
+            self._missing(claims.conference, claims.placement)
+        raise TokenError("the token is not valid: for another life of the room")
 
     def _take(self, claims: JoinClaims, now: float) -> None:
         """Remember the token as shown for as long as it could be shown again."""

@@ -1,4 +1,4 @@
-"""A real Postgres for every test that asks for one: started once, a fresh database for each test.
+"""A real Postgres for every test that asks for one: started once, a database as good as new for each test.
 
 Fixtures: `postgres` (the session's server, one per xdist worker), `empty_database_url` (a database with
 nothing in it), `database_url` (one with the newest schema), `engine` (on `database_url`). The server is on a
@@ -10,71 +10,41 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import os
 import shutil
 import tempfile
-import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
+import hypothesis
 import pytest
 import pytest_asyncio
 import structlog
 
-from control.registry.database import create_engine, migrate
+from control.registry.database import create_engine
 from control.registry.embedded import EmbeddedPostgres
+from tests.databases import PostgresForTests
+from tests.rabbitmq import brokers, rabbitmq  # noqa: F401 - fixtures, for all tests
+from tests.scheduling import Scheduling
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from contextlib import AbstractContextManager
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-_TEMPLATE = "causeway_template"
+
+# How many examples a property is tried with, unless it says so itself: `make nightly` asks for more.
+hypothesis.settings.register_profile("quick", max_examples=50)
+hypothesis.settings.register_profile("thorough", max_examples=1000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
-class PostgresForTests:
-    """The session's server, usable from fixtures that are not coroutines."""
-
-    def __init__(self, server: EmbeddedPostgres, runner: asyncio.Runner) -> None:
-        self.server = server
-        self._runner = runner
-        self._has_template = False
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run something in the server's own loop; never from inside a running one."""
-        return self._runner.run(work)
-
-    def execute(self, statement: str) -> None:
-        """Run one statement in the database that new databases are made from."""
-        self.run(self._execute(statement))
-
-    async def _execute(self, statement: str) -> None:
-        dsn = self.server.url_of("postgres").replace("+asyncpg", "")
-        connection = await asyncpg.connect(dsn, timeout=10, command_timeout=30)
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close(timeout=5)
-
-    @contextmanager
-    def database(self, template: str = "template1") -> Iterator[str]:
-        """Lend a new database's URL; the database is dropped afterwards, whoever is still connected."""
-        name = f"test_{uuid.uuid4().hex}"
-        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-        try:
-            yield self.server.url_of(name)
-        finally:
-            self.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-    def template(self) -> str:
-        """Return the name of a database with the newest schema, made at the first call."""
-        if not self._has_template:
-            self.execute(f"CREATE DATABASE {_TEMPLATE}")
-            self.run(migrate(self.server.url_of(_TEMPLATE)))
-            self._has_template = True
-        return _TEMPLATE
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Have tests that would disturb each other run one after the other."""
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -110,13 +80,13 @@ def postgres() -> Iterator[PostgresForTests]:
 
 @pytest.fixture
 def empty_database_url(postgres: PostgresForTests) -> Iterator[str]:
-    with postgres.database() as url:
+    with postgres.empty() as url:
         yield url
 
 
 @pytest.fixture
 def database_url(postgres: PostgresForTests) -> Iterator[str]:
-    with postgres.database(postgres.template()) as url:
+    with postgres.migrated() as url:
         yield url
 
 

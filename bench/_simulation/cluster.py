@@ -3,23 +3,24 @@
 Kinds
     own     reports everything; has a bridge of its own
     silent  the same, but says nothing of its links
-    blind   says no more than that a room has come to life: nobody knows who is there
+    blind   says no more than that a room has come to life, and numbers nothing: nobody knows who is there
     served  reports rooms and people; agents make its links
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from bench._simulation.kernel import Event, Host, HostGoneError, LateError
+from bench._simulation.registry import Registry
 from bench._simulation.replica import DatabaseAwayError
-from bench._simulation.tables import StaleEpochError
+from bench._simulation.tables import Said, StaleEpochError, SupersededError
 from causeway.backoff import Backoff
 from lab.report_queue import ReportQueue, Resource
 
 if TYPE_CHECKING:
-    from bench._simulation.registry import Registry
     from bench._simulation.rows import Address
     from bench._simulation.wire import Bridge, LinkNews
     from bench._simulation.world import World
@@ -59,9 +60,20 @@ class Cluster:
         self.bridge: Bridge | None = None
         self.rooms: dict[str, _Room] = {}
         self._epoch: int | None = None
+        self._number = 0
         self._queue = ReportQueue(limit=1000)
         self._work = Event()
         self._register = Event()
+
+    @property
+    def signed(self) -> bool:
+        """Whether control signs the tokens for it."""
+        return self.ours and self._world.signed_tokens
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is of our own kind: takes signed tokens, knows placements."""
+        return self.kind in {"own", "served"}
 
     @property
     def alive(self) -> bool:
@@ -79,7 +91,7 @@ class Cluster:
         """Start anew, knowing nothing."""
         self.incarnation += 1
         self.host = Host(self._world.kernel, f"{self.name}.{self.incarnation}")
-        self._epoch, self.rooms = None, {}
+        self._epoch, self._number, self.rooms = None, 0, {}
         self._queue, self._work, self._register = ReportQueue(limit=1000), Event(), Event()
         self._register.set()
         if self.kind != "served":
@@ -123,10 +135,15 @@ class Cluster:
 
     # --- people -------------------------------------------------------------------------------
 
-    def join(self, conference: str, participant: str, user: str) -> bool:
-        """Let a client in; False if there is no such room."""
+    def join(self, conference: str, participant: str, user: str, placement: int) -> bool:
+        """Let a client in who has a token for the room of that placement; False if there is none."""
         room = self.rooms.get(conference)
-        if not self.alive or room is None:
+        if not self.alive:
+            return False
+        if self.signed and (room is None or room.placement < placement):
+            self._queue.say_once(Resource("missing", conference), str(placement))
+            self._work.set()
+        if room is None or (self.signed and room.placement != placement):
             return False
         if room.token is None:
             room.token = f"{self.name}.{self.incarnation}.{self._world.kernel.next_number()}"
@@ -179,13 +196,17 @@ class Cluster:
         if room is None:
             self.rooms[conference] = _Room(placement=placement)
 
-    async def delete_room(self, conference: str) -> None:
-        """Remove the room; none is as good."""
+    async def delete_room(self, conference: str, placement: int | None = None) -> None:
+        """Remove the room, if it is of no later placement; none is as good."""
         room = self.rooms.get(conference)
-        if room is not None:
+        if room is not None and (placement is None or room.placement <= placement):
             if room.token is not None:
                 self._close(conference, room)
             del self.rooms[conference]
+
+    async def list_rooms(self) -> dict[str, int]:
+        """Say which rooms there are, and of which placements."""
+        return {conference: room.placement for conference, room in self.rooms.items()}
 
     async def get_bridges(self) -> Address:
         """Say where the bridge listens. Raises RefusedError."""
@@ -215,22 +236,23 @@ class Cluster:
             await self._register.wait()
             self._register.clear()
             former, bridge = self._epoch, None if self.bridge is None else self.bridge.address
+            register = partial(
+                Registry.register,
+                cluster=self.name,
+                number=self._next_number(),
+                incarnation=self.incarnation,
+                bridges=bridge,
+                reports_links=self.kind == "own",
+                knows_participants=self.kind != "blind",
+                region=self.region,
+                location=self.location,
+                ttl=TTL,
+            )
             try:
                 epoch = await self._world.ask_control(
-                    self.name,
-                    lambda registry, bridge=bridge: registry.register(  # type: ignore[misc]  # bound now
-                        self.name,
-                        incarnation=self.incarnation,
-                        bridges=bridge,
-                        reports_links=self.kind == "own",
-                        knows_participants=self.kind != "blind",
-                        region=self.region,
-                        location=self.location,
-                        ttl=TTL,
-                    ),
-                    timeout=_CALL,
+                    self.name, register, timeout=_CALL, in_time=self.kind == "blind"
                 )
-            except (LateError, HostGoneError, DatabaseAwayError):
+            except (LateError, HostGoneError, DatabaseAwayError, SupersededError):
                 self._register.set()
                 await self._world.kernel.sleep(backoff.next_delay())
                 continue
@@ -276,56 +298,43 @@ class Cluster:
                 if epoch == self._epoch:
                     self._forgotten()
                 await self._world.kernel.sleep(backoff.next_delay())
-            except (LateError, HostGoneError, DatabaseAwayError):
+            except (LateError, HostGoneError, DatabaseAwayError, SupersededError):
                 await self._world.kernel.sleep(backoff.next_delay())
             except KeyError:  # no such conference: it will not be taken however often it is told
                 self._queue.taken(report)
-                if self.kind not in {"silent", "blind"}:  # whose clusters know nothing of us
+                if self.ours:  # others know nothing of us
                     await self.delete_room(report.resource.room)
             else:
                 self._queue.taken(report)
                 backoff.reset()
 
     async def _tell_one(self, report: Report, epoch: int) -> None:
-        name, room, who = self.name, report.resource.room, report.resource.name
-        detail = report.detail
-        match report.resource.kind:
-            case "room":
-                await self._world.ask_control(
-                    name,
-                    lambda registry: self._tell_room(registry, epoch, room, detail),
-                    timeout=_CALL,
-                )
-            case "participant":
-                await self._world.ask_control(
-                    name,
-                    lambda registry: (
-                        registry.participant_left(name, epoch, room, who)
-                        if detail is None
-                        else registry.participant_joined(name, epoch, room, who, detail[0])
-                    ),
-                    timeout=_CALL,
-                )
-            case _:
-                await self._world.ask_control(
-                    name,
-                    lambda registry: registry.link_seen(
-                        name, epoch, room, who, "down" if detail is None else "up"
-                    ),
-                    timeout=_CALL,
-                )
+        said = Said(self.name, epoch, self._next_number())
+        room, who, detail = report.resource.room, report.resource.name, report.detail
 
-    def _tell_room(
-        self, registry: Registry, epoch: int, conference: str, detail: tuple[str, ...] | None
-    ) -> None:
-        if detail is None:
-            registry.room_closed(self.name, epoch, conference)
-        elif self._is_timely(conference, detail[0]):
-            registry.room_opened(self.name, epoch, conference, detail[0])
+        def tell(registry: Registry) -> None:
+            match report.resource.kind, detail:
+                case "room", None:
+                    registry.room_closed(said, room)
+                case "room", (token,):
+                    registry.room_opened(said, room, token)
+                case "participant", None:
+                    registry.participant_left(said, room, who)
+                case "participant", (user,):
+                    registry.participant_joined(said, room, who, user)
+                case "missing", (placement,):
+                    registry.room_wanted(said, room, int(placement))
+                case _:
+                    registry.link_seen(said, room, who, "down" if detail is None else "up")
 
-    def _is_timely(self, conference: str, token: str) -> bool:
-        """Whether a room that is reported is still there; see Plot.stale_reports."""
-        return self._world.stale_reports or self.token_of(conference) == token
+        await self._world.ask_control(self.name, tell, timeout=_CALL, in_time=said.number is None)
+
+    def _next_number(self) -> int | None:
+        """Return the number of the next request; who says so little numbers nothing."""
+        if self.kind == "blind":
+            return None
+        self._number += 1
+        return self._number
 
     def _backoff(self) -> Backoff:
         return Backoff(base=0.2, cap=2.0, uniform=self._world.chance.uniform)

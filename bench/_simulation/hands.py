@@ -96,7 +96,9 @@ class Hands:
                 )
             )
             if not known:
-                await self._replica.call(cluster, lambda there: there.delete_room(conference))
+                await self._replica.call(
+                    cluster, lambda there: there.delete_room(conference, placement.epoch)
+                )
         except FailedError:
             await self._room_failed(cluster, placement.attempts)
         return True
@@ -106,12 +108,18 @@ class Hands:
         ending = self._view.state == "ending"
         if not await write(lambda registry: registry.online(cluster)):
             return False
-        if not ending and not await write(lambda registry: registry.vacate(conference, cluster)):
+        placement = next(p for p in self._view.placements if p.cluster == cluster)
+        epoch: int | None = placement.epoch
+        if not ending:
+            if not await write(lambda registry: registry.vacate(conference, cluster)):
+                return True
+            epoch = await write(lambda registry: registry.renew_placement(conference, cluster))
+        if epoch is None:
             return True
+        named = epoch
         try:
-            await self._replica.call(cluster, lambda there: there.delete_room(conference))
+            await self._replica.call(cluster, lambda there: there.delete_room(conference, named))
         except FailedError:
-            placement = next(p for p in self._view.placements if p.cluster == cluster)
             await self._room_failed(cluster, placement.attempts)
             return True
         if ending:
@@ -159,7 +167,10 @@ class Hands:
         order, bridges = begun
         try:
             await self._replica.call(
-                dialer, lambda there: there.start_cascade(conference, token, listener, bridges)
+                dialer,
+                lambda there: there.start_cascade(conference, token, listener, bridges),
+                # Who does not tell how the link is could dial a former address for ever, unnoticed.
+                in_time=self._world.clusters[dialer].kind in {"silent", "blind"},
             )
         except FailedError:
             await self._link_failed(dialer, listener, order)

@@ -69,8 +69,8 @@ def _rooms(world: World) -> Iterator[str]:
             continue
         for conference, room in cluster.rooms.items():
             if (conference, cluster.name) not in world.registry.placements:
-                if (conference, cluster.name) in world.registry.out_of_reach and not room.people:
-                    continue  # nobody could be asked; the next placement there replaces it
+                if not cluster.ours and not room.people:
+                    continue  # nothing tells it from rooms of others; the next placement there takes it over
                 yield f"the room of {conference} at {cluster.name} is left over"
             elif not room.people and cluster.kind != "blind":
                 yield f"the room of {conference} at {cluster.name} stands empty"

@@ -9,6 +9,7 @@ from bench._simulation.tables import Tables
 
 if TYPE_CHECKING:
     from bench._simulation.rows import Address
+    from bench._simulation.tables import Said
     from control.cascade.view import Via
 
 __all__ = ["LinkRows"]
@@ -97,12 +98,10 @@ class LinkRows(Tables):
 
     # --- what is reported ---------------------------------------------------------------------
 
-    def link_seen(
-        self, cluster: str, epoch: int, conference: str, peer: str, state: Literal["up", "down"]
-    ) -> None:
-        """Note what a cluster sees. Raises StaleEpochError."""
-        self._require(cluster, epoch)
-        self._report(conference, cluster, peer, state, via="driver")
+    def link_seen(self, said: Said, conference: str, peer: str, state: Literal["up", "down"]) -> None:
+        """Note what a cluster sees. Raises StaleEpochError, SupersededError."""
+        self._admit(said, conference, f"link/{peer}", of=("",))
+        self._report(conference, said.cluster, peer, state, via="driver")
 
     def link_seen_by_agent(
         self, cluster: str, conference: str, peer: str, state: Literal["up", "down"]

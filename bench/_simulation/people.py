@@ -81,11 +81,13 @@ class Person:
         try:
             if to is None:
                 to = await self._ask()
-            if to is not None and await self._wait_for_room(to):
+            if to is not None and (placement := await self._wait_for_room(to)) is not None:
                 await kernel.sleep(world.network.delay())
                 self._tries += 1
                 participant = f"{self.name}.{self._tries}"
-                if self._still_wants() and world.clusters[to].join(self.conference, participant, self.name):
+                if not self._still_wants():
+                    return
+                if world.clusters[to].join(self.conference, participant, self.name, placement):
                     self.at, self.participant = to, participant
                     world.seated[participant] = self
                     world.note(f"{self.name} is in {self.conference} at {to}")
@@ -115,21 +117,21 @@ class Person:
     async def _tell_missing(self, at: str) -> None:
         """Have control find out, as it does where it asks the cluster for each token."""
         cluster = self._world.clusters[at]
-        asked = cluster.kind in {"silent", "blind"} or not self._world.signed_tokens
         row = self._world.registry.placements.get((self.conference, at))
         token = None if row is None else row.token
-        if asked and cluster.alive and self.conference not in cluster.rooms:
+        if not cluster.signed and cluster.alive and self.conference not in cluster.rooms:
             await self._world.ask_control(
                 "clients", lambda registry: registry.room_missing(self.conference, at, token), timeout=3.0
             )
 
-    async def _wait_for_room(self, to: str) -> bool:
+    async def _wait_for_room(self, to: str) -> int | None:
+        """Return the placement that the token is for, once its room is there."""
         kernel, registry = self._world.kernel, self._world.registry
         until = kernel.now + _ROOM_WAIT
         while kernel.now < until:
             row = registry.placements.get((self.conference, to))
             if row is not None and row.state == "ready":
-                return True
+                return row.epoch
             await kernel.sleep(0.1)
         registry.give_up(self.conference, to, self.name)
-        return False
+        return None

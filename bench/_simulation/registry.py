@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from bench._simulation.agent_rows import AgentRows
 from bench._simulation.rows import ClusterRow, ConferenceRow, PlacementRow, ReservationRow
+from bench._simulation.tables import Said, SupersededError
 
 if TYPE_CHECKING:
     from bench._simulation.rows import Address
@@ -39,9 +40,11 @@ class Registry(AgentRows):
         region: str,
         location: Point,
         ttl: float,
+        number: int | None,
     ) -> int:
-        """Take the cluster in; return its epoch."""
+        """Take the cluster in; return its epoch. Raises SupersededError."""
         old, live = self.clusters.get(cluster), self.online(cluster)
+        self._admit_registration(cluster, number, same=old is not None and old.incarnation == incarnation)
         if old is None:
             self.clusters[cluster] = ClusterRow(
                 incarnation=incarnation,
@@ -76,9 +79,17 @@ class Registry(AgentRows):
             self._mark_cluster(cluster)
         return old.epoch
 
+    def _admit_registration(self, cluster: str, number: int | None, *, same: bool) -> None:
+        if number is None:
+            return
+        _, before, _ = self.order.get((cluster, "", "registration"), (0, 0, 0))
+        if same and before >= number:
+            raise SupersededError(cluster)
+        self.order[cluster, "", "registration"] = (0, number, 0)
+
     def heartbeat(self, cluster: str, *, epoch: int, ttl: float) -> None:
         """Renew the lease. Raises StaleEpochError."""
-        self._require(cluster, epoch)
+        self._admit(Said(cluster, epoch, None), "")
         self.clusters[cluster].until = self.now + ttl
 
     def unregister(self, cluster: str, *, epoch: int) -> None:
@@ -166,7 +177,7 @@ class Registry(AgentRows):
             ordinals = [p.ordinal for p in self.placements_of(conference).values()]
             self.placements[conference, cluster] = PlacementRow(
                 ordinal=max(ordinals, default=0) + 1,
-                epoch=self._kernel.next_number(),
+                epoch=self._next_epoch(),
                 state="ready" if reported else "wanted",
                 room=reported,
                 empty_since=self.now,
@@ -177,11 +188,15 @@ class Registry(AgentRows):
             return
         self.mark(conference)
 
+    def _next_epoch(self) -> int:
+        return max(round(self.now * 1e6), 1)
+
     # --- reports -----------------------------------------------------------------------------------
 
-    def room_opened(self, cluster: str, epoch: int, conference: str, token: str) -> None:
-        """Keep the room's token. Raises StaleEpochError, KeyError."""
-        self._require(cluster, epoch)
+    def room_opened(self, said: Said, conference: str, token: str) -> None:
+        """Keep the room's token. Raises StaleEpochError, SupersededError, KeyError."""
+        self._admit(said, conference)
+        cluster = said.cluster
         self._ensure(conference, cluster, reported=True)
         row = self.placements[conference, cluster]
         before, row.token = row.token, token
@@ -190,9 +205,10 @@ class Registry(AgentRows):
             self._want(cluster, conference)
         self.mark(conference)
 
-    def room_closed(self, cluster: str, epoch: int, conference: str) -> None:
-        """Forget the token and everybody. Raises StaleEpochError."""
-        self._require(cluster, epoch)
+    def room_closed(self, said: Said, conference: str) -> None:
+        """Forget the token and everybody. Raises StaleEpochError, SupersededError."""
+        self._admit(said, conference, gone=True)
+        cluster = said.cluster
         row = self.placements.get((conference, cluster))
         if row is None:
             return
@@ -202,11 +218,10 @@ class Registry(AgentRows):
         self._want(cluster, conference)
         self.mark(conference)
 
-    def participant_joined(
-        self, cluster: str, epoch: int, conference: str, participant: str, user: str
-    ) -> None:
-        """Note who is there. Raises StaleEpochError, KeyError."""
-        self._require(cluster, epoch)
+    def participant_joined(self, said: Said, conference: str, participant: str, user: str) -> None:
+        """Note who is there. Raises StaleEpochError, SupersededError, KeyError."""
+        self._admit(said, conference, participant, of=("",))
+        cluster = said.cluster
         self._ensure(conference, cluster, reported=True)
         row = self.placements[conference, cluster]
         if participant not in row.people:
@@ -218,13 +233,22 @@ class Registry(AgentRows):
         row.empty_since = None
         self.mark(conference)
 
-    def participant_left(self, cluster: str, epoch: int, conference: str, participant: str) -> None:
-        """Note who is not there any more. Raises StaleEpochError."""
-        self._require(cluster, epoch)
+    def participant_left(self, said: Said, conference: str, participant: str) -> None:
+        """Note who is not there any more. Raises StaleEpochError, SupersededError."""
+        self._admit(said, conference, participant, gone=True)
+        cluster = said.cluster
         row = self.placements.get((conference, cluster))
         if row is not None and row.people.pop(participant, None) is not None:
             if not row.people:
                 row.empty_since = self.now
+            self.mark(conference)
+
+    def room_wanted(self, said: Said, conference: str, placement: int) -> None:
+        """Have a room made that somebody had a token for. Raises StaleEpochError, SupersededError."""
+        self._admit(said, conference, "missing", of=("",))
+        row = self.placements.get((conference, said.cluster))
+        if row is not None and row.state == "ready" and row.epoch == placement:
+            row.state, row.room, row.attempts, row.retry_at = "wanted", False, 0, None
             self.mark(conference)
 
     # --- rooms -------------------------------------------------------------------------------------
@@ -254,6 +278,23 @@ class Registry(AgentRows):
             return False
         row.state, row.room = "wanted", False
         return True
+
+    def renew_placement(self, conference: str, cluster: str) -> int | None:
+        """Begin a new epoch of a vacated placement; return the former one. None: somebody is on the way."""
+        row = self.placements.get((conference, cluster))
+        if row is None or row.state != "wanted" or not self._deserted(conference, cluster):
+            return None
+        former, row.epoch = row.epoch, self._next_epoch()
+        return former
+
+    def unplaced(self, cluster: str, rooms: dict[str, int], *, min_age: float) -> list[tuple[str, int]]:
+        """Return those of {room: epoch} that no placement knows, and that are not of lately."""
+        youngest = (self.now - min_age) * 1e6
+        return [
+            (room, epoch)
+            for room, epoch in rooms.items()
+            if (room, cluster) not in self.placements and epoch < youngest
+        ]
 
     def vacated(self, conference: str, cluster: str) -> bool:
         """Forget a placement whose room has been removed, if still nobody is there or on the way."""

@@ -8,10 +8,12 @@ of its steps.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from bench._simulation.hands import FailedError, Hands
 from bench._simulation.kernel import Event, Host, HostGoneError, LateError
+from bench._simulation.network import Patience
 from bench._simulation.view import moment, seconds, view_of
 from causeway.backoff import Backoff
 from control.cascade.breaker import Breaker
@@ -47,6 +49,8 @@ _TTL: Final = 6.0
 _POLL: Final = 2.0
 _CALL: Final = 5.0
 _PUT_OFF: Final = 0.2
+_ROOMS: Final = 15.0
+_ROOM_AGE: Final = 20.0
 
 
 class DatabaseAwayError(Exception):
@@ -66,6 +70,7 @@ class Replica:
         self.host = Host(world.kernel, name)
         self.host.spawn(self._run())
         self.host.spawn(self._sweep())
+        self.host.spawn(self._sweep_rooms())
 
     def ring(self, conference: str) -> None:
         """Be notified."""
@@ -107,6 +112,29 @@ class Replica:
                     self._world.note(f"{self.name}: {gone} is lost")
             except DatabaseAwayError:
                 continue
+
+    async def _sweep_rooms(self) -> None:
+        """Delete rooms that nobody needs. One replica does so at a time; that two do is only more."""
+        while True:
+            await self._world.kernel.sleep(_ROOMS)
+            for name, cluster in self._world.clusters.items():
+                if not cluster.ours:
+                    continue
+                try:
+                    if await self.write(lambda registry, name=name: registry.online(name)):  # type: ignore[misc]  # bound now
+                        await self._sweep_cluster(name)
+                except (DatabaseAwayError, LateError, HostGoneError):
+                    continue
+
+    async def _sweep_cluster(self, name: str) -> None:
+        there = self._world.clusters[name]
+        call = self._world.network.call
+        rooms = await call("control", name, lambda: there.host, there.list_rooms, timeout=_CALL)
+        found = await self.write(lambda registry: registry.unplaced(name, rooms, min_age=_ROOM_AGE))
+        for room, epoch in found:
+            self._world.note(f"{self.name}: the room of {room} at {name} is left over")
+            delete = partial(there.delete_room, room, epoch)
+            await call("control", name, lambda: there.host, delete, timeout=_CALL)
 
     async def _work(self, conference: str, claim: int, version: int) -> None:
         changed = self._listening[conference] = Event()
@@ -154,8 +182,11 @@ class Replica:
         except DatabaseAwayError:
             return False
 
-    async def call(self, cluster: str, ask: Callable[[Cluster], Awaitable[T]]) -> T:
-        """Ask a cluster something. Raises FailedError."""
+    async def call(self, cluster: str, ask: Callable[[Cluster], Awaitable[T]], *, in_time: bool = False) -> T:
+        """Ask a cluster something. Raises FailedError.
+
+        `in_time`: it does nothing once we have given up waiting.
+        """
         world, now = self._world, self._world.kernel.now
         there = world.clusters[cluster]
         breaker = self._breakers.setdefault(
@@ -164,9 +195,16 @@ class Replica:
         )
         life = breaker.begin(now)
         error: str | None = None
+        patience = Patience()
+
+        async def answer() -> T:
+            if in_time and patience.over:
+                raise HostGoneError("nobody waits any more")
+            return await ask(there)
+
         try:
             return await world.network.call(
-                "control", cluster, lambda: there.host, lambda: ask(there), timeout=_CALL
+                "control", cluster, lambda: there.host, answer, timeout=_CALL, patience=patience
             )
         except (LateError, HostGoneError) as why:
             error = str(why)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench._simulation.rows import (
     AgentRow,
@@ -19,11 +19,23 @@ if TYPE_CHECKING:
 
     from bench._simulation.kernel import Kernel
 
-__all__ = ["StaleEpochError", "Tables"]
+__all__ = ["Said", "StaleEpochError", "SupersededError", "Tables"]
 
 
 class StaleEpochError(Exception):
     """The cluster's or agent's registration does not hold."""
+
+
+class SupersededError(Exception):
+    """The cluster has told something newer."""
+
+
+class Said(NamedTuple):
+    """Who says something, under which registration, and which of its requests it is (None: not numbered)."""
+
+    cluster: str
+    epoch: int
+    number: int | None
 
 
 class Tables:
@@ -43,6 +55,8 @@ class Tables:
         self.round_trips: dict[tuple[str, str], float] = {}
         self.planned_with: dict[str, Mapping[tuple[str, str], float]] = {}
         """By conference: the round trips that it was last planned with. The judge's, not the registry's."""
+        self.order: dict[tuple[str, str, str], tuple[int, int, int]] = {}
+        """By cluster, room and thing of the room: epoch, number of the last word, and of the last end."""
         self.moved: list[tuple[str, str, str, str]] = []
         """What was told to clients: conference, user, from where, to where."""
         self.out_of_reach: set[tuple[str, str]] = set()
@@ -131,9 +145,27 @@ class Tables:
         ]
         return max(untils, default=None)
 
-    def _require(self, cluster: str, epoch: int) -> None:
+    def _admit(
+        self, said: Said, conference: str, thing: str = "", *, gone: bool = False, of: tuple[str, ...] = ()
+    ) -> None:
+        """Refuse what is not said by whom the cluster is, or is older than what was carried out.
+
+        After control.registry.report_order. Raises StaleEpochError, SupersededError.
+        """
+        cluster, epoch, number = said
         if not self.online(cluster) or self.clusters[cluster].epoch != epoch:
             raise StaleEpochError(cluster)
+        if number is None:
+            return
+        for whole in of:
+            known = self.order.get((cluster, conference, whole))
+            if known is not None and known[0] == epoch and known[2] > number:
+                raise SupersededError(cluster)
+        last, before, end = self.order.get((cluster, conference, thing), (epoch, 0, 0))
+        if (last, before) >= (epoch, number):
+            raise SupersededError(cluster)
+        kept = end if last == epoch else 0
+        self.order[cluster, conference, thing] = (epoch, number, number if gone else kept)
 
     def _links_changed(self, conference: str, *ends: str) -> None:
         for end in ends:

@@ -68,15 +68,13 @@ class Plot:
     """For which things go wrong."""
     topology: TopologyKind | None = None
     """What is asked for, on a wire that relays, by clusters with agents only; None: drawn, as are those."""
-    signed_tokens: bool = False
-    """Tokens for clusters of our own are signed by control, which so never hears that a room is not there."""
-    late_orders: bool = False
-    """Clusters carry out orders that control gave up long ago. Removals name no placement, so one of them may
-    remove the room of the next client; where tokens are signed by control, nobody notices."""
-    stale_reports: bool = False
-    """Replicas that were frozen carry out what they had been told before, though its sender has given up and
-    has told something newer elsewhere; and that a room has opened is heard after control has removed it.
-    Reports bear no numbers, so what is old is believed, for good."""
+    signed_tokens: bool = True
+    """Tokens for clusters of our own are signed by control, which is told by them if a room is not there."""
+    late_orders: bool = True
+    """Clusters carry out orders that control gave up long ago."""
+    stale_reports: bool = True
+    """Replicas that were frozen, and messages that were slow, have carried out what the sender has given up,
+    and has told something newer of elsewhere."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -178,8 +176,10 @@ class World:
         alive = [replica for replica in self.replicas if replica.host.alive]
         return self.chance.choice(alive) if alive else None
 
-    async def ask_control(self, place: str, what: Callable[[Registry], T], *, timeout: float) -> T:
-        """Ask control from somewhere.
+    async def ask_control(
+        self, place: str, what: Callable[[Registry], T], *, timeout: float, in_time: bool = False
+    ) -> T:
+        """Ask control from somewhere. `in_time`: nothing is done once nobody waits for it any more.
 
         Raises what the registry raises, DatabaseAwayError, HostGoneError, and LateError.
         """
@@ -190,7 +190,7 @@ class World:
         patience = Patience()
 
         def unless_given_up(registry: Registry) -> T:
-            if patience.over and not self.stale_reports:
+            if patience.over and (in_time or not self.stale_reports):
                 raise DatabaseAwayError
             return what(registry)
 

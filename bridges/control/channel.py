@@ -8,34 +8,37 @@ more is as good as one that does.
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
+from msgspec import structs
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from bridges.control.orders import Dial, HangUp, Leave, Say
+from bridges.control.figures import NAME, FiguresTelling
+from bridges.control.orders import Dial, HangUp, Leave, Relay, Say
+from bridges.load import machine_load
 from bridges.node.cascading import CascadingOptions
 from bridges.node.port import RpcError
 from causeway.api.agents import AgentLoad
+from causeway.api.figures import ControlFigures
 from causeway.backoff import Backoff
 from causeway.channel import MAX_TO_AGENT, MessageError, RoundTrip, decode_from_control, encode, subprotocol
 from causeway.client import ControlClient
 from causeway.errors import ApiError, CausewayError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from bridges.control.core import AgentCore
     from bridges.control.orders import Kind, LegState, Output
     from bridges.control.port import Cascader
     from bridges.control.settings import ControlSettings
+    from bridges.figures import Source
     from bridges.quic import RoundTrip as Measured
-    from causeway.api.agents import AgentLease, AgentRegistration
-    from causeway.channel import FromAgent
+    from causeway.api.agents import AgentAddresses, AgentLease, AgentRegistration
+    from causeway.channel import Figures, FromAgent
 
 __all__ = ["Agent"]
 
@@ -43,7 +46,6 @@ log = structlog.get_logger(__name__)
 
 _MAX_MS: Final = 600_000.0
 _MAX_PEERS: Final = 1000
-_CLUSTER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~@:-]{0,127}")
 
 
 class _Connect(connect):
@@ -73,8 +75,11 @@ class Agent:
         *,
         registration: AgentRegistration,
         settings: ControlSettings,
+        sources: Sequence[Source] = (),
     ) -> None:
+        """Order `bridges`, which are `registration`, and tell control what the `sources` measure."""
         self._id = agent
+        self._sources = sources
         self._core = core
         self._bridges = bridges
         self._registration = registration
@@ -86,6 +91,8 @@ class Agent:
         self._backoff = Backoff(base=settings.retry_base, cap=settings.retry_cap)
         for kind, bridge in bridges.items():
             bridge.on_leg = partial(self._leg_changed, kind)
+            if settings.expected_only:
+                bridge.expects = core.expects
 
     async def run(self) -> None:
         """Serve control for ever; cancelled, take the registration back."""
@@ -99,6 +106,23 @@ class Agent:
                     tasks.create_task(self._stay_connected(client))
             finally:
                 await self._take_back(client)
+
+    def register_anew(self, addresses: AgentAddresses) -> None:
+        """Tell control that the bridges are reached in another way: it has their links made anew."""
+        self._registration = structs.replace(self._registration, addresses=addresses)
+        self._leave("the addresses have changed")
+
+    def figures(self) -> ControlFigures:
+        """Return how the process stands with control."""
+        core = self._core
+        return ControlFigures(
+            agent=self._id,
+            connected=core.in_step,
+            version=core.version,
+            conferences=core.conferences,
+            links_wanted=core.links_wanted,
+            links_up=core.links_up,
+        )
 
     # --- the bridges ------------------------------------------------------------------------------
 
@@ -114,6 +138,8 @@ class Agent:
                     self._dial(output)
                 case HangUp():
                     self._bridges[output.kind].stop_cascading(output.peer, output.conference)
+                case Relay():
+                    self._bridges[output.kind].set_relays(output.conference, output.ways)
                 case Say():
                     self._say(output.message)
                 case Leave():
@@ -169,11 +195,14 @@ class Agent:
 
     async def _connection(self, client: ControlClient) -> None:
         """Register and hold the channel until it breaks; raises why."""
-        lease = self._lease = await client.register_agent(self._id, self._registration)
+        registration = self._registration
+        lease = self._lease = await client.register_agent(self._id, registration)
         async with self._connect(lease) as socket:
             log.info("agent.connected", agent=self._id, epoch=lease.epoch)
             self._unsent = asyncio.Queue(self._settings.max_unsent)
             self._left = asyncio.get_running_loop().create_future()
+            if registration is not self._registration:
+                self._leave("the addresses have changed meanwhile")
             self._do(self._core.connected(epoch=lease.epoch, ttl=lease.ttl, now=_now()))
             try:
                 async with asyncio.TaskGroup() as tasks:
@@ -181,6 +210,7 @@ class Agent:
                     tasks.create_task(self._read(socket))
                     tasks.create_task(self._write(socket))
                     tasks.create_task(self._beat(lease.heartbeat_interval))
+                    tasks.create_task(self._tell_figures())
             except BaseExceptionGroup as group:
                 raise _first(group) from None
             finally:
@@ -221,15 +251,31 @@ class Agent:
     async def _beat(self, interval: float) -> NoReturn:
         while True:
             await asyncio.sleep(interval)
-            load = AgentLoad(conferences=self._core.conferences, links=self._core.links_up, cpu=_cpu())
+            load = AgentLoad(
+                conferences=self._core.conferences, links=self._core.links_up, cpu=machine_load()
+            )
             self._do(self._core.heartbeat(load, self._round_trips()))
+
+    async def _tell_figures(self) -> NoReturn:
+        telling = FiguresTelling(max_links=self._settings.figures_links)
+        while True:
+            await asyncio.sleep(self._settings.figures_interval)
+            if self._sources and self._core.in_step:
+                self._say(await self._measure(telling))
+
+    async def _measure(self, telling: FiguresTelling) -> Figures:
+        telling.begin([source.link_keys() for source in self._sources])
+        while (batch := telling.look()) is not None:
+            telling.take(batch.bridge, self._sources[batch.bridge].link_figures(batch.keys))
+            await asyncio.sleep(0)  # The bridges' own work goes on.
+        return telling.message([source.overview() for source in self._sources])
 
     def _round_trips(self) -> list[RoundTrip]:
         measured = [item for bridge in self._bridges.values() for item in bridge.round_trips().items()]
         best: dict[str, Measured] = {}
         for peer, round_trip in measured:
             # Peers that dialled us say themselves who they are: one that control could not know is left out.
-            if _CLUSTER_ID.fullmatch(peer) and len(best) < _MAX_PEERS:
+            if NAME.fullmatch(peer) and len(best) < _MAX_PEERS:
                 best[peer] = min(round_trip, best.get(peer, round_trip))
         return [
             RoundTrip(
@@ -268,11 +314,6 @@ async def _raised(future: asyncio.Future[NoReturn]) -> None:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _cpu() -> float:
-    """How busy this machine is, 0 to 1: runnable tasks of the last minute for each core."""
-    return min(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _first(group: BaseExceptionGroup) -> BaseException:

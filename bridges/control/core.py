@@ -16,6 +16,8 @@ The rules
     - A link is in legs, one for each kind of bridge. A leg is dialled once for each (token, address,
       attempt); then its bridge keeps it up by itself. A bridge that has given a leg up, because its room is
       closed, is told again after a pause, for as long as the link is desired: the room may open again.
+    - Which links of a conference pass on what they bring is said after those that end and before those that
+      are dialled, so that no link carries what an older shape would have had it carry.
     - A changed link is reported at once, with whatever else changed in the same instant; another reason for
       being down, with the next heartbeat. The first state of a connection, and each Desired, is followed by
       a report of everything.
@@ -33,7 +35,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bridges.control.orders import Dial, HangUp, Leave, Leg, Link, Say
+from bridges.control.orders import Dial, HangUp, Leave, Leg, Link, Relay, Say
 from bridges.control.sightings import Sightings
 from causeway.backoff import Backoff
 from causeway.channel import (
@@ -103,6 +105,7 @@ class AgentCore:
         self._assignments: dict[str, Assignment] = {}
         self._peers: dict[str, frozenset[str]] = {}
         self._wanted: dict[Link, DesiredLink] = {}
+        self._ways: dict[str, dict[str, tuple[str, ...]]] = {}
         self._problems: dict[str, list[Refusal]] = {}
         self._dialled: dict[Leg, Dial] = {}
         self._dialling = 0
@@ -122,6 +125,11 @@ class AgentCore:
     def conferences(self) -> int:
         """How many are assigned."""
         return len(self._assignments)
+
+    @property
+    def links_wanted(self) -> int:
+        """How many links are desired."""
+        return len(self._wanted)
 
     @property
     def links_up(self) -> int:
@@ -200,6 +208,10 @@ class AgentCore:
             self.leg_changed(*_names(dial), "gone", error=reason, now=now)
 
     # --- time -------------------------------------------------------------------------------------
+
+    def expects(self, peer: str, room: str) -> bool:
+        """Return whether the state that is acted on has a link of the conference with this cluster."""
+        return peer in self._peers.get(room, ())
 
     def next_timer(self) -> float | None:
         """Return when `handle_timer` is due, which may be now; None: nothing waits for time."""
@@ -280,6 +292,7 @@ class AgentCore:
         if links:
             self._peers[conference] = frozenset(links)
         outputs = self._hang_up(leg for leg in dialled if leg not in dials)
+        outputs += self._relay(conference, links)
         for peer in before - links.keys():
             self._forget(Link(conference, peer))
         self._wanted |= {Link(conference, peer): link for peer, link in links.items()}
@@ -338,6 +351,17 @@ class AgentCore:
 
     def _dialled_legs(self, conference: str, peer: str) -> list[Leg]:
         return [leg for kind in self._kinds if (leg := Leg(conference, peer, kind)) in self._dialled]
+
+    def _relay(self, conference: str, links: dict[str, DesiredLink]) -> list[Output]:
+        """Say which links pass on what they bring, if that is news."""
+        ways = {peer: tuple(link.behind) for peer, link in sorted(links.items()) if link.relays}
+        if ways == self._ways.get(conference, {}):
+            return []
+        if ways:
+            self._ways[conference] = ways
+        else:
+            del self._ways[conference]
+        return [Relay(kind=kind, conference=conference, ways=ways) for kind in self._kinds]
 
     def _hang_up(self, legs: Iterable[Leg]) -> list[Output]:
         outputs: list[Output] = []

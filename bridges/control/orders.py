@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from causeway.api.agents import AgentAddress
     from causeway.channel import FromAgent
 
-__all__ = ["Dial", "HangUp", "Kind", "Leave", "Leg", "LegState", "Link", "Output", "Say"]
+__all__ = ["Dial", "HangUp", "Kind", "Leave", "Leg", "LegState", "Link", "Output", "Relay", "Say", "Ways"]
 
 Kind: TypeAlias = Literal["event", "media"]
 LegState: TypeAlias = Literal["up", "down", "gone"]
 """Of one bridge's part of a link. `gone`: the bridge does not try any more, as its room is closed."""
+
+
+Ways: TypeAlias = "Mapping[str, tuple[str, ...]]"
+"""By each peer whose link relays: the clusters that it leads to, besides the peer itself."""
 
 
 class Link(NamedTuple):
@@ -65,6 +71,15 @@ class HangUp:
     peer: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relay:
+    """Tell the bridge of this kind over which links of the conference it passes on what it receives."""
+
+    kind: Kind
+    conference: str
+    ways: Ways
+
+
 @dataclass(frozen=True, slots=True)
 class Say:
     """Send control a message."""
@@ -80,4 +95,4 @@ class Leave:
     retry_after: float
 
 
-Output: TypeAlias = Dial | HangUp | Say | Leave
+Output: TypeAlias = Dial | HangUp | Relay | Say | Leave

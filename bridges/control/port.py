@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from bridges.control.orders import LegState
+    from bridges.control.orders import LegState, Ways
     from bridges.node.cascading import CascadingOptions
     from bridges.quic import RoundTrip
 
-__all__ = ["Cascader", "LegWatcher", "best_round_trips", "nobody_watches"]
+__all__ = [
+    "Cascader",
+    "LegWatcher",
+    "PeerJudge",
+    "best_round_trips",
+    "everybody_is_expected",
+    "nobody_watches",
+]
 
 
 class LegWatcher(Protocol):
@@ -28,17 +35,34 @@ def nobody_watches(peer: str, room: str, state: LegState, error: str) -> None:
     """Watch nothing."""
 
 
+class PeerJudge(Protocol):
+    """Who knows which clusters a conference is to be linked with."""
+
+    def __call__(self, peer: str, room: str) -> bool:
+        """Return whether a peer that dials for a room, and says to be this cluster, may be let in."""
+
+
+def everybody_is_expected(peer: str, room: str) -> bool:  # noqa: ARG001 - whoever it is
+    """Let everybody in who has the room's token."""
+    return True
+
+
 class Cascader(Protocol):
     """A bridge that connects rooms to other clusters. Both orders may be repeated."""
 
     on_leg: LegWatcher
     """Told of every change, of links that were ordered and of those that a peer dialled."""
+    expects: PeerJudge
+    """Asked about every peer whose token was right."""
 
     def start_cascading(self, options: CascadingOptions) -> None:
         """Connect a room to another cluster and keep it so. Raises RpcError when it cannot be done."""
 
     def stop_cascading(self, peer: str, room: str) -> None:
         """Want that no more, and end what we dialled; what the peer dialled stays."""
+
+    def set_relays(self, room: str, ways: Ways) -> None:
+        """Pass on what comes over the room's links to these peers, and over no other; may be repeated."""
 
     def round_trips(self) -> Mapping[str, RoundTrip]:
         """Return what is measured now, by cluster: the best of the connections to each."""

@@ -25,6 +25,10 @@ class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Id of this agent, its own and the same at every start; empty: made of cluster, kinds and host name."""
     max_conferences: Annotated[int, Meta(ge=0, le=100_000)] = 500
     """Conferences that control may give this agent."""
+    expected_only: bool = False
+    """Let in only clusters that control has said the conference is linked with. On the wires a cluster says
+    itself who it is; with this it can say no name that is not the conference's. New links then need a
+    control that reaches both ends."""
     call_timeout: _Seconds = 5.0
     """Seconds that a registration, and opening the channel, may take."""
     ping_interval: _Seconds = 2.0
@@ -37,6 +41,10 @@ class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Seconds that this delay grows to at most."""
     max_unsent: Annotated[int, Meta(ge=16, le=100_000)] = 1024
     """Messages that may wait to be written; a control that is slower is left and come back to."""
+    figures_interval: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
+    """Seconds between two messages with what the bridges measure of their links."""
+    figures_links: Annotated[int, Meta(ge=1, le=5000)] = 500
+    """Links in one such message: those that have moved, the ones told longest ago first."""
     stop_timeout: _Seconds = 1.0
     """Seconds for taking the registration back at an orderly stop."""
 

@@ -5,8 +5,9 @@ A link is up when all of its legs are, and down when one is known not to be; of 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from bridges.figures import sendable
 from causeway.channel import LinkState, Report
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from bridges.control.orders import Leg, LegState, Link
 
 __all__ = ["Sightings"]
-
-_MAX_ERROR: Final = 500
 
 
 class _Seen(NamedTuple):
@@ -65,7 +64,7 @@ class Sightings:
             conference=link.conference,
             peer=link.peer,
             state="down" if down else "up",
-            error=_sendable("; ".join(errors)) or None,
+            error=sendable("; ".join(errors)) or None,
         )
 
     def note(self, link: Link) -> bool:
@@ -93,8 +92,3 @@ class Sightings:
         known = {link: described for link in sorted(links) if (described := self.describe(link)) is not None}
         self._told = known
         return Report(links=list(known.values()), full=True)
-
-
-def _sendable(text: str) -> str:
-    """Return a text, which may be a peer's or a node's, as control takes it."""
-    return text.replace("\x00", "").encode(errors="replace").decode()[:_MAX_ERROR]

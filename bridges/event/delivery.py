@@ -7,6 +7,7 @@ so that a new one brings the whole state; a disconnection is told until the node
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -23,18 +24,36 @@ if TYPE_CHECKING:
     from bridges.event.streams import EventStream
     from bridges.event.table import Feed, Order
     from bridges.node.port import ClusterNode
+    from bridges.trail import Step
     from bridges.wire.messages import Event
 
-__all__ = ["Delivery"]
+__all__ = ["Delivery", "Lag"]
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """An event on its way to the node: its number on the stream, and when it came (the loop's clock)."""
+
+    event: Event
+    number: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far the node is behind: events that it has not answered, and the oldest one's age in seconds."""
+
+    events: int = 0
+    seconds: float | None = None
 
 
 class Delivery:
     """The way from peers' streams to the conference nodes.
 
     `spawn` starts a task that is waited for by whoever runs the bridge; `room_gone` is called when a node
-    says that there is no such room (any more).
+    says that there is no such room (any more), `dropped` for each event that the node will never take.
     """
 
     def __init__(
@@ -44,6 +63,7 @@ class Delivery:
         *,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         room_gone: Callable[[str], None],
+        dropped: Callable[[EventStream], None],
     ) -> None:
         self.table: SessionTable[EventStream] = SessionTable(max_queued=settings.max_queued_events)
         self.overflows = 0
@@ -54,8 +74,11 @@ class Delivery:
         self._settings = settings
         self._spawn = spawn
         self._room_gone = room_gone
+        self._dropped = dropped
         self._connected = False
         self._working: set[tuple[str, str]] = set()
+        self._under_way: dict[tuple[str, str], _Arrived] = {}
+        """What the node is being told right now."""
 
     # --- what streams do ------------------------------------------------------------------------
 
@@ -70,11 +93,14 @@ class Delivery:
         self._work(stream.peer, stream.room)
 
     def event(self, stream: EventStream, event: Event) -> None:
-        """Hand an event on, or give the stream up when too many wait."""
-        if self.table.feed(stream.peer, stream.room).event(stream, event):
+        """Hand on an event that has just come, or give the stream up when too many wait."""
+        arrived = _Arrived(event, stream.events_in, asyncio.get_running_loop().time())
+        if self.table.feed(stream.peer, stream.room).event(stream, arrived):
             self._work(stream.peer, stream.room)
             return
         self.overflows += 1
+        self._dropped(stream)
+        stream.trace("dropped", event, stream.events_in, ours=False)
         stream.give_up(CloseCode.TOO_SLOW, "the conference node does not take the events")
 
     def end(self, stream: EventStream) -> None:
@@ -82,6 +108,22 @@ class Delivery:
         if self.table.current(stream.peer, stream.room) is stream:
             self.table.feed(stream.peer, stream.room).end(stream)
             self._work(stream.peer, stream.room)
+
+    def forget(self, stream: EventStream) -> None:
+        """Tell the stream's node nothing more: it is gone."""
+        self.table.feed(stream.peer, stream.room).forget()
+
+    def lag(self, peer: str, room: str) -> Lag:
+        """Return how far the node is behind with a peer's events."""
+        waiting: list[_Arrived] = []
+        if (peer, room) in self._under_way:
+            waiting.append(self._under_way[peer, room])
+        feed = self.table.find(peer, room)
+        if feed is not None:
+            waiting += feed.waiting()
+        if not waiting:
+            return Lag()
+        return Lag(len(waiting), asyncio.get_running_loop().time() - waiting[0].at)
 
     # --- what the cluster does ------------------------------------------------------------------
 
@@ -124,14 +166,28 @@ class Delivery:
                     await self._call(
                         stream, "onCascadingConnected", [self._node.worker_id, stream.session, stream.stream]
                     )
-                case Deliver(event=event):
-                    await self._tell(key[0], stream, {"type": event.type, "data": event.data})
+                case Deliver(event=arrived):
+                    await self._deliver(key, stream, arrived)
                 case Withdraw():
                     await self._withdraw(key[0], stream)
         except NodeUnreachableError as error:
             stream.give_up(CloseCode.NODE_LOST, f"the conference node does not answer: {error}")
         except RpcError as error:
             await self._refused(stream, order, str(error))
+
+    async def _deliver(self, key: tuple[str, str], stream: EventStream, arrived: _Arrived) -> None:
+        event = arrived.event
+        outcome: Step = "dropped"
+        self._under_way[key] = arrived
+        try:
+            await self._tell(key[0], stream, {"type": event.type, "data": event.data})
+            outcome = "told"
+        except RpcError:
+            outcome = "refused"
+            raise
+        finally:
+            del self._under_way[key]
+            stream.trace(outcome, event, arrived.number, ours=False)
 
     async def _refused(self, stream: EventStream, order: Order[EventStream], reason: str) -> None:
         """Find out what a refusal means: the room is gone, lives elsewhere, or it was the event's fault."""
@@ -146,6 +202,7 @@ class Delivery:
             return
         if node == stream.node and isinstance(order, Deliver):
             self.rejected += 1
+            self._dropped(stream)
         else:
             stream.give_up(CloseCode.NODE_LOST, f"the conference node refused: {reason}")
 

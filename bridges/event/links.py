@@ -1,89 +1,33 @@
-"""Links that we dial: kept up for as long as they are wanted, several conferences on one connection."""
+"""Links that we dial: kept up for as long as they are wanted, on whichever wire the peer speaks."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from bridges.codes import CloseCode
+from bridges.event.own.link import OwnConnection
 from bridges.event.session import EventSession
-from bridges.event.streams import EventStream, PeerConnection, StreamOwner
 from bridges.node.port import NodeUnreachableError, RpcError
-from bridges.quic import ConnectionClosedError, DialError, QuicSettings, TooManyStreamsError, dial
+from bridges.quic import ConnectionClosedError, DialError, TooManyStreamsError
 from causeway.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
+    from bridges.event.own.channel import OwnChannel
+    from bridges.event.own.wire import OwnWire
+    from bridges.event.pool import Dialler
     from bridges.event.settings import EventSettings
+    from bridges.event.streams import EventStream, PeerConnection
     from bridges.node.cascading import CascadingOptions
     from bridges.node.port import ClusterNode
 
-__all__ = ["Dialler", "Link"]
+__all__ = ["Link"]
 
 log = structlog.get_logger(__name__)
-
-
-class _Address(NamedTuple):
-    """What a connection is shared by: cluster, address and certificate."""
-
-    peer: str
-    host: str
-    port: int
-    fingerprint: str | None
-
-
-class _Slot:
-    """A connection that is shared, or being dialled."""
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.users = 0
-        self.peer: PeerConnection | None = None
-
-
-class Dialler:
-    """The connections that we dialled: one per address, closed when the last link lets go of it."""
-
-    def __init__(self, owner: StreamOwner, settings: EventSettings, quic: QuicSettings) -> None:
-        self._owner = owner
-        self._settings = settings
-        self._quic = quic
-        self._slots: dict[_Address, _Slot] = {}
-
-    def __len__(self) -> int:
-        return sum(slot.peer is not None and not slot.peer.connection.closed for slot in self._slots.values())
-
-    @asynccontextmanager
-    async def connection(self, options: CascadingOptions) -> AsyncIterator[PeerConnection]:
-        """Hold the connection to the options' event bridge; raises DialError."""
-        assert options.ev_ip is not None
-        assert options.ev_port is not None
-        address = _Address(options.target_cluster, options.ev_ip, options.ev_port, options.ev_fingerprint)
-        slot = self._slots.setdefault(address, _Slot())
-        slot.users += 1
-        try:
-            async with slot.lock:
-                if slot.peer is None or slot.peer.connection.closed:
-                    slot.peer = await self._dial(address)
-            yield slot.peer
-        finally:
-            slot.users -= 1
-            if not slot.users:
-                if slot.peer is not None:
-                    slot.peer.connection.close(0, "no conference is left")
-                del self._slots[address]
-
-    async def _dial(self, address: _Address) -> PeerConnection:
-        connection = await dial(
-            address.host, address.port, fingerprint=address.fingerprint, settings=self._quic
-        )
-        peer = PeerConnection(connection, self._owner, settings=self._settings)
-        connection.handler = peer
-        return peer
 
 
 class Link:
@@ -94,9 +38,10 @@ class Link:
         options: CascadingOptions,
         node: ClusterNode,
         dialler: Dialler,
+        own: OwnWire,
         settings: EventSettings,
         *,
-        current: Callable[[str, str], EventStream | None],
+        current: Callable[[str, str], EventStream | OwnChannel | None],
         node_up: Callable[[], Awaitable[Any]],
         failed: Callable[[], None],
     ) -> None:
@@ -105,6 +50,7 @@ class Link:
         """Why there is no stream, or why the last one ended."""
         self._node = node
         self._dialler = dialler
+        self._own = own
         self._settings = settings
         self._current = current
         self._node_up = node_up
@@ -140,26 +86,37 @@ class Link:
             await self._pause()
 
     async def _hold(self) -> None:
-        """Open a stream and wait for its end."""
+        """Have the conference carried, and wait for the end of that."""
         options = self.options
-        node = await self._node.find_conference_node(options.room)
-        async with self._dialler.connection(options) as peer:
-            session = EventSession.dialer(
-                cluster=options.self_cluster,
-                room=options.room,
-                token=options.token,
-                max_event_bytes=self._settings.max_event_bytes,
-                max_hello_bytes=self._settings.max_hello_bytes,
-            )
+        node = self._own.node_of(options.room) or await self._node.find_conference_node(options.room)
+        async with self._dialler.connection(options) as carrier:
             loop = asyncio.get_running_loop()
             began = loop.time()
-            stream = peer.open(session, peer=options.target_cluster, room=options.room, node=node)
+            held: EventStream | OwnChannel
+            stable_after = self._settings.stable_after
+            if isinstance(carrier, OwnConnection):
+                stable_after = self._settings.own.stable_after
+                held = await self._own.open(carrier, options, node)
+            else:
+                held = self._open(carrier, node)
             try:
-                self.error = await stream.wait_ended()
+                self.error = await held.wait_ended()
             finally:
-                stream.give_up(CloseCode.NOT_WANTED, "the link is not wanted any more")
-            if stream.initialized and loop.time() - began >= self._settings.stable_after:
+                held.give_up(CloseCode.NOT_WANTED, "the link is not wanted any more")
+            if held.initialized and loop.time() - began >= stable_after:
                 self._backoff.reset()
+
+    def _open(self, carrier: PeerConnection, node: str) -> EventStream:
+        """Open a stream for the conference, on OWT's wire."""
+        options = self.options
+        session = EventSession.dialer(
+            cluster=options.self_cluster,
+            room=options.room,
+            token=options.token,
+            max_event_bytes=self._settings.max_event_bytes,
+            max_hello_bytes=self._settings.max_hello_bytes,
+        )
+        return carrier.open(session, peer=options.target_cluster, room=options.room, node=node)
 
     async def _pause(self) -> None:
         self._hurry.clear()

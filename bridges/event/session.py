@@ -21,7 +21,14 @@ from enum import Enum, auto
 from typing import Final, Self
 
 from bridges.wire import framing, messages
-from bridges.wire.errors import FramingError, MessageError, SequenceError, WireError
+from bridges.wire.errors import (
+    MessageError,
+    OversizedError,
+    ReplayedError,
+    SequenceError,
+    UnknownMessageError,
+    WireError,
+)
 from bridges.wire.framing import Deframer, Metadata
 from bridges.wire.messages import BridgeHello, Event, Ready
 
@@ -127,7 +134,11 @@ class EventSession:
         self._max_hello_bytes = max_hello_bytes
         self._max_unchecked_bytes = max_unchecked_bytes
         self._hello: BridgeHello | None = None
-        self._deframer = Deframer(max_metadata_bytes=max(max_event_bytes, max_hello_bytes), max_frame_bytes=0)
+        self._said: set[_Input] = set()
+        """What the peer has said."""
+        self._deframer = Deframer(
+            max_metadata_bytes=max(max_event_bytes, max_hello_bytes), max_frame_bytes=0, max_feedback_bytes=0
+        )
         self._outgoing = bytearray()
 
     @classmethod
@@ -157,7 +168,7 @@ class EventSession:
         *,
         max_event_bytes: int = 1 << 20,
         max_hello_bytes: int = 4096,
-        max_unchecked_bytes: int = 256 << 10,
+        max_unchecked_bytes: int = (1 << 20) + (64 << 10),
     ) -> Self:
         """Return the listener's end."""
         return cls(
@@ -187,8 +198,9 @@ class EventSession:
         self.close()
 
     def close(self) -> None:
-        """Take and give nothing any more."""
+        """Take and give nothing any more, and keep nothing."""
         self.state = State.CLOSED
+        self._deframer.discard()
         self._outgoing.clear()
 
     # --- out ------------------------------------------------------------------------------------
@@ -222,23 +234,23 @@ class EventSession:
 
     def _take(self, message: framing.Message) -> SessionEvent:
         if not isinstance(message, Metadata):
-            raise MessageError("an event stream carries metadata only")
-        if self.state is State.OPEN:
-            event = messages.decode_event_message(message)
-            self._advance(_Input.EVENT)
-            return EventReceived(event=event)
-        if len(message.payload) > self._max_hello_bytes:
-            raise FramingError(f"a message of {len(message.payload)} bytes before the stream is open")
-        hello = messages.decode_event_hello(message)
-        if isinstance(hello, Ready):
-            return self._take_ready(hello)
-        self._advance(_Input.BRIDGE)
-        return TokenPresented(room=hello.room, token=hello.token)
+            raise UnknownMessageError("an event stream carries metadata only")
+        if self.state is not State.OPEN and len(message.payload) > self._max_hello_bytes:
+            raise OversizedError(f"a message of {len(message.payload)} bytes before the stream is open")
+        match messages.decode_event_stream(message):
+            case Ready() as ready:
+                return self._take_ready(ready)
+            case BridgeHello(room=room, token=token):
+                self._advance(_Input.BRIDGE)
+                return TokenPresented(room=room, token=token)
+            case Event() as event:
+                self._advance(_Input.EVENT)
+                return EventReceived(event=event)
 
     def _take_ready(self, ready: Ready) -> PeerReady:
+        self._advance(_Input.READY)
         if self.role is Role.LISTENER and ready.target is None:
             raise MessageError("ready: the dialer must name its cluster in `target`")
-        self._advance(_Input.READY)
         self._write(Ready() if self._hello is None else self._hello)
         return PeerReady(cluster=ready.target)
 
@@ -246,16 +258,19 @@ class EventSession:
         """Bound what is kept of a peer that has not shown a valid token."""
         waiting = self._deframer.buffered
         if self.state is State.CHECKING_TOKEN and waiting > self._max_unchecked_bytes:
-            raise SequenceError(f"{waiting} bytes before the token was accepted")
+            raise OversizedError(f"{waiting} bytes before the token was accepted")
         if self.state in _GREETING and waiting > self._max_hello_bytes + _PREFIX_BYTES:
-            raise FramingError(
+            raise OversizedError(
                 f"a message of more than {self._max_hello_bytes} bytes before the stream is open"
             )
 
     def _advance(self, input_: _Input) -> None:
         state = _NEXT.get((self.role, self.state, input_))
         if state is None:
+            if input_ in self._said:
+                raise ReplayedError(f"`{input_.name.lower()}` once more")
             raise SequenceError(f"`{input_.name.lower()}` is not allowed in {self.state.name}")
+        self._said.add(input_)
         self.state = state
 
     def _decide(self, input_: _Input) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from bridges.codes import CloseCode
+from bridges import trail
+from bridges.codes import CloseCode, is_fault, name_of
 from bridges.event.session import (
     EventReceived,
     EventSession,
@@ -50,6 +51,9 @@ class StreamOwner(Protocol):
     def stream_ended(self, stream: EventStream, reason: str) -> None:
         """Take note that the stream is gone, whoever ended it. Called once."""
 
+    def refused(self, name: str) -> None:
+        """Count a stream that was given up through the peer's fault, by the name of the code."""
+
 
 class EventStream:
     """One conference on one QUIC stream.
@@ -77,6 +81,8 @@ class EventStream:
         """Whether our node's state was sent: what happened before is in it, what happens later follows it."""
         self.events_in = 0
         self.events_out = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
         self.reason = ""
         """Why the stream ended."""
         self._owner = owner
@@ -100,6 +106,16 @@ class EventStream:
         return self._carrier.connection.round_trip
 
     @property
+    def connection(self) -> Connection:
+        """The QUIC connection that carries the stream."""
+        return self._carrier.connection
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that were written and not acknowledged yet."""
+        return self._carrier.connection.backlog(self._stream_id)
+
+    @property
     def ended(self) -> bool:
         """Whether the stream is gone."""
         return self._ended.is_set()
@@ -113,7 +129,11 @@ class EventStream:
 
     def accept(self, room: str, node: str) -> None:
         """Open the stream for `room`: its token was right."""
+        if not self._carrier.belongs_to(self.peer):
+            self.refuse(CloseCode.IDENTITY, "the connection is another cluster's")
+            return
         self.room, self.node = room, node
+        self._carrier.let_in(self.peer)
         events = self._session.token_accepted()
         self._owner.stream_opened(self)
         self._act(events)
@@ -127,11 +147,13 @@ class EventStream:
         """Tell the peer's node something. A peer that does not read loses the stream, not our memory."""
         if self.ended or not self.open:
             return
-        if self._carrier.connection.backlog(self._stream_id) > self._settings.max_backlog_bytes:
+        if self.backlog > self._settings.max_backlog_bytes:
+            self.trace("dropped", event, self.events_out + 1, ours=True)
             self.give_up(CloseCode.TOO_SLOW, "the peer does not take the events")
             return
         self._session.send_event(event)
         self.events_out += 1
+        self.trace("sent", event, self.events_out, ours=True)
         self._flush()
 
     def send_initialize(self, event: Event) -> None:
@@ -145,11 +167,20 @@ class EventStream:
         if not self.ended:
             self._carrier.connection.reset_stream(self._stream_id, code)
             self._end(reason)
+            self._carrier.gave_up(code)
+
+    def trace(self, what: trail.Step, event: Event, number: int, *, ours: bool) -> None:
+        """Log a step of the `number`th event of the stream; `ours`: of our node, else of the peer's."""
+        if trail.following():
+            by_dialer = (self.role is Role.DIALER) is ours
+            id_ = trail.owt_id(self.connection.name, self.stream, by_dialer=by_dialer, number=number)
+            trail.step(what, event, id=id_, conference=self.room, peer=self.peer)
 
     # --- the carrier's side ---------------------------------------------------------------------
 
     def receive(self, data: bytes, *, end: bool) -> None:
         """Take bytes of the stream."""
+        self.bytes_in += len(data)
         self._act(self._session.receive_data(data))
         if end and not self.ended:
             self._carrier.connection.reset_stream(self._stream_id, 0)
@@ -174,6 +205,7 @@ class EventStream:
                     self._owner.token_presented(self, room, token)
                 case EventReceived(event=received):
                     self.events_in += 1
+                    self.trace("received", received, self.events_in, ours=False)
                     self._owner.event_received(self, received)
                 case Violated(error=error):
                     log.warning("event.violation", peer=self.peer, room=self.room, error=str(error))
@@ -182,12 +214,15 @@ class EventStream:
     def _greeted(self, cluster: str | None) -> None:
         if self.role is Role.DIALER:
             self._owner.stream_opened(self)
-        elif cluster is not None:
+        elif cluster is not None and self._carrier.belongs_to(cluster):
             self.peer = cluster
+        else:
+            self.give_up(CloseCode.IDENTITY, "the connection is another cluster's")
 
     def _flush(self) -> None:
         data = self._session.data_to_send()
         if data:
+            self.bytes_out += len(data)
             self._carrier.connection.send(self._stream_id, data)
 
     def _overdue(self) -> None:
@@ -210,7 +245,9 @@ class PeerConnection:
     """The event streams of one QUIC connection; its ConnectionHandler.
 
     `make_session` gives the session for a stream that the peer opens, None to turn it away: a dialer's peer
-    opens none.
+    opens none. All streams of an accepted connection are of one cluster: the one that the first token was
+    accepted of. Until there is one, a few faults are enough for the connection to be closed; afterwards
+    they cost their streams only.
     """
 
     def __init__(
@@ -228,6 +265,8 @@ class PeerConnection:
         self._settings = settings
         self._make_session = make_session
         self._streams: dict[int, EventStream] = {}
+        self._cluster = ""
+        self._faults = 0
 
     def open(self, session: EventSession, *, peer: str, room: str, node: str) -> EventStream:
         """Open a stream for a conference. Raises TooManyStreamsError, ConnectionClosedError."""
@@ -236,6 +275,26 @@ class PeerConnection:
         stream.peer, stream.room, stream.node = peer, room, node
         self._streams[stream_id] = stream
         return stream
+
+    def belongs_to(self, cluster: str) -> bool:
+        """Return whether the peer may be this cluster."""
+        return self._cluster in ("", cluster)
+
+    def let_in(self, cluster: str) -> None:
+        """Take note that a token of the peer, which says to be this cluster, was right."""
+        self._cluster = cluster
+        self.connection.verified()
+
+    def gave_up(self, code: int) -> None:
+        """Count a stream that was given up, and close a connection on which nothing else happens."""
+        if not is_fault(code):
+            return
+        self._owner.refused(name_of(code))
+        self._faults += 1
+        if not self._cluster and self._faults == self._settings.max_faults:
+            self._owner.refused(name_of(CloseCode.FAULTS))
+            log.warning("event.faults", remote=self.connection.remote, faults=self._faults)
+            self.connection.close(CloseCode.FAULTS, "one fault after another")
 
     def forget(self, stream_id: int) -> None:
         """Drop a stream that has ended."""
@@ -250,6 +309,7 @@ class PeerConnection:
             session = self._make_session()
             if session is None:
                 self.connection.reset_stream(stream_id, CloseCode.BUSY)
+                self._owner.refused(name_of(CloseCode.BUSY))
                 return
             stream = EventStream(self._owner, self, stream_id, session, settings=self._settings)
             self._streams[stream_id] = stream
@@ -259,16 +319,9 @@ class PeerConnection:
         """Take note that the peer gave a stream up."""
         stream = self._streams.get(stream_id)
         if stream is not None:
-            stream.lost(f"reset by the peer, code 0x{code:x}{_name_of(code)}")
+            stream.lost(f"reset by the peer, code 0x{code:x} {name_of(code).upper()}")
 
     def connection_lost(self, reason: str) -> None:
         """Take note that every stream is gone."""
         for stream in list(self._streams.values()):
             stream.lost(f"connection lost: {reason}")
-
-
-def _name_of(code: int) -> str:
-    try:
-        return f" {CloseCode(code).name}"
-    except ValueError:
-        return ""

@@ -60,6 +60,10 @@ class Feed(Generic[S]):
     def __len__(self) -> int:
         return len(self._orders)
 
+    def waiting(self) -> list[Any]:
+        """Return the events that wait, oldest first."""
+        return [order.event for order in self._orders if isinstance(order, Deliver)]
+
     def begin(self, session: S) -> S | None:
         """Make `session` the current one and return the one that it supersedes."""
         superseded = self.current
@@ -118,6 +122,10 @@ class SessionTable(Generic[S]):
 
     def __iter__(self) -> Iterator[tuple[tuple[str, str], Feed[S]]]:
         return iter(list(self._feeds.items()))
+
+    def find(self, peer: str, room: str) -> Feed[S] | None:
+        """Return the feed of a peer and a room, None if there is none."""
+        return self._feeds.get((peer, room))
 
     def current(self, peer: str, room: str) -> S | None:
         """Return the current session of a peer and a room."""

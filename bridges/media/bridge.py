@@ -14,23 +14,29 @@ import msgspec
 import structlog
 from msgspec import Meta
 
-from bridges.control.port import nobody_watches
-from bridges.internal.listener import DuplicateSourceError, InternalListener
+from bridges.codes import CloseCode
+from bridges.control.port import everybody_is_expected, nobody_watches
+from bridges.figures import BridgeFigures, everything
+from bridges.internal.listener import InternalListener
 from bridges.media.links import Links
 from bridges.media.pull import PulledTrack
+from bridges.media.pulls import Pulls, TrackOfOrigin
 from bridges.media.push import LinkAddress, PushedTrack
+from bridges.media.ways import Routes
 from bridges.node.cascading import parse_cascading, parse_stop
-from bridges.node.port import RpcError
+from bridges.node.port import RpcError, runs_on
 from bridges.quic import listen
 from bridges.wire.objects import Id, TrackRequest
 from causeway.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
-    from bridges.control.orders import LegState
-    from bridges.control.port import LegWatcher
+    from bridges.control.orders import LegState, Ways
+    from bridges.control.port import LegWatcher, PeerJudge
+    from bridges.figures import LinkFigures, LinkKey
     from bridges.media.connection import TrackStream
+    from bridges.media.figures import Moved
     from bridges.node.cascading import CascadingOptions
     from bridges.node.port import ClusterNode
     from bridges.quic import Certificate, Listener, RoundTrip
@@ -52,6 +58,8 @@ class _Publish(msgspec.Struct, kw_only=True, rename="camel"):
     room: Id
     pub_args: Annotated[list[TrackRequest], Meta(min_length=1, max_length=16)]
     origin_type: str = "webrtc"
+    controller: str = ""
+    """The conference node that asks, as far as it says so."""
 
 
 class _Linkup(msgspec.Struct):
@@ -80,10 +88,19 @@ class MediaBridge:
             settings=settings.media,
             spawn=self._spawn,
         )
-        self._pulled: dict[str, list[PulledTrack]] = {}
-        self._pulled_count = 0
+        self._routes = Routes(settings.cluster)
+        self._pulls = Pulls(
+            cluster=settings.cluster,
+            routes=self._routes,
+            current=self._links.current,
+            ended=self._pull_ended,
+            settings=settings.media,
+        )
+        self._askers: dict[str, str] = {}
+        """By session: the conference node that asked for it."""
         self._pushed: dict[str, PushedTrack] = {}
         self.on_leg: LegWatcher = nobody_watches
+        self.expects: PeerJudge = everybody_is_expected
 
     @property
     def port(self) -> int:
@@ -102,15 +119,16 @@ class MediaBridge:
         """Of the certificate that other clusters' bridges are shown."""
         return self._certificate.fingerprint
 
+    def show(self, certificate: Certificate) -> None:
+        """Show other clusters' bridges another certificate from now on; connections stay."""
+        self._certificate = certificate
+        if self._listener is not None:
+            self._listener.show(certificate)
+
     async def start(self) -> None:
         """Listen. Raises UnavailableError when an address is taken."""
         host = self._settings.host
-        try:
-            self._internal = await InternalListener.start(host, settings=self._limits.internal)
-        except OSError as error:
-            raise UnavailableError(
-                f"cannot listen on {host} (TCP): {error.strerror or error}; choose another address"
-            ) from None
+        self._internal = await self._listen_internally()
         try:
             self._listener = await listen(
                 host,
@@ -118,11 +136,27 @@ class MediaBridge:
                 certificate=self._certificate,
                 on_connection=self._links.accept,
                 settings=self._settings.quic,
+                alpn=self._settings.quic.owt_alpn,
+                count=self._links.figures.counters.count,
             )
         except BaseException:
             await self._internal.close()
             raise
         _log.info("media.listening", host=host, port=self.port, internal_port=self.internal_port)
+
+    async def _listen_internally(self) -> InternalListener:
+        host, limits, reason = self._internal_host, self._limits, ""
+        lowest = limits.internal_min_port
+        for port in range(lowest, max(lowest, limits.internal_max_port) + 1):
+            try:
+                return await InternalListener.start(host, port, settings=limits.internal)
+            except OSError as error:
+                reason = error.strerror or str(error)
+        raise UnavailableError(f"cannot listen on {host} (TCP): {reason}; choose another address or port")
+
+    @property
+    def _internal_host(self) -> str:
+        return self._limits.internal_host or self._settings.host
 
     async def run(self) -> None:
         """Work until cancelled; then end tracks, close connections, stop listening."""
@@ -151,9 +185,9 @@ class MediaBridge:
                     "fingerprint": self._certificate.fingerprint,
                 }
             case "getInternalAddress", []:
-                return {"ip": self._settings.host, "port": self.internal_port}
+                return {"ip": self._internal_host, "port": self.internal_port}
             case "getNode", [_]:
-                return self._node.worker_id
+                return self._node.node_id
             case "getStats", []:
                 return self._stats()
         self._order(method, args)
@@ -195,14 +229,19 @@ class MediaBridge:
             track.end("the connection to our cluster broke", unsubscribe=False)
         self._links.node_lost()
 
+    def conference_lost(self, gone: str) -> None:
+        """End the tracks of a conference node that is gone, without a word to it."""
+        for session in [session for session, asker in self._askers.items() if runs_on(asker, gone)]:
+            self._unpublish(session)
+        for track in list(self._pushed.values()):
+            if runs_on(track.node, gone):
+                track.end("the conference node is gone", unsubscribe=False)
+
     # --- LinkUser: the connections report -------------------------------------------------------
 
     def link_up(self, peer: str, room: str) -> None:
         """Pull what waits for this connection."""
-        for tracks in list(self._pulled.values()):
-            for track in tracks:
-                if (track.peer, track.room) == (peer, room):
-                    track.attach()
+        self._pulls.link_up(peer, room)
 
     def link_changed(self, peer: str, room: str, state: LegState, error: str) -> None:
         """Pass on how a link is."""
@@ -225,13 +264,21 @@ class MediaBridge:
             raise RpcError("targetCluster: a cluster does not cascade with itself")
         if options.media_ip is None or options.media_port is None:
             raise RpcError("mediaIP, mediaPort: needed by the media bridge")
-        if options.media_fingerprint is None and not self._settings.quic.insecure_unpinned:
+        if options.media_fingerprint is None and not self._settings.quic.takes_unnamed:
             raise RpcError("mediaFingerprint: needed, as this bridge only trusts certificates that it knows")
         self._links.want(options)
 
     def stop_cascading(self, peer: str, room: str) -> None:
         """Want no link that we dialled any more; see Cascader."""
         self._links.unwant(peer, room)
+
+    def set_relays(self, room: str, ways: Ways) -> None:
+        """Pull over these links what lies behind them, and pass it on to each other; see Cascader."""
+        self._routes.set(room, ways)
+        for track in list(self._pushed.values()):
+            if track.room == room and (reason := self._not_passed_on(track)):
+                track.refuse(reason, CloseCode.NOT_WANTED)
+        self._pulls.reroute(room)
 
     def round_trips(self) -> dict[str, RoundTrip]:
         """Return what is measured now, by cluster; see Cascader."""
@@ -241,57 +288,41 @@ class MediaBridge:
 
     def _room_gone(self, room: str) -> None:
         self._links.room_gone(room)
-        for session in [session for session, tracks in self._pulled.items() if tracks[0].room == room]:
-            self._unpublish(session)
+        self._pulls.room_gone(room)
+        self._forget_askers()
         for track in list(self._pushed.values()):
             if track.room == room:
                 track.end("the room is gone", unsubscribe=False)
+        self._links.figures.forget(room)
 
     # --- inside: tracks that come in ------------------------------------------------------------
 
     def _publish(self, session: str, options: _Publish) -> None:
-        if session in self._pulled:
-            raise RpcError(f"publish: there is already a session {session}")
-        if self._pulled_count + len(options.pub_args) > self._limits.max_tracks:
-            raise RpcError(f"publish: {self._pulled_count} tracks are pulled already")
-        tracks: list[PulledTrack] = []
-        try:
-            for request in options.pub_args:
-                tracks.append(self._pulled_track(session, options, request))  # noqa: PERF401 - what was made before an error is undone
-        except DuplicateSourceError as error:
-            for track in tracks:
-                track.close()
-            raise RpcError(f"publish: {error}") from None
-        self._pulled[session] = tracks
-        self._pulled_count += len(tracks)
-        for track in tracks:
-            track.attach()
-
-    def _pulled_track(self, session: str, options: _Publish, request: TrackRequest) -> PulledTrack:
         assert self._internal is not None
-        return PulledTrack(
-            request,
-            cluster=self._settings.cluster,
-            peer=options.cluster,
+        self._pulls.publish(
+            session,
+            origin=options.cluster,
             room=options.room,
-            session=session,
             origin_type=options.origin_type,
+            requests=options.pub_args,
             listener=self._internal,
-            connection=lambda: self._links.current(options.cluster, options.room),
-            settings=self._limits,
         )
+        self._askers[session] = options.controller
 
     def _unpublish(self, session: str) -> None:
-        tracks = self._pulled.pop(session, None)
-        if tracks is None:
-            raise RpcError(f"unpublish: there is no session {session}")
-        self._pulled_count -= len(tracks)
-        for track in tracks:
-            track.close()
+        self._askers.pop(session, None)
+        self._pulls.unpublish(session)
 
     def _unpublish_all(self) -> None:
-        for session in list(self._pulled):
-            self._unpublish(session)
+        self._askers.clear()
+        self._pulls.unpublish_all()
+
+    def _forget_askers(self) -> None:
+        for session in self._askers.keys() - set(self._pulls.sessions):
+            del self._askers[session]
+
+    def _pull_ended(self, pull: PulledTrack) -> None:
+        self._links.figures.track_ended(pull.via, pull.room, pull.moved)
 
     # --- inside: tracks that go out -------------------------------------------------------------
 
@@ -303,13 +334,40 @@ class MediaBridge:
                 track.refuse("the connection id is in use")
                 return
             former.end("pulled anew")
+        if reason := self._not_passed_on(track):
+            track.refuse(reason, CloseCode.NOT_WANTED)
+            return
+        key = self._elsewhere(track)
+        if key is not None:
+            assert track.wanted is not None
+            hops = track.wanted.options.hops
+            track.pass_on(lambda on_frame: self._pulls.listen(key, hops=hops, on_frame=on_frame))
         self._pushed[track.connection_id] = track
         self._spawn(self._push(track, former))
+
+    def _elsewhere(self, track: PushedTrack) -> TrackOfOrigin | None:
+        """Return what a track is that does not live in our cluster, None for one that does."""
+        assert track.wanted is not None
+        options = track.wanted.options
+        if options.origin in {None, self._settings.cluster}:
+            return None
+        assert options.origin is not None
+        (wanted,) = options.media.tracks
+        return TrackOfOrigin(track.room, options.origin, wanted.from_, wanted.type)
+
+    def _not_passed_on(self, track: PushedTrack) -> str:
+        """Return why a track is not, or not any more, passed on; empty: it is, or it is our own."""
+        key = self._elsewhere(track)
+        if key is None:
+            return ""
+        assert track.wanted is not None
+        return self._routes.refusal(key.room, key.origin, asker=track.peer, hops=track.wanted.options.hops)
 
     async def _push(self, track: PushedTrack, former: PushedTrack | None) -> None:
         try:
             await track.run(former)
         finally:
+            self._links.figures.track_ended(track.peer, track.room, track.moved)
             if self._pushed.get(track.connection_id) is track:
                 del self._pushed[track.connection_id]
 
@@ -329,11 +387,41 @@ class MediaBridge:
 
     # --- inside: figures and tasks --------------------------------------------------------------
 
+    def overview(self) -> BridgeFigures:
+        """Return everything but the links; see bridges.figures.Source."""
+        return BridgeFigures(
+            kind="media",
+            port=0 if self._listener is None else self.port,
+            node_connected=self._links.node_is_up,
+            peers=self._links.peer_figures(),
+            counters=self._links.figures.counters.snapshot()
+            | {name: count for name, count in self._node.counters.items() if count},
+        )
+
+    def link_keys(self) -> list[LinkKey]:
+        """Return which links are wanted or there; see bridges.figures.Source."""
+        return self._links.keys()
+
+    def link_figures(self, keys: Sequence[LinkKey]) -> list[LinkFigures]:
+        """Return the figures of these links; see bridges.figures.Source."""
+        tracks: dict[LinkKey, list[Moved]] = {key: [] for key in keys}
+        present: list[PulledTrack | PushedTrack] = list(self._pushed.values())
+        present += self._pulls
+        for track in present:
+            key = (track.via if isinstance(track, PulledTrack) else track.peer, track.room)
+            if key in tracks:
+                tracks[key].append(track.moved)
+        return self._links.link_figures(keys, tracks)
+
+    def figures(self) -> BridgeFigures:
+        """Return everything that is known at this moment."""
+        return everything(self)
+
     def _stats(self) -> dict[str, Any]:
         return {
             "links": self._links.stats(),
             "tracks": [
-                *(track.stats() for tracks in self._pulled.values() for track in tracks),
+                *(track.stats() for track in self._pulls),
                 *(track.stats() for track in self._pushed.values()),
             ],
             "refused_tokens": self._links.refused_tokens,

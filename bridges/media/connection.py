@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
+from bridges.codes import CloseCode, is_fault, name_of
 from bridges.media.session import DialerSession, ListenerSession, State
 from bridges.wire.errors import SequenceError, WireError
 from bridges.wire.messages import ClusterHello, Ready
@@ -47,7 +48,10 @@ class ConnectionOwner(Protocol):
         """Take note that tracks may be opened now, in both directions."""
 
     def wants_track(self, stream: TrackStream) -> StreamUser | None:
-        """Return who serves a stream that the peer opened; None refuses it."""
+        """Return who serves a stream that the peer opened; None: there are too many."""
+
+    def refused(self, name: str) -> None:
+        """Count what was given up through the peer's fault, by the name of the code."""
 
     def went_down(self, connection: MediaConnection, reason: str) -> None:
         """Take note that the connection is gone and its streams have been told."""
@@ -80,7 +84,7 @@ class TrackStream:
     def reset(self, code: int = 0) -> None:
         """End both halves now."""
         if self._end():
-            self._quic.reset_stream(self.id, code)
+            self.connection.give_up(self.id, code)
 
     def _end(self) -> bool:
         over, self._over = self._over, True
@@ -122,6 +126,16 @@ class MediaConnection:
         return not self.closed and self._session.state is State.OPEN
 
     @property
+    def quic(self) -> Connection:
+        """The connection itself; for figures."""
+        return self._quic
+
+    @property
+    def backlog(self) -> int:
+        """Bytes of all tracks that were sent and are not yet acknowledged."""
+        return sum(stream.backlog for stream, _user in self._users.values())
+
+    @property
     def round_trip(self) -> RoundTrip | None:
         """How long the peer takes to answer; None while nothing was measured."""
         return self._quic.round_trip
@@ -138,6 +152,7 @@ class MediaConnection:
             return
         assert isinstance(self._session, ListenerSession)
         self._session.accept()
+        self._quic.verified()
         self._came_up()
 
     def open_track(self, user: StreamUser) -> TrackStream:
@@ -146,12 +161,20 @@ class MediaConnection:
         self._users[stream.id] = (stream, user)
         return stream
 
+    def give_up(self, stream_id: int, code: int) -> None:
+        """Reset a stream, and count it if that is the peer's fault."""
+        self._quic.reset_stream(stream_id, code)
+        if is_fault(code):
+            self._owner.refused(name_of(code))
+
     def release(self, stream: TrackStream) -> None:
         """Call the stream's user no more."""
         self._users.pop(stream.id, None)
 
     def close(self, reason: str, code: int = 0) -> None:
         """Close the connection; streams and owner are told in a moment."""
+        if not self.closed and is_fault(code):
+            self._owner.refused(name_of(code))
         self.closed = True
         self._deadline.cancel()
         self._quic.close(code, reason)
@@ -182,7 +205,7 @@ class MediaConnection:
             return
         entry = self._users.pop(stream_id, None)
         if entry is not None:
-            entry[1].ended(f"reset by the peer with 0x{code:x}")
+            entry[1].ended(f"reset by the peer, code 0x{code:x} {name_of(code).upper()}")
 
     def connection_lost(self, reason: str) -> None:
         """Take note that the connection is gone."""
@@ -221,7 +244,7 @@ class MediaConnection:
 
     def _silent(self) -> None:
         _log.warning("media.silent", remote=self._quic.remote, peer=self.peer, room=self.room)
-        self.close("no hello in time", SequenceError.code)
+        self.close("no hello in time", CloseCode.TIMED_OUT)
 
     # Streams that the peer opens
 
@@ -232,7 +255,7 @@ class MediaConnection:
         stream = TrackStream(self, self._quic, stream_id)
         user = self._owner.wants_track(stream) if self.up else None
         if user is None:
-            self._quic.reset_stream(stream_id, SequenceError.code)
+            self.give_up(stream_id, CloseCode.BUSY if self.up else SequenceError.code)
             return None
         self._users[stream_id] = (stream, user)
         return stream, user

@@ -14,6 +14,7 @@ import structlog
 from bridges.codes import CloseCode
 from bridges.control.port import best_round_trips
 from bridges.media.connection import MediaConnection
+from bridges.media.figures import Figures, peer_figures
 from bridges.node.admission import admitting_node
 from bridges.node.port import NodeUnreachableError, RpcError
 from bridges.quic import ConnectionClosedError, DialError, dial
@@ -21,14 +22,17 @@ from bridges.wire.messages import ClusterHello
 from causeway.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from bridges.control.orders import LegState
+    from bridges.control.port import PeerJudge
     from bridges.media.connection import StreamUser, TrackStream
+    from bridges.media.figures import Moved
     from bridges.media.settings import MediaSettings
     from bridges.node.cascading import CascadingOptions
     from bridges.node.port import ClusterNode
     from bridges.quic import Connection, QuicSettings, RoundTrip
+    from causeway.api.figures import LinkFigures, PeerFigures
 
 __all__ = ["LinkUser", "Links"]
 
@@ -49,6 +53,10 @@ class LinkUser(Protocol):
 
     def wants_track(self, stream: TrackStream) -> StreamUser | None:
         """Return who serves a stream that a peer opened; None refuses it."""
+
+    @property
+    def expects(self) -> PeerJudge:
+        """Who is asked about every peer whose token was right."""
 
 
 class _Link:
@@ -91,6 +99,7 @@ class Links:
         self._wanted: dict[Key, _Link] = {}
         self._accepted: dict[Key, MediaConnection] = {}
         self._unchecked: set[MediaConnection] = set()
+        self.figures: Final = Figures(max_entries=settings.max_links)
         self.refused_tokens = 0
         """Connections that were closed because of their token."""
 
@@ -130,9 +139,12 @@ class Links:
 
     def round_trips(self) -> dict[str, RoundTrip]:
         """Return what is measured now, by cluster: the best of the connections to each."""
-        dialled = [link.connection for link in self._wanted.values() if link.connection is not None]
-        up = [one for one in (*dialled, *self._accepted.values()) if one.up]
-        return best_round_trips((one.peer, one.round_trip) for one in up)
+        return best_round_trips((one.peer, one.round_trip) for one in self._up())
+
+    @property
+    def node_is_up(self) -> bool:
+        """Whether our cluster has the bridge as a worker."""
+        return self._node_up.is_set()
 
     def room_gone(self, room: str) -> None:
         """Want no link of `room` any more and close its connections."""
@@ -184,12 +196,42 @@ class Links:
         ]
         return dialled + accepted
 
+    def keys(self) -> list[Key]:
+        """Return which links are wanted or there, in order."""
+        return sorted(self._wanted.keys() | self._accepted.keys())
+
+    def link_figures(self, keys: Iterable[Key], tracks: Mapping[Key, Sequence[Moved]]) -> list[LinkFigures]:
+        """Return the figures of these links, but for those that are gone; `tracks` by peer and room."""
+        found = []
+        for key in keys:
+            if key not in self._wanted and key not in self._accepted:
+                continue
+            link, current = self._wanted.get(key), self.current(*key)
+            found.append(
+                self.figures.link(
+                    *key,
+                    dials=link is not None and (current is None or current is link.connection),
+                    current=current,
+                    tracks=tracks.get(key, ()),
+                    error="" if link is None or current is not None else link.error,
+                )
+            )
+        return found
+
+    def peer_figures(self) -> list[PeerFigures]:
+        """Return the figures of the connections that are up, by peer."""
+        return peer_figures(self._up())
+
+    def _up(self) -> list[MediaConnection]:
+        dialled = [link.connection for link in self._wanted.values() if link.connection is not None]
+        return [one for one in (*dialled, *self._accepted.values()) if one.up]
+
     # What connections say.
 
     def said_hello(self, connection: MediaConnection, hello: ClusterHello) -> None:
         """Check a dialer's token."""
         if hello.cluster == self._cluster:
-            self._refuse(connection, "the peer poses as this very cluster")
+            connection.close("the peer poses as this very cluster", CloseCode.IDENTITY)
         else:
             self._spawn(self._check(connection, hello))
 
@@ -208,9 +250,14 @@ class Links:
                 return
             link.connects += 1
             link.error = ""
+        self.figures.came_up(*key)
         _log.info("media.link_up", peer=connection.peer, room=connection.room, role=connection.role)
         self._user.link_up(*key)
         self._tell(key)
+
+    def refused(self, name: str) -> None:
+        """Count what was given up through a peer's fault."""
+        self.figures.counters.count(name)
 
     def wants_track(self, stream: TrackStream) -> StreamUser | None:
         """Return who serves a stream that the peer opened."""
@@ -227,6 +274,8 @@ class Links:
             link.error = reason
         _log.info("media.link_down", peer=key[0], room=key[1], role=connection.role, reason=reason)
         if connection.room:
+            if self.current(*key) is None:
+                self.figures.went_down(*key, reason)
             self._tell(key, reason)
 
     async def _check(self, connection: MediaConnection, hello: ClusterHello) -> None:
@@ -239,8 +288,19 @@ class Links:
         else:
             if node_id is None:
                 self._refuse(connection, "wrong token")
+            elif not self._user.expects(connection.peer, connection.room):
+                _log.warning("media.unexpected", peer=connection.peer, room=connection.room)
+                connection.close("control knows of no such link", CloseCode.IDENTITY)
+            elif await self._is_held(connection):
+                _log.warning("media.claimed", peer=connection.peer, room=connection.room)
+                connection.close("a cluster of this name is connected already", CloseCode.IDENTITY)
             else:
                 connection.accept()
+
+    async def _is_held(self, newcomer: MediaConnection) -> bool:
+        """Return whether the place of a newcomer belongs to a connection of the same name that lives."""
+        holder = self._accepted.get((newcomer.peer, newcomer.room))
+        return holder is not None and await holder.quic.answers() and holder.up
 
     def _refuse(self, connection: MediaConnection, reason: str) -> None:
         if not connection.closed:
@@ -298,6 +358,7 @@ class Links:
             options.media_port,
             fingerprint=options.media_fingerprint,
             settings=self._quic,
+            alpn=self._quic.owt_alpn,
         )
         began = asyncio.get_running_loop().time()
         connection = MediaConnection(

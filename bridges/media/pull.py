@@ -1,19 +1,22 @@
-"""A track that comes from another cluster: pulled on one QUIC stream, offered as a source inside this one.
+"""A track that comes from another cluster: pulled on one QUIC stream, handed to everybody here who wants it.
 
-The track outlives its stream: when the connection goes, it waits for the next one and is pulled again. It
+The track outlives its stream: when the connection goes, or another one leads to it, it is pulled again. It
 decides nothing about who may have it and speaks to no node.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
+from msgspec import structs
 
+from bridges.codes import CloseCode
+from bridges.media.figures import Moved
 from bridges.media.session import PullerSession, State
 from bridges.quic import ConnectionClosedError, TooManyStreamsError
-from bridges.wire.errors import SequenceError, WireError
+from bridges.wire.errors import WireError
 from bridges.wire.frame import Feedback, FeedbackCommand, MediaFrame
 from bridges.wire.framing import encode
 from bridges.wire.messages import SubscribeOptions, TrackHello
@@ -21,24 +24,38 @@ from bridges.wire.objects import MediaOptions, TrackRequest
 from causeway.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from bridges.internal.listener import InternalListener
     from bridges.media.connection import MediaConnection, TrackStream
     from bridges.media.settings import MediaSettings
 
-__all__ = ["PulledTrack"]
+__all__ = ["Output", "PulledTrack"]
 
 _log: Final = structlog.get_logger(__name__)
 
 _MAX_FEEDBACK_BACKLOG: Final = 16 << 10
 
 
+class Output(Protocol):
+    """Somebody who gets the frames."""
+
+    @property
+    def dropped(self) -> int:
+        """Frames that did not go on from there."""
+
+    def write(self, frame: MediaFrame) -> None:
+        """Take a frame."""
+
+    def close(self) -> None:
+        """Take nothing more."""
+
+
 class PulledTrack:
-    """One track of `peer`, for the subscription `session`. Raises DuplicateSourceError when made twice.
+    """One track of the cluster `peer`, for the subscription `session`.
 
     `connection` returns the connection to pull over, None while there is none; call `attach` when there is
-    one again.
+    one again, or another one. It may lead to a neighbour of ours that passes the track on; `hops` are the
+    clusters that a request for it has come by before us.
     """
 
     def __init__(
@@ -50,7 +67,7 @@ class PulledTrack:
         room: str,
         session: str,
         origin_type: str,
-        listener: InternalListener,
+        hops: Sequence[str] = (),
         connection: Callable[[], MediaConnection | None],
         settings: MediaSettings,
     ) -> None:
@@ -66,6 +83,7 @@ class PulledTrack:
             media=MediaOptions(tracks=[request]),
             origin_type=origin_type,
         )
+        self._hops = [*hops, cluster]
         self._connection = connection
         self._settings = settings
         self._backoff = Backoff(base=settings.redial_base, cap=settings.redial_cap)
@@ -78,23 +96,53 @@ class PulledTrack:
         self._deadline: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        self._outputs: list[Output] = []
         self._dropped = 0
+        self.via = peer
+        """Who it is, or was last, pulled from: the peer, or a neighbour on the way to it."""
         self.frames = 0
-        """Frames that came and went on to the source."""
+        """Frames that came and went on to whoever wants them."""
         self.bytes = 0
         """Bytes of these frames, headers included."""
         self.key_frame_requests = 0
         """Requests that went to the peer."""
-        self._source = listener.add_source(request.id, on_feedback=self._asked)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody wants it."""
+        return not self._outputs
+
+    def add_output(self, output: Output) -> None:
+        """Hand the frames to one more; a decoder has to start anew there."""
+        self._outputs.append(output)
+        if self.kind == "video" and self._flowing:
+            self._want_key_frame()
+
+    def remove_output(self, output: Output) -> None:
+        """Hand no more frames to one, and close it."""
+        if output in self._outputs:
+            self._outputs.remove(output)
+            self._dropped += output.dropped
+        output.close()
 
     def attach(self) -> None:
-        """Pull, if there is a connection and the track is not being pulled."""
-        if self._closed or self._stream is not None:
-            return
+        """Pull over the connection that there is, unless the track is being pulled from that peer."""
         connection = self._connection()
-        if connection is None:
+        if self._closed or connection is None:
             return
+        if self._stream is not None:
+            former = self._stream.connection
+            if former.up and former.peer == connection.peer:
+                return
+            _log.info("track.rerouted", track=self.id, peer=self.peer, via=connection.peer)
+            self._leave_stream()
         self._cancel(self._retry)
+        self._options = structs.replace(
+            self._options,
+            origin=None if connection.peer == self.peer else self.peer,
+            hops=[] if connection.peer == self.peer else self._hops,
+        )
+        self.via = connection.peer
         try:
             self._stream = connection.open_track(self)
         except (TooManyStreamsError, ConnectionClosedError) as error:
@@ -108,13 +156,15 @@ class PulledTrack:
         self._stream.send(self._session.data_to_send())
 
     def close(self) -> None:
-        """Stop pulling and take the source away."""
+        """Stop pulling."""
         self._closed = True
-        self._source.close()
-        stream = self._detach()
         self._cancel(self._retry)
-        if stream is not None:
-            stream.reset()
+        self._leave_stream()
+
+    @property
+    def moved(self) -> Moved:
+        """What has come so far."""
+        return Moved(incoming=True, frames=self.frames, bytes=self.bytes, dropped=self._all_dropped)
 
     def stats(self) -> dict[str, Any]:
         """Return the figures of this track, as getStats shows them."""
@@ -126,9 +176,13 @@ class PulledTrack:
             "kind": self.kind,
             "frames": self.frames,
             "bytes": self.bytes,
-            "dropped_frames": self._dropped + self._source.dropped,
+            "dropped_frames": self._all_dropped,
             "key_frame_requests": self.key_frame_requests,
         }
+
+    @property
+    def _all_dropped(self) -> int:
+        return self._dropped + sum(output.dropped for output in self._outputs)
 
     # What the stream says.
 
@@ -173,12 +227,13 @@ class PulledTrack:
         self._backoff.reset()
         self.frames += 1
         self.bytes += len(frame.raw)
-        self._source.write(frame)
+        for output in list(self._outputs):
+            output.write(frame)
 
     # Key frames
 
-    def _asked(self, feedback: Feedback) -> None:
-        """Take what subscribers, or their gates, ask of the source."""
+    def asked(self, feedback: Feedback) -> None:
+        """Take what those who want the track, or their gates, ask of its source."""
         if feedback.command is FeedbackCommand.REQUEST_KEY_FRAME:
             if self.kind == "video":
                 self._want_key_frame()
@@ -212,13 +267,18 @@ class PulledTrack:
 
     def _unanswered(self) -> None:
         self._deadline = None
-        self._give_up("the peer does not answer", SequenceError.code)
+        self._give_up("the peer does not answer", CloseCode.TIMED_OUT)
 
     def _give_up(self, reason: str, code: int) -> None:
         stream = self._detach()
         if stream is not None:
             stream.reset(code)
         self._again(reason)
+
+    def _leave_stream(self) -> None:
+        stream = self._detach()
+        if stream is not None:
+            stream.reset()
 
     def _detach(self) -> TrackStream | None:
         self._cancel(self._asking)

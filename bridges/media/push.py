@@ -1,4 +1,7 @@
-"""A track that another cluster pulls from us: subscribed at our node, received over internal TCP, sent on.
+"""A track that another cluster pulls from us: got inside our cluster, or pulled ourselves, and sent on.
+
+What lives here is subscribed at our node and received over internal TCP; what we pass on for others comes
+from a pull of ours (`pass_on`).
 
 One task per track runs from the peer's wish to the stream's end. Frames never pass through the task: they go
 from the internal connection through a FrameGate straight to QUIC, or are dropped there.
@@ -7,14 +10,16 @@ from the internal connection through a FrameGate straight to QUIC, or are droppe
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 import msgspec
 import structlog
 from msgspec import Meta
 
+from bridges.codes import CloseCode
 from bridges.internal.gate import FrameGate
 from bridges.internal.receiver import InternalReceiver, InternalUnavailableError
+from bridges.media.figures import Moved
 from bridges.media.session import PusherSession, TrackWanted
 from bridges.node.port import NodeUnreachableError, RpcError
 from bridges.wire.errors import SequenceError, WireError
@@ -28,9 +33,22 @@ if TYPE_CHECKING:
     from bridges.media.settings import MediaSettings
     from bridges.node.port import ClusterNode
 
-__all__ = ["LinkAddress", "PushedTrack"]
+__all__ = ["LinkAddress", "PushedTrack", "Receiver"]
 
 _log: Final = structlog.get_logger(__name__)
+
+
+class Receiver(Protocol):
+    """Where the frames come from: they go to whoever was named when it was made."""
+
+    def send(self, feedback: Feedback) -> None:
+        """Tell the source something."""
+
+    def request_key_frame(self) -> None:
+        """Ask the source for a key frame."""
+
+    def close(self) -> None:
+        """Take no more frames."""
 
 
 class LinkAddress(msgspec.Struct, frozen=True):
@@ -62,18 +80,21 @@ class PushedTrack:
         self._session = PusherSession()
         self._loop = asyncio.get_running_loop()
         self._deadline: asyncio.TimerHandle | None = self._loop.call_later(
-            settings.hello_timeout, self._give_up, "nothing was asked for in time", SequenceError.code
+            settings.hello_timeout, self._give_up, "nothing was asked for in time", CloseCode.TIMED_OUT
         )
         self._scope: asyncio.Timeout | None = None
         self._ended = False
         self._address: LinkAddress | None = None
         self._relinked = asyncio.Event()
-        self._receiver: InternalReceiver | None = None
+        self._receiver: Receiver | None = None
+        self._listen: Callable[[Callable[[MediaFrame], None]], Receiver] | None = None
         self._gate = self._new_gate()
         self._dropped_before = 0
         self._subscribed = False
         self.peer: Final = stream.connection.peer
         self.room: Final = stream.connection.room
+        self.node = ""
+        """The conference node that the track is subscribed at, empty before."""
         self.wanted: TrackWanted | None = None
         """What the peer asked for, None before."""
         self.done = asyncio.Event()
@@ -90,6 +111,12 @@ class PushedTrack:
         """The subscription's id, chosen by the peer; empty before it was said."""
         return "" if self.wanted is None else self.wanted.options.connection_id
 
+    @property
+    def moved(self) -> Moved:
+        """What was sent so far."""
+        dropped = self._dropped_before + self._gate.dropped
+        return Moved(incoming=False, frames=self.frames, bytes=self.bytes, dropped=dropped)
+
     def stats(self) -> dict[str, Any]:
         """Return the figures of this track, as getStats shows them."""
         assert self.wanted is not None
@@ -104,6 +131,10 @@ class PushedTrack:
             "dropped_frames": self._dropped_before + self._gate.dropped,
             "key_frame_requests": self.key_frame_requests,
         }
+
+    def pass_on(self, listen: Callable[[Callable[[MediaFrame], None]], Receiver]) -> None:
+        """Take the track from a pull of ours, which `listen` begins, instead of asking our node for it."""
+        self._listen = listen
 
     # What the cluster asks.
 
@@ -147,9 +178,9 @@ class PushedTrack:
         """Take note that the stream is gone."""
         self._stop(reason)
 
-    def refuse(self, reason: str) -> None:
+    def refuse(self, reason: str, code: int = SequenceError.code) -> None:
         """Reset the stream: the track will not be sent."""
-        self._give_up(reason, SequenceError.code)
+        self._give_up(reason, code)
 
     def _feedback(self, feedback: Feedback) -> None:
         if self._receiver is not None:
@@ -207,8 +238,16 @@ class PushedTrack:
                 self.done.set()
 
     async def _forward(self) -> None:
+        if self._listen is None:
+            await self._forward_our_own()
+            return
+        self._receiver = self._listen(self._frame)
+        self._request_key_frame()
+        await asyncio.Event().wait()  # until the scope ends it
+
+    async def _forward_our_own(self) -> None:
         assert self.wanted is not None
-        node_id = await self._node.find_conference_node(self.room)
+        self.node = node_id = await self._node.find_conference_node(self.room)
         self._subscribed = True  # Even if no reply comes: then the node may have done it or not.
         await self._node.call(node_id, "subscribe", ["admin", self.connection_id, self._subscription()])
         while True:
@@ -222,8 +261,7 @@ class PushedTrack:
                     on_lost=self._source_lost,
                     settings=self._settings.internal,
                 )
-                if self.wanted.kind == "video":
-                    self._request_key_frame()
+                self._request_key_frame()
                 await self._relinked.wait()
             finally:
                 self._close_receiver()
@@ -254,7 +292,6 @@ class PushedTrack:
     def _subscription(self) -> dict[str, Any]:
         assert self.wanted is not None
         options = self.wanted.options
-        worker = self._node.worker_id
         return {
             "type": "mediabridge",
             "room": self.room,
@@ -262,7 +299,7 @@ class PushedTrack:
             "connectionId": self.connection_id,
             "media": msgspec.to_builtins(options.media),
             "originType": options.origin_type,
-            "locality": {"agent": worker, "node": worker},
+            "locality": {"agent": self._node.worker_id, "node": self._node.node_id},
         }
 
     # Frames
@@ -281,7 +318,8 @@ class PushedTrack:
             self._request_key_frame()
 
     def _request_key_frame(self) -> None:
-        if self._receiver is not None:
+        assert self.wanted is not None
+        if self._receiver is not None and self.wanted.kind == "video":
             self.key_frame_requests += 1
             self._receiver.request_key_frame()
 

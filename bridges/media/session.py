@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
 
-from bridges.wire.errors import SequenceError, WireError
+from bridges.wire.errors import ReplayedError, SequenceError, WireError
 from bridges.wire.frame import Feedback, FeedbackCommand, MediaFrame
 from bridges.wire.framing import Deframer, Metadata
 from bridges.wire.framing import encode as encode_message
@@ -118,6 +118,8 @@ class _Session:
         self.state = State.AWAIT_READY
         self._deframer = Deframer(max_metadata_bytes=_MAX_METADATA_BYTES, max_frame_bytes=max_frame_bytes)
         self._error: WireError | None = None
+        self._said: set[type[Input]] = set()
+        """What the peer has said."""
         self._out = bytearray()
 
     def feed(self, data: bytes) -> None:
@@ -146,9 +148,13 @@ class _Session:
         return data
 
     def _step(self, message: Input) -> Event | None:
-        following = self._table.get((self.state, type(message)))
+        kind = type(message)
+        following = self._table.get((self.state, kind))
         if following is None:
-            raise SequenceError(f"{type(message).__name__} is not allowed in state {self.state.value}")
+            if kind in self._said:
+                raise ReplayedError(f"{kind.__name__} once more")
+            raise SequenceError(f"{kind.__name__} is not allowed in state {self.state.value}")
+        self._said.add(kind)
         event = self._taken(message)
         self.state = following
         return event

@@ -39,5 +39,11 @@ class MediaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Tracks that are pulled at once, and likewise tracks that are sent; further ones are refused."""
     max_links: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
     """Links (peer cluster and room) that are dialled at once; further ones are refused."""
+    internal_host: str = ""
+    """Address at which this cluster's agents get the tracks that come in; empty: `bridge.host`."""
+    internal_min_port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    """Lowest TCP port there; 0: a free one."""
+    internal_max_port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    """Highest TCP port there: the first free one from `internal_min_port` on is taken."""
     internal: InternalSettings = field(default_factory=InternalSettings)
     """The internal transport between the agents of this cluster: the table `[bridge.media.internal]`."""

@@ -13,7 +13,7 @@ from causeway.errors import CausewayError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["RPC_TIMEOUT", "ClusterNode", "NodeUnreachableError", "RpcError", "RpcService"]
+__all__ = ["RPC_TIMEOUT", "ClusterNode", "NodeUnreachableError", "RpcError", "RpcService", "runs_on"]
 
 RPC_TIMEOUT: Final = 2.0
 """Seconds that OWT waits for a reply, and so do we."""
@@ -37,6 +37,14 @@ class ClusterNode(Protocol):
     @property
     def worker_id(self) -> str:
         """This bridge's id in its cluster: `<purpose>-<20 hex>@<host>`."""
+
+    @property
+    def node_id(self) -> str:
+        """Where the cluster calls this bridge: the worker's id, or that of a node of the worker."""
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Since the start: times that the cluster was lost (`node_losses`), and what could not be read."""
 
     async def find_conference_node(self, room: str) -> str:
         """Return the RPC id of the conference node that runs `room`.
@@ -65,3 +73,11 @@ class RpcService(Protocol):
 
     def node_lost(self) -> None:
         """Take note that the connection broke: what the node knew of our links, it has removed."""
+
+    def conference_lost(self, gone: str) -> None:
+        """Take note that a conference node is gone, or a conference worker with its nodes; see `runs_on`."""
+
+
+def runs_on(node: str, gone: str) -> bool:
+    """Whether the conference node `node` is `gone`, or one of the nodes of the worker `gone`."""
+    return node == gone or node.startswith(f"{gone}_")

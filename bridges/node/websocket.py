@@ -102,9 +102,19 @@ class WebSocketNode:
         return self._worker_id
 
     @property
+    def node_id(self) -> str:
+        """The same: over a WebSocket a worker has no nodes."""
+        return self._worker_id
+
+    @property
     def joined(self) -> bool:
         """Whether the worker is a member of its cluster now."""
         return self._joined.is_set()
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """How often the cluster was lost, since the start."""
+        return {"node_losses": self.connects - self.joined}
 
     async def wait_joined(self) -> None:
         """Wait until the worker is a member of its cluster."""

@@ -20,6 +20,7 @@ from aioquic.quic.packet import QuicErrorCode
 
 from bridges.quic import internals, recovery
 from bridges.quic.errors import ConnectionClosedError, TooManyStreamsError
+from bridges.quic.roundtrip import patience
 from bridges.quic.streams import Streams, is_unidirectional
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ class Endpoint(Protocol):
     def established(self, connection: Connection) -> None:
         """Take note that the handshake is done."""
 
+    def verified(self, connection: Connection) -> None:
+        """Take note that the peer has shown that it is let in."""
+
     def finished(self, connection: Connection, reason: str) -> None:
         """Take note that the connection sends and takes no more datagrams."""
 
@@ -91,24 +95,37 @@ class Connection:
         self.remote: Final[tuple[str, int]] = (remote[0], remote[1])
         self.closed = False
         """Whether nothing can be sent any more, by our wish or the peer's."""
+        self.protocol: str | None = None
+        """What both ends agreed to speak (ALPN); None until the handshake has got so far."""
+        self.established = False
+        """Whether the handshake is done."""
         self.quic: Final = quic
         """aioquic's core; for endpoints, not for users."""
+        self.bytes_in = 0
+        """Of all datagrams that came for this connection."""
+        self.bytes_out = 0
+        """Of all datagrams that were sent."""
         self._quic = quic
         self._endpoint = endpoint
         self._settings = settings
         self._loop = asyncio.get_running_loop()
+        self.on_progress: Callable[[], None] | None = None
+        """Called after each datagram, which may have acknowledged something: for who waits for `backlog`."""
         self._handler: ConnectionHandler | None = None
         self._undelivered: list[Callable[[ConnectionHandler], None]] = []
         self._streams = Streams()
-        self._established = False
         self._accounted_bytes = 0
         self._heard_at = self._loop.time()
         self._gone = asyncio.Event()
+        self._last_ping = 0
+        """0 is what keep-alive says; nobody waits for its answer."""
+        self._pings: dict[int, asyncio.Future[bool]] = {}
         self._transmit_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._keepalive = self._loop.call_later(settings.keepalive, self._keep_alive)
         self._deadline = self._loop.call_later(settings.handshake_timeout, self._handshake_overdue)
+        self._max_reassembly_bytes = settings.max_reassembly_bytes
 
     # --- for the user ---------------------------------------------------------------------------
 
@@ -129,6 +146,11 @@ class Connection:
         return len(self._streams)
 
     @property
+    def name(self) -> str:
+        """What both ends can call the connection by in their logs: the id that the dialer drew for it."""
+        return self._quic.original_destination_connection_id.hex()
+
+    @property
     def round_trip(self) -> RoundTrip | None:
         """How long the peer takes to answer; None while nothing was measured."""
         return internals.round_trip(self._quic)
@@ -137,6 +159,34 @@ class Connection:
     def ended_streams(self) -> int:
         """Streams that have come and gone."""
         return self._streams.forgotten
+
+    def verified(self) -> None:
+        """Take note that the peer is let in: of an accepted connection, that its token is right.
+
+        Until then it may keep little waiting, and is closed after a while.
+        """
+        self._deadline.cancel()
+        self._max_reassembly_bytes = self._settings.max_reassembly_bytes
+        if not self.closed:
+            self._endpoint.verified(self)
+
+    async def answers(self) -> bool:
+        """Ask the peer for a sign of life, and return whether it came as soon as it should."""
+        if self.closed:
+            return False
+        self._last_ping += 1
+        number = self._last_ping
+        answer: asyncio.Future[bool] = self._loop.create_future()
+        self._pings[number] = answer
+        self._quic.send_ping(number)
+        self._transmit_soon()
+        try:
+            async with asyncio.timeout(patience(self.round_trip)):
+                return await answer
+        except TimeoutError:
+            return False
+        finally:
+            self._pings.pop(number, None)
 
     def open_stream(self) -> int:
         """Open a bidirectional stream and return its id; the peer learns of it with the first bytes.
@@ -201,13 +251,21 @@ class Connection:
         self._quic.connect(address, now=self._loop.time())
         self._transmit()
 
+    def verify_within(self, seconds: float, overdue: Callable[[Connection], None]) -> None:
+        """Have `overdue` called unless the peer is let in by then, and hold little for it until it is."""
+        self._max_reassembly_bytes = self._settings.max_unverified_bytes
+        self._deadline = self._loop.call_later(seconds, overdue, self)
+
     def datagram_received(self, data: bytes, address: NetworkAddress) -> None:
         """Take a datagram from the network."""
         if self.closed:
             return
         self._heard_at = self._loop.time()
+        self.bytes_in += len(data)
         self._quic.receive_datagram(data, address, now=self._heard_at)
         self._advance()
+        if self.on_progress is not None and not self.closed:
+            self.on_progress()
 
     # --- what aioquic says ----------------------------------------------------------------------
 
@@ -217,7 +275,7 @@ class Connection:
             self._event_received(event)
         if self.closed:
             return
-        if internals.received_bytes(self._quic) - self._accounted_bytes > self._settings.max_reassembly_bytes:
+        if internals.received_bytes(self._quic) - self._accounted_bytes > self._max_reassembly_bytes:
             self.close(_EXCESSIVE_LOAD, "too much data out of order")
             return
         self._transmit()
@@ -235,8 +293,12 @@ class Connection:
                 self._peer_gave_up(event.stream_id, event.error_code)
             case events.StopSendingReceived():
                 self._peer_gave_up(event.stream_id, event.error_code)
+            case events.ProtocolNegotiated():
+                self.protocol = event.alpn_protocol
+            case events.PingAcknowledged():
+                self._answered(event.uid, answer=True)
             case events.HandshakeCompleted():
-                self._established = True
+                self.established = True
                 self._deadline.cancel()
                 self._endpoint.established(self)
             case events.ConnectionIdIssued():
@@ -280,6 +342,12 @@ class Connection:
             return
         self._call(call, self._handler)
 
+    def _answered(self, number: int, *, answer: bool) -> None:
+        """Tell whoever waits for a sign of life."""
+        waiting = self._pings.get(number)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
+
     def _deliver_kept(self) -> None:
         kept, self._undelivered = self._undelivered, []
         for call in kept:
@@ -315,6 +383,7 @@ class Connection:
         if self.closed:
             return
         for data, address in self._quic.datagrams_to_send(now=self._loop.time()):
+            self.bytes_out += len(data)
             self._endpoint.send_datagram(data, address)
         self._streams.forget(self._stream_exists)
         self._arm_timer()
@@ -346,7 +415,7 @@ class Connection:
         """Ping a peer that has been silent; its answer, or the lack of it, tells whether it is alive."""
         silent = self._loop.time() - self._heard_at
         if silent >= self._settings.keepalive:
-            if self._established:
+            if self.established:
                 self._quic.send_ping(0)
                 self._transmit()
             silent = 0.0
@@ -361,6 +430,8 @@ class Connection:
         if self.closed:
             return
         self.closed = True
+        for number in self._pings:
+            self._answered(number, answer=False)
         self._keepalive.cancel()
         self._deadline.cancel()
         for handle in (self._timer, self._transmit_handle):

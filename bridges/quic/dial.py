@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import socket
 import ssl
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import NetworkAddress, QuicConnection
 
 from bridges.quic import internals, recovery
-from bridges.quic.certificate import fingerprint_of
 from bridges.quic.connection import Connection
 from bridges.quic.errors import DialError
 from bridges.quic.sockets import udp_socket
+from bridges.quic.trust import Trust
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bridges.quic.settings import QuicSettings
 
 __all__ = ["dial"]
@@ -25,62 +26,77 @@ __all__ = ["dial"]
 _BAD_CERTIFICATE: Final = 0x100 + 42  # CRYPTO_ERROR with TLS alert bad_certificate, RFC 9001 section 4.8
 
 
-async def dial(host: str, port: int, *, fingerprint: str | None, settings: QuicSettings) -> Connection:
+async def dial(
+    host: str,
+    port: int,
+    *,
+    fingerprint: str | None,
+    settings: QuicSettings,
+    alpn: Sequence[str] | None = None,
+) -> Connection:
     """Return a connection to `host` (name or address) whose handshake is done and whose certificate fits.
 
-    `fingerprint` is the SHA-256 of the peer's DER certificate in hex; None is refused unless
-    `settings.insecure_unpinned`. Every address of a name is tried in turn, all within
+    `fingerprint` is the SHA-256 of the peer's DER certificate in hex. If it is None, it must be one of
+    `settings.trusted_fingerprints`, and if there are none, the dial is refused unless
+    `settings.insecure_unpinned`. `alpn` are the protocols that are offered, `settings.alpn` if None;
+    `Connection.protocol` is what was agreed upon. Every address of a name is tried in turn, all within
     `settings.handshake_timeout` seconds. No byte of ours travels on a stream before the certificate is known
     to be right. Raises DialError.
     """
-    if fingerprint is None and not settings.insecure_unpinned:
+    if fingerprint is None and not settings.takes_unnamed:
         raise DialError(f"{host}:{port}: the fingerprint of its certificate is not known")
+    named = settings.trusted_fingerprints if fingerprint is None else (fingerprint,)
+    attempt = _Attempt(host, Trust(named or None), tuple(settings.alpn if alpn is None else alpn), settings)
     try:
         async with asyncio.timeout(settings.handshake_timeout):
-            return await _dial_any(host, port, fingerprint, settings)
+            return await _dial_any(attempt, port)
     except TimeoutError:
         raise DialError(f"{host}:{port}: no handshake within {settings.handshake_timeout} s") from None
     except OSError as error:
         raise DialError(f"{host}:{port}: {error.strerror or error}") from None
 
 
-async def _dial_any(host: str, port: int, fingerprint: str | None, settings: QuicSettings) -> Connection:
-    infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+class _Attempt(NamedTuple):
+    """What is the same for every address of a host."""
+
+    host: str
+    trust: Trust
+    alpn: tuple[str, ...]
+    settings: QuicSettings
+
+
+async def _dial_any(attempt: _Attempt, port: int) -> Connection:
+    infos = await asyncio.get_running_loop().getaddrinfo(attempt.host, port, type=socket.SOCK_DGRAM)
     addresses = [(info[0], cast("NetworkAddress", info[4])) for info in infos]
-    share = settings.handshake_timeout / len(addresses)
+    share = attempt.settings.handshake_timeout / len(addresses)
     for family, address in addresses[:-1]:
         try:
             async with asyncio.timeout(share):
-                return await _dial_one(host, family, address, fingerprint, settings)
+                return await _dial_one(attempt, family, address)
         except (DialError, OSError):  # TimeoutError is an OSError; the next address may do better
             continue
     family, address = addresses[-1]
-    return await _dial_one(host, family, address, fingerprint, settings)
+    return await _dial_one(attempt, family, address)
 
 
-async def _dial_one(
-    host: str,
-    family: socket.AddressFamily,
-    address: NetworkAddress,
-    fingerprint: str | None,
-    settings: QuicSettings,
-) -> Connection:
+async def _dial_one(attempt: _Attempt, family: socket.AddressFamily, address: NetworkAddress) -> Connection:
+    settings = attempt.settings
     udp = udp_socket(family, buffer_bytes=settings.socket_buffer_bytes)
     try:
         # Connected, so that the kernel drops strangers' datagrams and says when nobody listens there.
         udp.connect(address)
-        endpoint = _DialEndpoint(fingerprint)
+        endpoint = _DialEndpoint(attempt.trust)
         await asyncio.get_running_loop().create_datagram_endpoint(lambda: endpoint, sock=udp)
     except BaseException:
         udp.close()
         raise
     configuration = QuicConfiguration(
         is_client=True,
-        alpn_protocols=list(settings.alpn),
+        alpn_protocols=list(attempt.alpn),
         congestion_control_algorithm=settings.congestion,
         idle_timeout=settings.idle_timeout - settings.keepalive,
         max_datagram_size=settings.max_datagram_size,
-        server_name=host,
+        server_name=attempt.host,
         # No chain to check: the certificate is pinned. TLS still proves that the peer has its key.
         verify_mode=ssl.CERT_NONE,
     )
@@ -93,8 +109,8 @@ async def _dial_one(
 class _DialEndpoint(asyncio.DatagramProtocol):
     """The socket of one dialled connection."""
 
-    def __init__(self, fingerprint: str | None) -> None:
-        self._fingerprint = fingerprint
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
         self._transport: asyncio.DatagramTransport | None = None
         self._connection: Connection | None = None
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -134,19 +150,14 @@ class _DialEndpoint(asyncio.DatagramProtocol):
     def established(self, connection: Connection) -> None:
         if self._done.done():
             return
-        if self._fingerprint is not None and not self._fits(connection):
+        if not self._trust.believes(internals.peer_certificate(connection.quic)):
             self._done.set_exception(DialError("the peer shows another certificate than expected"))
             connection.close(_BAD_CERTIFICATE, "")
             return
         self._done.set_result(None)
 
-    def _fits(self, connection: Connection) -> bool:
-        assert self._fingerprint is not None
-        certificate = internals.peer_certificate(connection.quic)
-        if certificate is None:
-            return False
-        expected = self._fingerprint.replace(":", "").lower()
-        return hmac.compare_digest(fingerprint_of(certificate).encode(), expected.encode())
+    def verified(self, connection: Connection) -> None:
+        """Whoever is dialled is known by the certificate."""
 
     def finished(self, connection: Connection, reason: str) -> None:  # noqa: ARG002
         if not self._done.done():

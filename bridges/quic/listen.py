@@ -20,13 +20,16 @@ from aioquic.quic.packet import (
 )
 from aioquic.quic.retry import QuicRetryTokenHandler
 
+from bridges.codes import CloseCode
 from bridges.quic import recovery
 from bridges.quic.connection import Connection
+from bridges.quic.gate import HandshakeGate, Verdict
 from bridges.quic.sockets import udp_socket
+from bridges.quic.unverified import Unverified
 from causeway.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from bridges.quic.certificate import Certificate
     from bridges.quic.connection import ConnectionHandler
@@ -46,9 +49,13 @@ async def listen(
     certificate: Certificate,
     on_connection: Callable[[Connection], ConnectionHandler],
     settings: QuicSettings,
+    alpn: Sequence[str] | None = None,
+    count: Callable[[str], None] = lambda _: None,
 ) -> Listener:
     """Listen on a UDP port (0: a free one) and return the listener.
 
+    `alpn` are the protocols that are taken, the best first; `settings.alpn` if None. `count` is called with
+    the name of whatever is refused: see Listener.
     `on_connection` is called for every connection whose handshake is done, and returns its handler.
     Raises UnavailableError when the address cannot be bound.
     """
@@ -59,7 +66,13 @@ async def listen(
         udp = udp_socket(family, buffer_bytes=settings.socket_buffer_bytes)
         try:
             udp.bind(address)
-            listener = Listener(certificate, on_connection, settings)
+            listener = Listener(
+                certificate,
+                on_connection,
+                settings,
+                alpn=settings.alpn if alpn is None else alpn,
+                count=count,
+            )
             await loop.create_datagram_endpoint(lambda: listener, sock=udp)
         except BaseException:
             udp.close()
@@ -72,31 +85,44 @@ async def listen(
 
 
 class Listener(asyncio.DatagramProtocol):
-    """A listening socket with its connections. Made by listen()."""
+    """A listening socket with its connections. Made by listen().
+
+    Peers that have shown nothing yet are held apart: a connection is *verified* once its user says so
+    (`Connection.verified`), and what is not verified in `settings.verify_timeout` is closed. Counted are
+    `handshake_full` (too many connections), `handshake_limited` (too many from one address),
+    `handshake_failed`, `retry_sent`, `retry_refused` (a forged, old or stolen proof of an address),
+    `unverified` (no token in time) and `unverified_crowded` (closed for others, who may be quicker).
+    """
 
     def __init__(
         self,
         certificate: Certificate,
         on_connection: Callable[[Connection], ConnectionHandler],
         settings: QuicSettings,
+        *,
+        alpn: Sequence[str],
+        count: Callable[[str], None],
     ) -> None:
-        self.refused = 0
-        """Handshakes that were not answered because of the limit of connections."""
         self._on_connection = on_connection
         self._settings = settings
-        self._configuration = QuicConfiguration(
-            is_client=False,
-            alpn_protocols=list(settings.alpn),
-            congestion_control_algorithm=settings.congestion,
-            certificate=certificate.certificate,
-            private_key=certificate.private_key,
-            idle_timeout=settings.idle_timeout - settings.keepalive,
-            max_datagram_size=settings.max_datagram_size,
+        self._count = count
+        self._alpn = list(alpn)
+        self._configuration = self._configure(certificate)
+        self._gate = HandshakeGate(
+            always_prove=settings.retry,
+            prove_above=settings.retry_above,
+            rate=settings.handshakes_per_address,
+            burst=settings.handshake_burst,
         )
-        self._retry = QuicRetryTokenHandler() if settings.retry else None
+        self._retry = QuicRetryTokenHandler()
         self._transport: asyncio.DatagramTransport | None = None
         self._connections: dict[Connection, set[bytes]] = {}
         self._by_id: dict[bytes, Connection] = {}
+        self._shaking: set[Connection] = set()
+        """Handshakes under way of peers whose address is not proven."""
+        self._unverified: Unverified[Connection] = Unverified(
+            most=settings.max_unverified, most_of_one=settings.max_unverified_per_address
+        )
 
     @property
     def port(self) -> int:
@@ -109,6 +135,10 @@ class Listener(asyncio.DatagramProtocol):
     def connections(self) -> int:
         """Connections now, handshakes included."""
         return len(self._connections)
+
+    def show(self, certificate: Certificate) -> None:
+        """Show another certificate from now on; connections that there are stay."""
+        self._configuration = self._configure(certificate)
 
     def close(self) -> None:
         """Close all connections and stop listening; peers are told at once."""
@@ -146,14 +176,25 @@ class Listener(asyncio.DatagramProtocol):
 
     def established(self, connection: Connection) -> None:
         """Hand a connection out."""
+        self._shaking.discard(connection)
+        connection.verify_within(self._settings.verify_timeout, self._overdue)
         try:
             connection.handler = self._on_connection(connection)
         except Exception:
             log.exception("quic.accept_failed", remote=connection.remote)
             connection.close(_INTERNAL_ERROR, "internal error")
 
-    def finished(self, connection: Connection, reason: str) -> None:  # noqa: ARG002 - the handler is told
+    def verified(self, connection: Connection) -> None:
+        """Hold a connection among those that have shown who they are."""
+        self._unverified.discard(connection)
+
+    def finished(self, connection: Connection, reason: str) -> None:
         """Forget a connection."""
+        if not connection.established:
+            self._count("handshake_failed")
+            log.debug("quic.handshake_failed", remote=connection.remote, reason=reason)
+        self._shaking.discard(connection)
+        self._unverified.discard(connection)
         for connection_id in self._connections.pop(connection, ()):
             self._by_id.pop(connection_id, None)
 
@@ -171,43 +212,54 @@ class Listener(asyncio.DatagramProtocol):
     # --- new connections ------------------------------------------------------------------------
 
     def _begin(self, header: QuicHeader, size: int, address: NetworkAddress) -> Connection | None:
-        """Return a new connection if the datagram may begin one (RFC 9000 sections 5.2.2, 6.1, 8.1, 14.1)."""
-        version = header.version
-        if not version or size < SMALLEST_MAX_DATAGRAM_SIZE:  # 0 is version negotiation: never answered
-            return None
-        if version not in self._configuration.supported_versions:
-            self._negotiate_version(header, address)
-            return None
-        if header.packet_type is not QuicPacketType.INITIAL:
+        """Return a new connection if the datagram begins one, and may."""
+        if not self._may_begin(header, size, address):
             return None
         if len(self._connections) >= self._settings.max_connections:
-            self.refused += 1
+            self._count("handshake_full")
             return None
-        if self._retry is None:
-            return self._create(header, header.destination_cid, None, address)
-        return self._begin_proven(self._retry, header, version, address)
+        now = asyncio.get_running_loop().time()
+        if header.token:
+            return self._begin_proven(header, address, now)
+        if self._gate.unproven(address[0], under_way=len(self._shaking), now=now) is Verdict.PROVE:
+            self._count("retry_sent")
+            self._send_retry(header, address, now)
+            return None
+        connection = self._create(header, header.destination_cid, None, address)
+        if connection is not None:
+            self._shaking.add(connection)
+        return connection
 
-    def _begin_proven(
-        self, retry: QuicRetryTokenHandler, header: QuicHeader, version: int, address: NetworkAddress
-    ) -> Connection | None:
+    def _may_begin(self, header: QuicHeader, size: int, address: NetworkAddress) -> bool:
+        """Return whether a datagram is a beginning at all (RFC 9000 sections 5.2.2, 6.1 and 14.1)."""
+        if not header.version or size < SMALLEST_MAX_DATAGRAM_SIZE:
+            return False  # version 0 is version negotiation: never answered
+        if header.version not in self._configuration.supported_versions:
+            self._negotiate_version(header, address)
+            return False
+        return header.packet_type is QuicPacketType.INITIAL
+
+    def _begin_proven(self, header: QuicHeader, address: NetworkAddress, now: float) -> Connection | None:
         """Return a new connection if the peer has shown that it receives at its address (RFC 9000, 8.1.2)."""
-        if not header.token:
-            self._send_retry(retry, header, version, address)
-            return None
         try:
-            original_id = retry.validate_token(
-                address=address,
-                destination_cid=header.destination_cid,
-                token=header.token,
-                now=asyncio.get_running_loop().time(),
+            original_id = self._retry.validate_token(
+                address=address, destination_cid=header.destination_cid, token=header.token, now=now
             )
         except ValueError:
+            self._count("retry_refused")
+            return None
+        if self._gate.proven(address[0], now=now) is Verdict.IGNORE:
+            self._count("handshake_limited")
             return None
         return self._create(header, original_id, header.destination_cid, address)
 
     def _create(
         self, header: QuicHeader, original_id: bytes, retry_id: bytes | None, address: NetworkAddress
-    ) -> Connection:
+    ) -> Connection | None:
+        if not self._unverified.has_share_for(address[0]):
+            self._count("handshake_limited")
+            return None
+        self._make_room()
         quic = QuicConnection(
             configuration=self._configuration,
             original_destination_connection_id=original_id,
@@ -215,10 +267,37 @@ class Listener(asyncio.DatagramProtocol):
         )
         recovery.steer(quic, self._settings.congestion)
         connection = Connection(quic, endpoint=self, remote=address, settings=self._settings)
+        self._unverified.add(connection, address[0])
         self._connections[connection] = set()
         self.connection_id_issued(connection, header.destination_cid)
         self.connection_id_issued(connection, quic.host_cid)
         return connection
+
+    def _make_room(self) -> None:
+        """Close the stranger that has been here for longest, if there are as many as there may be."""
+        crowding = self._unverified.in_the_way()
+        if crowding is not None:
+            self._count("unverified_crowded")
+            self._unverified.discard(crowding)
+            crowding.close(CloseCode.BUSY, "too many that have shown no token")
+
+    def _overdue(self, connection: Connection) -> None:
+        """Close a connection that has not shown a token."""
+        self._count("unverified")
+        log.warning("quic.unverified", remote=connection.remote)
+        connection.close(CloseCode.TIMED_OUT, "no token in time")
+
+    def _configure(self, certificate: Certificate) -> QuicConfiguration:
+        return QuicConfiguration(
+            is_client=False,
+            alpn_protocols=self._alpn,
+            congestion_control_algorithm=self._settings.congestion,
+            certificate=certificate.certificate,
+            certificate_chain=list(certificate.chain),
+            private_key=certificate.private_key,
+            idle_timeout=self._settings.idle_timeout - self._settings.keepalive,
+            max_datagram_size=self._settings.max_datagram_size,
+        )
 
     def _negotiate_version(self, header: QuicHeader, address: NetworkAddress) -> None:
         self.send_datagram(
@@ -230,19 +309,18 @@ class Listener(asyncio.DatagramProtocol):
             address,
         )
 
-    def _send_retry(
-        self, retry: QuicRetryTokenHandler, header: QuicHeader, version: int, address: NetworkAddress
-    ) -> None:
-        source_id = os.urandom(8)
-        token = retry.create_token(
+    def _send_retry(self, header: QuicHeader, address: NetworkAddress, now: float) -> None:
+        assert header.version is not None
+        source_id = os.urandom(self._configuration.connection_id_length)
+        token = self._retry.create_token(
             address=address,
             original_destination_connection_id=header.destination_cid,
             retry_source_connection_id=source_id,
-            now=asyncio.get_running_loop().time(),
+            now=now,
         )
         self.send_datagram(
             encode_quic_retry(
-                version=version,
+                version=header.version,
                 source_cid=source_id,
                 destination_cid=header.source_cid,
                 original_destination_cid=header.destination_cid,

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from bridges.wire.errors import FramingError, WireError
+from bridges.wire.errors import FramingError, OversizedError, UnknownMessageError, WireError
 from bridges.wire.frame import FEEDBACK_BYTES, Feedback, MediaFrame
 
 __all__ = ["Deframer", "Message", "MessageType", "Metadata", "encode"]
@@ -55,18 +55,25 @@ class Deframer:
     """Cuts a byte stream into messages.
 
     `feed` takes bytes; `next_message` returns the next whole message, None when more bytes are needed, and
-    raises FramingError for what is none. After an error the stream is dead: `next_message` raises the same
+    raises WireError for what is none. After an error the stream is dead: `next_message` raises the same
     error again and `feed` takes nothing. A length is judged before its body has arrived, so a peer cannot
-    make us buffer more than the limit of the type it claims.
+    make us buffer more than the limit of the type it claims. A limit of 0 says that there are no such
+    messages here.
     """
 
-    def __init__(self, *, max_metadata_bytes: int = 1 << 20, max_frame_bytes: int = 4 << 20) -> None:
+    def __init__(
+        self,
+        *,
+        max_metadata_bytes: int = 1 << 20,
+        max_frame_bytes: int = 4 << 20,
+        max_feedback_bytes: int = FEEDBACK_BYTES,
+    ) -> None:
         self._buffer = bytearray()
         self._error: WireError | None = None
         # The body's limits by type byte, the type byte not counted.
         self._limits: Final = {
             MessageType.METADATA: max_metadata_bytes,
-            MessageType.FEEDBACK: FEEDBACK_BYTES,
+            MessageType.FEEDBACK: max_feedback_bytes,
             MessageType.FRAME: max_frame_bytes,
         }
 
@@ -80,13 +87,17 @@ class Deframer:
         if self._error is None:
             self._buffer += data
 
+    def discard(self) -> None:
+        """Forget what waits: nobody will ask for it."""
+        self._buffer.clear()
+
     def next_message(self) -> Message | None:
         """Return the next message, or None when it has not wholly arrived."""
         if self._error is not None:
             raise self._error
         try:
             return self._parse()
-        except FramingError as error:
+        except WireError as error:
             self._error = error
             self._buffer.clear()
             raise
@@ -101,9 +112,11 @@ class Deframer:
         try:
             type_ = MessageType(buffer[4])
         except ValueError:
-            raise FramingError(f"unknown message type 0x{buffer[4]:02x}") from None
+            raise UnknownMessageError(f"unknown message type 0x{buffer[4]:02x}") from None
+        if not self._limits[type_]:
+            raise UnknownMessageError(f"a {type_.name.lower()} on a stream that has none")
         if length > self._limits[type_]:
-            raise FramingError(
+            raise OversizedError(
                 f"{type_.name.lower()} of {length} bytes; the limit is {self._limits[type_]} bytes"
             )
         end = _PREFIX_BYTES + length

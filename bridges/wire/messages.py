@@ -6,14 +6,17 @@ type must have. `onCascadingDisconnected` is made by a bridge for its own node a
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
-from bridges.wire.errors import MessageError
+from bridges.wire.errors import MessageError, UnknownMessageError
 from bridges.wire.framing import Metadata
 from bridges.wire.objects import Id, MediaOptions, Participant, Stream, TrackKind
+
+if TYPE_CHECKING:
+    from collections.abc import Container
 
 __all__ = [
     "BridgeHello",
@@ -27,8 +30,10 @@ __all__ = [
     "TrackHello",
     "decode_event_hello",
     "decode_event_message",
+    "decode_event_stream",
     "decode_media",
     "encode",
+    "is_of_shape",
 ]
 
 Token = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -50,6 +55,9 @@ class BridgeHello(_Message, frozen=True, kw_only=True, tag="bridge"):
     room: Id
     token: Token
 
+    def __repr__(self) -> str:  # without the token
+        return f"BridgeHello(room={self.room!r})"
+
 
 class ClusterHello(_Message, frozen=True, kw_only=True, tag="cluster"):
     """Media connection, from the dialer on its signalling stream: room, token, the dialer's cluster id."""
@@ -57,6 +65,9 @@ class ClusterHello(_Message, frozen=True, kw_only=True, tag="cluster"):
     room: Id
     token: Token
     cluster: Id
+
+    def __repr__(self) -> str:  # without the token
+        return f"ClusterHello(room={self.room!r}, cluster={self.cluster!r})"
 
 
 class TrackHello(_Message, frozen=True, kw_only=True, tag="track"):
@@ -74,6 +85,10 @@ class SubscribeOptions(Struct, kw_only=True, omit_defaults=True, rename="camel")
     connection_id: Id
     media: MediaOptions
     origin_type: str = "webrtc"
+    origin: Id | None = None
+    """Causeway's own: the cluster that the track lives in, if whoever is asked is to pass it on."""
+    hops: Annotated[list[Id], msgspec.Meta(max_length=64)] = msgspec.field(default_factory=list)
+    """With `origin`: the clusters that the request has come by."""
 
 
 class Subscribe(_Message, frozen=True, kw_only=True, tag="subscribe"):
@@ -135,6 +150,16 @@ _SHAPES: Final[dict[str, Any]] = {
     "onAudioActiveness": _AudioActiveness,
 }
 
+
+class _Typed(Struct):
+    type: str
+
+
+_HELLOS: Final = frozenset({"ready", "bridge"})
+_MEDIA_TYPES: Final = frozenset({"ready", "cluster", "track", "subscribe"})
+_MAX_SHOWN: Final = 64
+
+_TYPED: Final = msgspec.json.Decoder(_Typed)
 _EVENT: Final = msgspec.json.Decoder(Event)
 _EVENT_HELLO: Final[msgspec.json.Decoder[Ready | BridgeHello]] = msgspec.json.Decoder(Ready | BridgeHello)
 _MEDIA: Final[msgspec.json.Decoder[MediaSignal]] = msgspec.json.Decoder(MediaSignal)
@@ -148,13 +173,25 @@ def encode(message: _Message | Event) -> Metadata:
     return Metadata(_ENCODER.encode(message))
 
 
+def decode_event_stream(metadata: Metadata) -> Ready | BridgeHello | Event:
+    """Read whatever may stand on an event stream. Raises MessageError, UnknownMessageError."""
+    if _type_of(metadata) in _HELLOS:
+        return _decode(_EVENT_HELLO, metadata)
+    return decode_event_message(metadata)
+
+
 def decode_event_hello(metadata: Metadata) -> Ready | BridgeHello:
-    """Read what an event stream starts with. Raises MessageError."""
+    """Read what an event stream starts with. Raises MessageError, UnknownMessageError."""
+    _check_type(metadata, _HELLOS)
     return _decode(_EVENT_HELLO, metadata)
 
 
 def decode_event_message(metadata: Metadata) -> Event:
-    """Read an event. Raises MessageError when its type is unknown or its data has not the type's shape."""
+    """Read an event.
+
+    Raises MessageError when its data has not the type's shape, UnknownMessageError for another type.
+    """
+    _check_type(metadata, _SHAPES)
     event = _decode(_EVENT, metadata)
     try:
         msgspec.convert(event.data, _SHAPES[event.type])
@@ -163,9 +200,32 @@ def decode_event_message(metadata: Metadata) -> Event:
     return event
 
 
+def is_of_shape(type_: str, data: Any) -> bool:
+    """Return whether an event's data is what its type asks for; of a type that is not known, anything is."""
+    shape = _SHAPES.get(type_)
+    if shape is None:
+        return True
+    try:
+        msgspec.convert(data, shape)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
 def decode_media(metadata: Metadata) -> MediaSignal:
-    """Read a message of the media bridge. Raises MessageError."""
+    """Read a message of the media bridge. Raises MessageError, UnknownMessageError."""
+    _check_type(metadata, _MEDIA_TYPES)
     return _decode(_MEDIA, metadata)
+
+
+def _type_of(metadata: Metadata) -> str:
+    return _decode(_TYPED, metadata).type
+
+
+def _check_type(metadata: Metadata, known: Container[str]) -> None:
+    type_ = _type_of(metadata)
+    if type_ not in known:
+        raise UnknownMessageError(f"unknown type {type_[:_MAX_SHOWN]!r}")
 
 
 def _decode(decoder: msgspec.json.Decoder[T], metadata: Metadata) -> T:

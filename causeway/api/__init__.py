@@ -1,7 +1,8 @@
 """Control's HTTP API as types: what crosses `/v1`, for the server, the client library and the clusters.
 
 Names are those of docs/api.md. Reports of a cluster carry the epoch of its lease in the header
-`Causeway-Epoch` (EPOCH_HEADER): a former holder of the registration is recognised by it and refused.
+`Causeway-Epoch` (EPOCH_HEADER): a former holder of the registration is recognised by it and refused. A number
+in the header `Causeway-Report` (REPORT_HEADER) says which of two reports is the newer one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from causeway.api.agents import (
     AgentAddress,
     AgentAddresses,
     AgentCapacity,
+    AgentFigures,
     AgentKind,
     AgentLease,
     AgentList,
@@ -21,7 +23,7 @@ from causeway.api.agents import (
     AgentView,
     ProtocolRange,
 )
-from causeway.api.base import EPOCH_HEADER, ClusterId, ConferenceId, Module, Region
+from causeway.api.base import EPOCH_HEADER, REPORT_HEADER, ClusterId, ConferenceId, Module, Region
 from causeway.api.clusters import (
     AuditEntry,
     AuditList,
@@ -43,6 +45,7 @@ from causeway.api.clusters import (
     LinkReport,
     Load,
     Location,
+    MissingRoom,
     ParticipantReport,
     PortalAddress,
     RoomReport,
@@ -84,6 +87,7 @@ from causeway.api.joining import (
 )
 from causeway.api.keys import KeyCreate, KeyCreated, KeyId, KeyList, KeyView
 from causeway.api.plans import (
+    LinkEnd,
     PlanLink,
     PlanPlacement,
     PlanView,
@@ -131,11 +135,13 @@ __all__ = [
     "EPOCH_HEADER",
     "EVENT_KINDS",
     "NEVER",
+    "REPORT_HEADER",
     "SNAPSHOT",
     "UNLIMITED",
     "AgentAddress",
     "AgentAddresses",
     "AgentCapacity",
+    "AgentFigures",
     "AgentKind",
     "AgentLease",
     "AgentList",
@@ -192,12 +198,14 @@ __all__ = [
     "KeyView",
     "Lease",
     "Limits",
+    "LinkEnd",
     "LinkReport",
     "LinkStanding",
     "LinkView",
     "Load",
     "Location",
     "MessageId",
+    "MissingRoom",
     "Module",
     "ParticipantReport",
     "ParticipantView",

@@ -6,16 +6,19 @@ A registration passes over fields and kinds that it does not know: an agent may 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import Meta, field
 
 from causeway.api.base import NAME, Answer, ClusterId, Fingerprint, Host, Port, Region, Request
+from causeway.api.figures import BridgeFigures
 
 __all__ = [
+    "RELAYING_WIRES",
     "AgentAddress",
     "AgentAddresses",
     "AgentCapacity",
+    "AgentFigures",
     "AgentId",
     "AgentKind",
     "AgentLease",
@@ -34,7 +37,10 @@ AgentId = Annotated[str, Meta(pattern=NAME, max_length=128)]
 AgentKind: TypeAlias = Literal["event", "media", "recorder"]
 AgentState: TypeAlias = Literal["online", "draining", "lost", "unregistered"]
 """`draining`: online, and gets no new conferences. `lost`: its lease ran out."""
+RELAYING_WIRES: Final = frozenset({"causeway/1"})
+"""Those on which a bridge passes on what it receives, so that a conference may be a tree or a star."""
 Kind = Annotated[str, Meta(pattern=NAME, max_length=32)]
+Wire = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~/-]*$(?!\n)", max_length=64)]
 Count = Annotated[int, Meta(ge=0, le=_INT32)]
 Bits = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 
@@ -95,6 +101,8 @@ class AgentRegistration(_Tolerant, frozen=True, kw_only=True):
     kinds: Annotated[list[Kind], Meta(min_length=1, max_length=16)]
     """AgentKind, or what a later release knows; those are kept and never assigned."""
     addresses: AgentAddresses = field(default_factory=AgentAddresses)
+    wires: Annotated[list[Wire], Meta(max_length=16)] = field(default_factory=list)
+    """What its bridges speak with those of other clusters, best first, as in QUIC's negotiation (ALPN)."""
     capacity: AgentCapacity
     version: Annotated[str, Meta(max_length=64)]
     """Of the software, for people."""
@@ -132,6 +140,13 @@ class AgentRefusal(Answer, frozen=True, kw_only=True):
     reason: str
 
 
+class AgentFigures(Answer, frozen=True, kw_only=True):
+    """What an agent's bridges measured last. What is zero is left out; links: in the conferences' plans."""
+
+    told_at: datetime
+    bridges: list[BridgeFigures]
+
+
 class AgentView(Answer, frozen=True, kw_only=True):
     """An agent as the registry sees it."""
 
@@ -146,6 +161,7 @@ class AgentView(Answer, frozen=True, kw_only=True):
     instance: str
     epoch: int
     addresses: AgentAddresses
+    wires: list[str] = field(default_factory=list)
     capacity: AgentCapacity
     load: AgentLoad
     conferences: int
@@ -160,6 +176,8 @@ class AgentView(Answer, frozen=True, kw_only=True):
     """What it acts on; None: it never said."""
     refused: list[AgentRefusal]
     """Of what `acked_version` asks."""
+    figures: AgentFigures | None = None
+    """Of `GET /v1/agents/{id}` only; None: it told none yet."""
 
 
 class AgentQuery(Request, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 __all__ = [
     "EPOCH_HEADER",
     "NAME",
+    "REPORT_HEADER",
     "Answer",
     "ClusterId",
     "ConferenceId",
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 EPOCH_HEADER: Final = "Causeway-Epoch"
+REPORT_HEADER: Final = "Causeway-Report"
+"""A report's number: larger than those of all requests that the cluster has sent before."""
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._~@:-]*$(?!\n)"
 ClusterId = Annotated[str, Meta(pattern=NAME, max_length=128)]

@@ -43,6 +43,7 @@ __all__ = [
     "LinkReport",
     "Load",
     "Location",
+    "MissingRoom",
     "ParticipantReport",
     "PortalAddress",
     "RoomReport",
@@ -197,6 +198,13 @@ class LinkReport(Request, frozen=True, kw_only=True):
     """`PUT /v1/clusters/{id}/rooms/{room}/links/{peer}`: what this cluster sees of its cascade to `peer`."""
 
     state: Literal["up", "down"]
+
+
+class MissingRoom(Request, frozen=True, kw_only=True):
+    """`POST /v1/clusters/{id}/rooms/{room}/missing`: a signed token was for a room that is not there."""
+
+    placement: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    """As in the token."""
 
 
 class DrainRequest(Request, frozen=True, kw_only=True):

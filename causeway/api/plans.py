@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
+from msgspec import field
+
 from causeway.api.base import Answer
 from causeway.api.clusters import BreakerView
+from causeway.api.figures import LinkFigures
 
-__all__ = ["PlanLink", "PlanPlacement", "PlanView", "StepView", "TopologyView", "WaitingStep"]
+__all__ = ["LinkEnd", "PlanLink", "PlanPlacement", "PlanView", "StepView", "TopologyView", "WaitingStep"]
 
 
 class PlanPlacement(Answer, frozen=True, kw_only=True):
@@ -34,6 +37,16 @@ class PlanPlacement(Answer, frozen=True, kw_only=True):
     retry_at: datetime | None
 
 
+class LinkEnd(Answer, frozen=True, kw_only=True):
+    """What the agent at one end of a link measured last, of its events or of its media."""
+
+    cluster: str
+    agent: str
+    told_at: datetime
+    figures: LinkFigures
+    """What is zero is left out."""
+
+
 class PlanLink(Answer, frozen=True, kw_only=True):
     """A cascade, as planning sees it."""
 
@@ -47,6 +60,8 @@ class PlanLink(Answer, frozen=True, kw_only=True):
     """Whether the topology has it; one that it has not is being ended."""
     attempts: int
     retry_at: datetime | None
+    ends: list[LinkEnd] = field(default_factory=list)
+    """What agents measure there; empty where the clusters' own bridges serve it."""
 
 
 class TopologyView(Answer, frozen=True, kw_only=True):

@@ -81,6 +81,7 @@ def _draw_all(agents: list[AgentView]) -> None:
 
 
 def _draw(agent: AgentView) -> None:
+    from causeway.cli.figures import draw_counters, draw_peers  # noqa: PLC0415 - as above
     from causeway.cli.tables import facts, heading, table  # noqa: PLC0415 - as above
 
     facts(
@@ -92,6 +93,7 @@ def _draw(agent: AgentView) -> None:
             "state": f"{agent.state} since {agent.state_since:%Y-%m-%d %H:%M:%S}",
             "notes": _notes(agent),
             "version": f"{agent.version}, messages version {agent.protocol}",
+            "wires": ", ".join(agent.wires) or None,
             "instance": agent.instance,
             "epoch": agent.epoch,
             "channel": "open" if agent.connected else "closed",
@@ -105,8 +107,13 @@ def _draw(agent: AgentView) -> None:
             "bit/s in": agent.load.bandwidth_in,
             "bit/s out": agent.load.bandwidth_out,
             "told, acts on": f"version {agent.desired_version}, {agent.acked_version}",
+            "measured at": None if agent.figures is None else agent.figures.told_at,
         }
     )
+    if agent.figures is not None:
+        draw_peers([peer for bridge in agent.figures.bridges for peer in bridge.peers])
+        for bridge in agent.figures.bridges:
+            draw_counters(bridge.counters, of=f"the {bridge.kind} bridge")
     if agent.refused:
         heading("refused")
         table(("conference", "peer", "reason"), ((x.conference, x.peer, x.reason) for x in agent.refused))

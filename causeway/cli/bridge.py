@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import os
+from pathlib import Path
+from typing import Any
 
 import click
 from msgspec import structs
 
+from bridges.owt_config import with_owt_config
 from bridges.settings import KINDS, Settings
+from causeway.cli.bridge_status import command as status
 from causeway.cli.options import config_option, load_settings
 from causeway.telemetry import configure
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["command"]
 
@@ -34,9 +35,22 @@ class _Kinds(click.ParamType[tuple[str, ...]]):
         return kinds
 
 
-@click.command(name="bridge")
+@click.group(name="bridge", invoke_without_command=True)
+@click.pass_context
 @config_option
 @click.option("--cluster", metavar="ID", help="The cluster that the bridges belong to.")
+@click.option(
+    "--node",
+    "node_carrier",
+    type=click.Choice(["websocket", "amqp"]),
+    help="How the cluster is reached: at its node URL, or over OWT's RabbitMQ. Default: websocket.",
+)
+@click.option(
+    "--owt-config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The agent.toml of OWT's own bridge, whose place this one takes; with --kinds event or media.",
+)
 @click.option("--node-url", metavar="URL", help="Where the cluster takes its workers: ws://host:port/node.")
 @click.option("--kinds", type=_Kinds(), metavar="KINDS", help="Which bridges to run. Default: event,media.")
 @click.option("--host", metavar="ADDRESS", help="Address to listen on. Default: 127.0.0.1.")
@@ -55,8 +69,8 @@ class _Kinds(click.ParamType[tuple[str, ...]]):
     metavar="PORT",
     help="UDP port; 0, the default: a free one.",
 )
-def command(config: Path | None, **options: Any) -> None:
-    """Run the event bridge and the media bridge of one cluster.
+def command(context: click.Context, /, config: Path | None, owt_config: Path | None, **options: Any) -> None:
+    """Run the event bridge and the media bridge of one cluster; `status` shows those that run.
 
     They join the cluster at its node URL with the secret `bridge.node_secret` (file or
     CAUSEWAY_BRIDGE__NODE_SECRET; never an option, as others could see it) and make their certificates at each
@@ -65,15 +79,27 @@ def command(config: Path | None, **options: Any) -> None:
     \b
         causeway bridge --cluster eu-1 --node-url ws://127.0.0.1:8410/node
         causeway bridge --config /etc/causeway.toml --kinds media
+        causeway bridge --owt-config /opt/owt/event_bridge/agent.toml --kinds event
+        causeway bridge status
 
-    docs/wire.md says what they speak, configs/causeway.toml what they can be told.
+    docs/owt.md says how they work inside an OWT cluster, docs/wire.md what they speak, configs/causeway.toml
+    what they can be told.
     """  # noqa: D301 - click wants the character itself, it keeps the lines below as they are
+    if context.invoked_subcommand is not None:
+        return
     settings = load_settings(Settings, config)
     given = {name: value for name, value in options.items() if value is not None}
-    bridge = structs.replace(settings.bridge, **given)
     configure(settings.log, process="bridge")
+    bridge = settings.bridge
+    if owt_config is not None:
+        bridge = structs.replace(bridge, kinds=given.get("kinds", bridge.kinds))
+        bridge = with_owt_config(bridge, owt_config, environ=os.environ)
+    bridge = structs.replace(bridge, **given)
     # Here, not above: --help and a wrong option need none of it.
     from bridges.agent import run  # noqa: PLC0415
 
     # aioquic's pacing needs a finer clock than uvloop's.
     asyncio.run(run(bridge))
+
+
+command.add_command(status)

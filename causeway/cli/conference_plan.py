@@ -24,6 +24,7 @@ def plan(remote: Remote, conference: str) -> None:
 
 
 def _draw(plan: PlanView) -> None:
+    from causeway.cli.figures import draw_ends  # noqa: PLC0415 - as below
     from causeway.cli.tables import facts, heading, table  # noqa: PLC0415 - rich; --help shall not wait for it
 
     facts(
@@ -76,6 +77,7 @@ def _draw(plan: PlanView) -> None:
             ("dialer", "listener", "state", "since", "by", "wanted", "failures"),
             ((x.dialer, x.listener, x.state, x.since, x.via, x.wanted, x.attempts) for x in plan.links),
         )
+    draw_ends([end for link in plan.links for end in link.ends])
     heading("due")
     table(("action", "on"), ((step.action, step.on) for step in plan.due))
     heading("waiting")

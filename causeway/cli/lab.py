@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import click
 
@@ -69,6 +69,14 @@ _EXTRA: Final = ("av", "numpy")
     help="Whether the bridges are agents, which take control's orders themselves, or get them through "
     "their cluster.",
 )
+@click.option(
+    "--topology",
+    type=click.Choice(["mesh", "tree", "star"]),
+    default="mesh",
+    show_default=True,
+    help="Which clusters are linked: every pair, or the others by way of the second region's, which passes "
+    "on what it receives. A tree or a star needs agents.",
+)
 def command(
     *,
     seconds: float | None,
@@ -78,6 +86,7 @@ def command(
     media: Path | None,
     fps: int,
     agents: bool,
+    topology: Literal["mesh", "tree", "star"],
 ) -> int:
     """Run several regions and one conference on this machine.
 
@@ -119,6 +128,7 @@ def command(
                 media=media,
                 fps=fps,
                 agents=agents,
+                topology=topology,
             )
         )
     except ChildFailedError as error:

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 import httpx2
 import msgspec
 
-from causeway.api import EPOCH_HEADER, Problem
+from causeway.api import EPOCH_HEADER, REPORT_HEADER, Problem
 from causeway.errors import ApiError, ConfigError, UnavailableError
 
 if TYPE_CHECKING:
@@ -166,11 +166,16 @@ def query_of(wanted: msgspec.Struct | None) -> str:
 
 
 def headers_of(
-    *, epoch: int | None = None, if_match: str | None = None, idempotency_key: str | None = None
+    *,
+    epoch: int | None = None,
+    number: int | None = None,
+    if_match: str | None = None,
+    idempotency_key: str | None = None,
 ) -> dict[str, str]:
-    """Return the headers for what is given."""
+    """Return the headers for what is given; `number` is a report's."""
     values = {
         EPOCH_HEADER: None if epoch is None else str(epoch),
+        REPORT_HEADER: None if number is None else str(number),
         "If-Match": if_match,
         "Idempotency-Key": idempotency_key,
     }

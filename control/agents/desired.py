@@ -44,7 +44,7 @@ class DesiredStates:
         """
         if conferences is not None and len(conferences) >= _EVERYTHING_FROM:
             conferences = None
-        shares = await self._store.read(desired.read, agent, conferences=conferences)
+        shares = await self._store.snapshot(desired.read, agent, conferences=conferences)
         return {name: self._assignment(share) for name, share in shares.items()}, conferences
 
     def _assignment(self, share: Share) -> Assignment:
@@ -58,7 +58,9 @@ class DesiredStates:
     def _link(self, share: Share, ordered: Ordered) -> DesiredLink | None:
         """Return the link as the agent is told of it, None if there is nothing in it for the agent."""
         if ordered.role == "listen" or ordered.token is None:
-            return DesiredLink(peer=ordered.peer, role="listen")
+            return DesiredLink(
+                peer=ordered.peer, role="listen", relays=ordered.relays, behind=list(ordered.behind)
+            )
         event, media = (_address(share, ordered, kind) for kind in ("event", "media"))
         if event is None and media is None:
             return None
@@ -70,7 +72,14 @@ class DesiredStates:
             )
             return None
         return DesiredLink(
-            peer=ordered.peer, role="dial", attempt=ordered.orders, token=token, event=event, media=media
+            peer=ordered.peer,
+            role="dial",
+            attempt=ordered.orders,
+            token=token,
+            event=event,
+            media=media,
+            relays=ordered.relays,
+            behind=list(ordered.behind),
         )
 
 

@@ -20,6 +20,7 @@ import structlog
 
 from causeway.channel import (
     Ack,
+    Figures,
     Goodbye,
     Heartbeat,
     Hello,
@@ -35,7 +36,7 @@ from causeway.channel import (
 )
 from control.agents.telling import Telling
 from control.errors import AgentUnknownError, DatabaseUnavailableError, StaleEpochError
-from control.registry import agent_channels, desired
+from control.registry import agent_channels, desired, figures
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
@@ -193,6 +194,12 @@ class Session:
                     await self._refused(refusal)
                 case Report() as report:
                     await self._reported(report)
+                case Figures(bridges=bridges):
+                    self._check(
+                        await self._store.write(
+                            figures.keep, self._agent, self._cluster, channel=self._id, bridges=bridges
+                        )
+                    )
                 case Resync():
                     self._tell_all = True
                     self._waker.look_at_everything()

@@ -22,10 +22,10 @@ from control.cascade.view import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from causeway.api import BreakerView
+    from causeway.api import BreakerView, LinkEnd
     from control.cascade.topology import Topology
     from control.cascade.view import Action, LinkFacts, PlacementFacts, View
 
@@ -35,9 +35,14 @@ _WORD: Final = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 def explain(
-    view: View, now: datetime, *, breakers: Mapping[str, BreakerView], next_look_at: datetime | None
+    view: View,
+    now: datetime,
+    *,
+    breakers: Mapping[str, BreakerView],
+    next_look_at: datetime | None,
+    ends: Sequence[LinkEnd] = (),
 ) -> PlanView:
-    """Return the plan of a view. `breakers`, `next_look_at`: as in PlanView."""
+    """Return the plan of a view. `breakers`, `next_look_at`: as in PlanView; `ends` of all of its links."""
     steps = missing(view, now)
     topology = topology_of(view, now)
     waiting = [
@@ -58,7 +63,7 @@ def explain(
             links=sorted((later, earlier) for earlier, later in topology.edges),
         ),
         placements=[_placement(view, each) for each in view.placements],
-        links=[_link(each, topology) for each in view.links],
+        links=[_link(each, topology, ends) for each in view.links],
         due=[StepView(action=_name(action), on=_on(action)) for due, action in steps if due <= now],
         waiting=[*waiting, *_held_up(view, topology, [action for _, action in steps])],
         breakers=dict(breakers),
@@ -173,7 +178,8 @@ def _placement(view: View, placement: PlacementFacts) -> PlanPlacement:
     )
 
 
-def _link(link: LinkFacts, topology: Topology) -> PlanLink:
+def _link(link: LinkFacts, topology: Topology, ends: Sequence[LinkEnd]) -> PlanLink:
+    clusters = {link.dialer, link.listener}
     return PlanLink(
         dialer=link.dialer,
         listener=link.listener,
@@ -183,6 +189,7 @@ def _link(link: LinkFacts, topology: Topology) -> PlanLink:
         wanted=(link.listener, link.dialer) in topology.edges,
         attempts=link.attempts,
         retry_at=link.retry_at,
+        ends=[each for each in ends if {each.cluster, each.figures.peer} == clusters],
     )
 
 

@@ -72,7 +72,16 @@ if TYPE_CHECKING:
 
     from control.cascade.view import Action, LinkFacts, PlacementFacts, View
 
-__all__ = ["BRIDGES_FRESH", "LINK_UP_DEADLINE", "REDIAL_GRACE", "missing", "next_look", "plan", "topology_of"]
+__all__ = [
+    "BRIDGES_FRESH",
+    "LINK_UP_DEADLINE",
+    "REDIAL_GRACE",
+    "missing",
+    "next_look",
+    "plan",
+    "takes_long",
+    "topology_of",
+]
 
 LINK_UP_DEADLINE: Final = timedelta(seconds=10)
 """A requested link that is not reported up by then is asked for again."""
@@ -83,6 +92,9 @@ a broken path; only a peer that came back at another address needs us."""
 
 BRIDGES_FRESH: Final = timedelta(seconds=10)
 """How long fetched addresses may wait for the order that they are for."""
+
+_LARGE: Final = 16
+"""Clusters of a conference from which on the best tree of them takes more than a few milliseconds."""
 
 _AT_ONCE: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -113,6 +125,15 @@ def missing(view: View, now: datetime) -> tuple[tuple[datetime, Action], ...]:
 def topology_of(view: View, now: datetime) -> Topology:
     """Return the links that the conference shall have, and why."""
     return _Plan(view, now).topology
+
+
+def takes_long(view: View) -> bool:
+    """Say whether planning takes so long that nothing else should wait for it.
+
+    The shape of a large tree does, tenths of a second for a hundred clusters; it is remembered, so that
+    whoever has had `topology_of` work it out elsewhere gets every other answer about the view at once.
+    """
+    return view.relaying and view.topology.kind == "tree" and len(view.placements) >= _LARGE
 
 
 class _Plan:
@@ -343,5 +364,5 @@ class _Plan:
             ordinal=placement.ordinal,
             region=facts.region,
             location=facts.location,
-            can_relay=self._staff.served(placement.cluster),
+            can_relay=self._staff.relays(placement.cluster),
         )

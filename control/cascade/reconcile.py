@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import structlog
 
 from causeway.backoff import Backoff
-from control.cascade.plan import next_look, plan
+from control.cascade.plan import next_look, plan, takes_long, topology_of
 from control.cascade.view import (
     AssignAgent,
     CreateRoom,
@@ -85,6 +85,8 @@ class _Means:
     """Claims to be given back."""
     calls: Counter[tuple[str, ...]] = field(default_factory=Counter)
     """Actions under way, by cluster and by pair of clusters."""
+    thinking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    """Plans that take long, beside the event loop: one at a time, as they share its processor."""
     put_offs: dict[str, Backoff] = field(default_factory=dict)
     """By conference, while something in it cannot be begun."""
 
@@ -220,13 +222,21 @@ class _Work:
         """
         while True:
             self._ended = False
-            found = await self._means.looks.ask(self._claim.conference)
-            if self._ended:
-                continue
-            if found is None:
-                return None
-            snapshot = cascade_view.read(self._claim.conference, found, idle_grace=self._means.idle_grace)
-            return with_breakers(snapshot, self._means.breakers)
+            snapshot = await self._snapshot()
+            if not self._ended:
+                return snapshot
+
+    async def _snapshot(self) -> Snapshot | None:
+        """Read the conference, and have what takes long about its plan worked out beside the event loop."""
+        found = await self._means.looks.ask(self._claim.conference)
+        if found is None:
+            return None
+        snapshot = cascade_view.read(self._claim.conference, found, idle_grace=self._means.idle_grace)
+        snapshot = with_breakers(snapshot, self._means.breakers)
+        if takes_long(snapshot.view):
+            async with self._means.thinking:
+                await asyncio.to_thread(topology_of, snapshot.view, snapshot.now)
+        return snapshot
 
     def _begin(self, group: asyncio.TaskGroup, snapshot: Snapshot, changed: asyncio.Event) -> None:
         """Start what is due and can run beside what is under way."""

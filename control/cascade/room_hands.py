@@ -66,7 +66,7 @@ class RoomHands:
                 if known or await self._store.read(placements.placed, conference, cluster) is not None:
                     _log.info("room.created", conference=conference, cluster=cluster)
                 else:  # given up in the meantime: leave nothing behind
-                    await driver.delete_room(room)
+                    await driver.delete_room(room, placement=epoch)
         except ConferenceUnknownError:
             return NOT_BEGUN
         except (DriverError, SealError, TimeoutError) as error:
@@ -79,20 +79,24 @@ class RoomHands:
         access = await self._store.read(clusters.access, cluster)
         if access is None:
             return NOT_BEGUN
+        epoch: int | None = next((p.epoch for p in view.placements if p.cluster == cluster), 0)
         try:
-            if not ending and not await self._is_given_up(conference, cluster, access):
+            if not ending:
+                epoch = await self._give_up(conference, cluster, access)
+            if epoch is None:
                 return DONE
             async with asyncio.timeout(self._settings.room_timeout):
                 # By its name rather than by what the placement knows: a creation's answer may have been lost.
-                await self._fleet.driver(cluster, access).delete_room(conference)
+                driver = self._fleet.driver(cluster, access)
+                await driver.delete_room(conference, placement=epoch)
         except (DriverError, SealError, TimeoutError) as error:
             return await self._room_failed(view, cluster, error)
         await self._store.write(placements.removed if ending else placements.vacated, conference, cluster)
         _log.info("room.removed", conference=conference, cluster=cluster)
         return ANSWERED
 
-    async def _is_given_up(self, conference: str, cluster: str, access: ClusterAccess) -> bool:
-        """Take the placement back, if still nobody is there or on the way; return whether that was so."""
+    async def _give_up(self, conference: str, cluster: str, access: ClusterAccess) -> int | None:
+        """Take the placement back and return its epoch, if still nobody is there or on the way."""
         # What is known of a cluster that does not tell may be old; it is asked once more.
         if await self._store.read(probes.is_asked, cluster) and await take_attendance(
             self._store,
@@ -103,11 +107,11 @@ class RoomHands:
             room=conference,
             timeout=self._settings.room_timeout,
         ):
-            return False
+            return None
         if not await self._store.write(placements.vacate, conference, cluster):
-            return False
+            return None
         # A seat that was being taken just then, in a room that was ready, is seen by now.
-        return await self._store.read(placements.is_deserted, conference, cluster)
+        return await self._store.write(placements.renew, conference, cluster)
 
     async def _room_failed(self, view: View, cluster: str, error: Exception) -> Outcome:
         failures = next((p.attempts for p in view.placements if p.cluster == cluster), 0)

@@ -52,6 +52,11 @@ class Staffing:
         """Say whether the cluster is served by agents, rather than reached by its driver."""
         return bool(self._alive(cluster, "event"))
 
+    def relays(self, cluster: str) -> bool:
+        """Say whether whoever serves the cluster, now or after a change, passes on what it receives."""
+        agents = [agent for kind in _KINDS for agent in self._alive(cluster, kind)]
+        return self.served(cluster) and all(agent.relays for agent in agents)
+
     def ready(self, cluster: str) -> bool:
         """Say whether a link may be ordered as far as the cluster's agents are concerned."""
         if not self.served(cluster):

@@ -18,12 +18,12 @@ No loops
 
 Stable
     What is linked stays linked: a join adds an edge, a leave or a death re-attaches what it cut off, and
-    nothing else moves. Only when all of it is linked and quiet (`settled`), and only while more than `GAIN`
-    could be won, one link of a tree is replaced by a better one, and then the next; or a hub is moved. A hub
-    that is wished for by name takes its place whatever that gains. The answer, carried out and given back as
-    `previous`, is the answer again, until a quiet moment shows a better one. It does not matter whether old
-    links are ended before new ones are made or after; of links that together have a loop those remain that
-    make the better tree.
+    nothing else moves. Only when all of it is linked and quiet (`settled`), and only while more than `GAIN`,
+    and more than what measurements differ by, could be won, one link of a tree is replaced by a better one,
+    and then the next; or a hub is moved. A hub that is wished for by name takes its place whatever that
+    gains. The answer, carried out and given back as `previous`, is the answer again, until a quiet moment
+    shows a better one. It does not matter whether old links are ended before new ones are made or after; of
+    links that together have a loop those remain that make the better tree.
 
 Latency
     Half a measured round trip would do as well as a whole one, so round trips are what is added up. Where
@@ -63,6 +63,8 @@ Edge: TypeAlias = tuple[str, str]
 
 GAIN: Final = 0.2
 """The share of the total latency that must be won before links that work are given up for better ones."""
+_GAIN_MS: Final = 2.0
+"""And how much of it for each pair of clusters: what is next door measures now this, now that."""
 
 _Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 _MS_PER_KM: Final = 0.015
@@ -210,10 +212,10 @@ def _tree(
     forest = Forest(latencies, degree_limit)
     for a, b in sorted(there, key=lambda edge: (latencies[edge[0]][edge[1]], edge)):
         forest.link(a, b)
-    best, total = _ideal(latencies, degree_limit)
     if not forest.edges:
-        return best, "the least total latency"
+        return _ideal(latencies, degree_limit)[0], "the least total latency"
     if _looped(latencies, there):
+        best = _ideal(latencies, degree_limit)[0]
         if best <= set(there):
             return best, "the least total latency, of links that there are"
         forest.improve(there)
@@ -223,8 +225,10 @@ def _tree(
         return forest.edges, "what is linked stays, the rest is attached"
     if not settled:
         return forest.edges, "what is linked stays"
+    total = _ideal(latencies, degree_limit)[1]
     gain = 1 - total / forest.total if forest.total else 0.0
-    if gain > GAIN and forest.improve_once():
+    worth = forest.total - total > _GAIN_MS * len(latencies) * (len(latencies) - 1) / 2
+    if gain > GAIN and worth and forest.improve_once():
         return forest.edges, f"one link is replaced by a better one; at best {gain:.0%} could be won"
     return forest.edges, f"what is linked stays; at best {max(0.0, gain):.0%} could be won"
 
@@ -253,7 +257,8 @@ def _star(
             hub, reason = old, "as before, until all is quiet"
         elif not _named(relays[hub], hubs) < _named(relays[old], hubs):
             gain = 1 - sum(latencies[hub]) / sum(latencies[old]) if sum(latencies[old]) else 0.0
-            if gain <= GAIN:
+            worth = sum(latencies[old]) - sum(latencies[hub]) > _GAIN_MS * (len(relays) - 1)
+            if gain <= GAIN or not worth:
                 hub, reason = old, f"as before; {relays[hub].cluster} would win {gain:.0%}"
             else:
                 reason = f"it wins {gain:.0%} over {relays[old].cluster}"

@@ -87,6 +87,8 @@ class AgentFacts:
     """Its lease holds."""
     room: int
     """Conferences that it can still take, besides those it has."""
+    relays: bool = True
+    """It speaks a wire on which it passes on what it receives."""
     draining: bool = False
     """It is to be relieved of what it has, as soon as another one can take that."""
 
@@ -158,7 +160,7 @@ class View:
     round_trips: Mapping[tuple[str, str], float] = field(default_factory=lambda: _NO_ROUND_TRIPS)
     """Milliseconds as measured, by pair of clusters."""
     relaying: bool = False
-    """There is a wire that passes on what it received, which agents on both ends of a link can speak."""
+    """Agents of this conference speak a wire that passes on what was received; which ones, they say."""
     idle_grace: timedelta = timedelta(seconds=30)
     """How long a placement stands with nobody there and nobody on the way."""
 

@@ -151,6 +151,8 @@ class Capabilities:
     control has to ask: `survey`."""
     stops_cascades: bool = False
     """It can be told to end a cascade: `stop_cascade` works. Else cascades end with their rooms."""
+    lists_rooms: bool = False
+    """Its rooms say which placement they were made for: `list_rooms` works."""
     signed_tokens: bool = False
     """`create_token` signs, and asks nobody: it returns at once."""
     room_ids: str = r"(?!\.{1,2}\Z).+"
@@ -244,8 +246,13 @@ class ClusterDriver(Protocol):
         """
         ...
 
-    async def delete_room(self, room: str) -> None:
-        """Delete the room with everybody in it. A room that is not there is done."""
+    async def delete_room(self, room: str, *, placement: int | None = None) -> None:
+        """Delete the room with everybody in it. A room that is not there is done.
+
+        `placement`: the newest placement whose room is meant, at a cluster whose tokens we sign: a room that
+        was made for a later one stays, as this order comes too late for it. None, and at other kinds of
+        clusters: whichever room it is.
+        """
         ...
 
     async def create_token(
@@ -291,6 +298,13 @@ class ClusterDriver(Protocol):
 
     async def list_participants(self, room: str) -> tuple[RoomParticipant, ...]:
         """Return everybody in the room."""
+        ...
+
+    async def list_rooms(self, *, limit: int) -> Mapping[str, int]:
+        """Return {room: epoch of its placement} of the rooms that we had made, of at most `limit` rooms.
+
+        Raises NotSupportedError unless `capabilities.lists_rooms`.
+        """
         ...
 
     async def survey(self) -> Survey | None:

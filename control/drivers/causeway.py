@@ -16,6 +16,8 @@ from control.drivers.kinds import CAUSEWAY
 from control.security.signing import Grant, NoSigningKeyError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from causeway.api import PortalAddress, RoomOptions
     from causeway.api.tokens import JoinClaims
     from control.drivers.base import Bridges, Capabilities, Health, RoomParticipant, Survey
@@ -89,9 +91,13 @@ class CausewayDriver:
         """See ClusterDriver."""
         return await self._owt.make_room(conference, options, {"placementEpoch": placement})
 
-    async def delete_room(self, room: str) -> None:
+    async def delete_room(self, room: str, *, placement: int | None = None) -> None:
         """See ClusterDriver."""
-        await self._owt.delete_room(room)
+        await self._owt.drop_room(room, {} if placement is None else {"placementEpoch": placement})
+
+    async def list_rooms(self, *, limit: int) -> Mapping[str, int]:
+        """See ClusterDriver."""
+        return await self._owt.placed_rooms(limit=limit)
 
     async def get_bridges(self, room: str, *, target_cluster: str) -> Bridges:
         """See ClusterDriver."""

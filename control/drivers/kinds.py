@@ -22,6 +22,7 @@ CAUSEWAY: Final = Capabilities(
     media_nodes=False,
     reports=True,
     stops_cascades=True,
+    lists_rooms=True,
     signed_tokens=True,
 )
 OPENVIDU: Final = Capabilities(

@@ -211,7 +211,7 @@ class OpenViduDriver:
             raise MalformedAnswerError("the session has another id than it was given")
         return conference
 
-    async def delete_room(self, room: str) -> None:
+    async def delete_room(self, room: str, *, placement: int | None = None) -> None:  # noqa: ARG002 - knows none
         """See ClusterDriver."""
         if not self.capabilities.accepts(room):
             return  # such a room cannot exist
@@ -244,6 +244,10 @@ class OpenViduDriver:
         body = {"type": "WEBRTC", "role": theirs, "data": user}
         answer = await self._rest.call("POST", f"sessions/{_session(room)}/connection", body=body)
         return read_token(answer, room)
+
+    async def list_rooms(self, *, limit: int) -> Mapping[str, int]:  # noqa: ARG002 - it cannot be done at all
+        """See ClusterDriver. Sessions do not say what they were made for."""
+        raise NotSupportedError("its sessions do not say which placement they were made for")
 
     async def list_participants(self, room: str) -> tuple[RoomParticipant, ...]:
         """See ClusterDriver. IP cameras are listed too, without a user."""

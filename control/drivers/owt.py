@@ -9,8 +9,10 @@ Beyond OWT, used only between clusters whose bridges have fingerprints: `eventbr
 
 from __future__ import annotations
 
+import itertools
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -29,6 +31,7 @@ from control.drivers.owt_answers import (
     read_bridges,
     read_ok,
     read_participants,
+    read_placed_rooms,
     read_room,
     read_rooms,
     read_token,
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["OwtConnections", "OwtDriver"]
 
+_PAGE: Final = 100
+"""Rooms that are listed at a time."""
 _SUCCESS: Final = frozenset({100, *range(200, 206)})
 
 
@@ -113,12 +118,32 @@ class OwtDriver:
         read_room(answer, conference)
         return conference
 
-    async def delete_room(self, room: str) -> None:
+    async def delete_room(self, room: str, *, placement: int | None = None) -> None:  # noqa: ARG002 - OWT knows no placement
         """See ClusterDriver."""
+        await self.drop_room(room, {})
+
+    async def drop_room(self, room: str, query: Mapping[str, Any]) -> None:
+        """Do what delete_room does, with these parameters."""
         try:
-            await self._call("DELETE", f"rooms/{segment(room)}")
+            await self._call("DELETE", f"rooms/{segment(room)}{f'?{urlencode(query)}' if query else ''}")
         except RoomNotFoundError:
             return
+
+    async def list_rooms(self, *, limit: int) -> Mapping[str, int]:  # noqa: ARG002 - it cannot be done at all
+        """See ClusterDriver. OWT's rooms do not say what they were made for."""
+        raise NotSupportedError("its rooms do not say which placement they were made for")
+
+    async def placed_rooms(self, *, limit: int) -> Mapping[str, int]:
+        """Return {room: epoch} of those that say which placement they were made for, of `limit` rooms."""
+        found: dict[str, int] = {}
+        seen = 0
+        for page in itertools.count(1):
+            rooms = read_placed_rooms(await self._call("GET", f"rooms?page={page}&per_page={_PAGE}"))
+            found |= {room: epoch for room, epoch in rooms if epoch is not None}
+            seen += len(rooms)
+            if len(rooms) < _PAGE or seen >= limit:
+                break
+        return found
 
     async def create_token(
         self,

@@ -15,7 +15,15 @@ from causeway.api import BridgeAddress
 from control.drivers.answers import decode, is_host
 from control.drivers.base import Bridges, MalformedAnswerError, RoomParticipant, RoomToken
 
-__all__ = ["read_bridges", "read_ok", "read_participants", "read_room", "read_rooms", "read_token"]
+__all__ = [
+    "read_bridges",
+    "read_ok",
+    "read_participants",
+    "read_placed_rooms",
+    "read_room",
+    "read_rooms",
+    "read_token",
+]
 
 _HTTPS_PORT: Final = 443
 _HTTP_PORT: Final = 80
@@ -32,6 +40,13 @@ class _Room(Struct, frozen=True):
 
     id_: str | None = field(name="_id", default=None)
     id: str | None = None
+
+
+class _PlacedRoom(Struct, frozen=True, rename="camel"):
+    """A room object of a cluster of ours."""
+
+    id: str
+    placement_epoch: Annotated[int, Meta(ge=0, le=2**53 - 1)] | None = None
 
 
 class _Token(Struct, frozen=True):
@@ -70,6 +85,11 @@ def read_room(answer: bytes, conference: str) -> None:
 def read_rooms(answer: bytes) -> None:
     """Check that the answer is a list of rooms, whatever is in it."""
     decode(answer, list[Raw])
+
+
+def read_placed_rooms(answer: bytes) -> list[tuple[str, int | None]]:
+    """Read a list of `{id, placementEpoch?, …}` into (id, epoch)."""
+    return [(room.id, room.placement_epoch) for room in decode(answer, list[_PlacedRoom])]
 
 
 def read_ok(answer: bytes) -> None:

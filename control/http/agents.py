@@ -132,7 +132,7 @@ class AgentRoutes:
 
     async def show(self, request: Request) -> Response:
         """GET /v1/agents/{agent}."""
-        return json(await self._store.read(agent_views.show, part(request, "agent")))
+        return json(await self._store.snapshot(agent_views.show, part(request, "agent")))
 
     async def unregister(self, request: Request) -> Response:
         """DELETE /v1/agents/{agent}; the same for one that is not registered."""

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.websockets import WebSocketState
 
-from causeway.api import EPOCH_HEADER
+from causeway.api import EPOCH_HEADER, REPORT_HEADER
 from control.errors import (
     BodyTooLargeError,
     EpochMissingError,
@@ -55,6 +55,7 @@ __all__ = [
     "optional_epoch_of",
     "part",
     "query_of",
+    "report_of",
 ]
 
 _log = structlog.get_logger(__name__)
@@ -311,13 +312,22 @@ def epoch_of(request: Request) -> int:
 
 def optional_epoch_of(request: Request) -> int | None:
     """Return the epoch if the request carries one; raises InvalidRequestError."""
-    text = request.headers.get(EPOCH_HEADER)
+    return _number_in(request, EPOCH_HEADER)
+
+
+def report_of(request: Request) -> int | None:
+    """Return the number of a report that carries one; raises InvalidRequestError."""
+    return _number_in(request, REPORT_HEADER)
+
+
+def _number_in(request: Request, header: str) -> int | None:
+    text = request.headers.get(header)
     if text is None:
         return None
     if not (
         text.isascii() and text.isdecimal() and len(text) <= len(str(_MAX_EPOCH)) and int(text) <= _MAX_EPOCH
     ):
-        raise InvalidRequestError(f"{EPOCH_HEADER}: must be a number")
+        raise InvalidRequestError(f"{header}: must be a number")
     return int(text)
 
 

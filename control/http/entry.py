@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from causeway.api import (
     EPOCH_HEADER,
+    REPORT_HEADER,
     ClusterId,
     ConferenceId,
     KeyId,
@@ -44,6 +45,7 @@ __all__ = [
     "LAST_EVENT_ID",
     "OPERATORS",
     "PARTS",
+    "REPORT",
     "Entry",
     "Header",
 ]
@@ -90,6 +92,11 @@ _EPOCH_TYPE = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 _EPOCH_SAYS: Final = "Epoch of the lease that the registration or the last heartbeat answered."
 EPOCH: Final = Header(name=EPOCH_HEADER, kind=_EPOCH_TYPE, description=_EPOCH_SAYS, required=True)
 EPOCH_OPTIONAL: Final = Header(name=EPOCH_HEADER, kind=_EPOCH_TYPE, description=_EPOCH_SAYS)
+REPORT: Final = Header(
+    name=REPORT_HEADER,
+    kind=_EPOCH_TYPE,
+    description="Number of the request, larger than all before it; what is older than the last is refused.",
+)
 IF_MATCH: Final = Header(
     name="If-Match",
     kind=str,

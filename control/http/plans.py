@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from causeway.api import PlanView
 from control.cascade.explain import explain
+from control.cascade.plan import takes_long, topology_of
 from control.cascade.reconcile import with_breakers
 from control.errors import ConferenceUnknownError
 from control.http.edge import json, part
 from control.http.entry import APPLICATIONS, Entry
-from control.registry import cascade_view, work
+from control.registry import cascade_view, figures, work
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -54,11 +56,15 @@ class PlanRoutes:
         if snapshot is None:
             raise ConferenceUnknownError(f"no conference {conference}")
         seen = {cluster: self._breakers.view(cluster) for cluster in snapshot.starts}
+        view = with_breakers(snapshot, self._breakers).view
+        if takes_long(view):
+            await asyncio.to_thread(topology_of, view, snapshot.now)
         return json(
             explain(
-                with_breakers(snapshot, self._breakers).view,
+                view,
                 snapshot.now,
                 breakers={cluster: breaker for cluster, breaker in seen.items() if breaker is not None},
                 next_look_at=next_look_at,
+                ends=await self._store.read(figures.of_conference, conference),
             )
         )

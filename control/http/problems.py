@@ -86,6 +86,11 @@ PROBLEMS: Final[dict[str, Kind]] = {
         "The registration was replaced by a newer one",
         "Another instance serves this cluster id now; stop reporting, or register again to take over.",
     ),
+    "report-superseded": Kind(
+        409,
+        "The cluster has told something newer",
+        "If it is still so, tell it again, with a larger number in the header Causeway-Report.",
+    ),
     "conference-ending": Kind(
         409,
         "The conference is being deleted",

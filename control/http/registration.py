@@ -10,19 +10,28 @@ from causeway.api import (
     Heartbeat,
     Lease,
     LinkReport,
+    MissingRoom,
     ParticipantReport,
     RoomReport,
     StreamReport,
 )
-from control.http.edge import Body, actor_of, epoch_of, json, no_content, optional_epoch_of, part
-from control.http.entry import CLUSTERS, EPOCH, EPOCH_OPTIONAL, Entry
-from control.registry import capacity
+from control.http.edge import (
+    Body,
+    actor_of,
+    epoch_of,
+    json,
+    no_content,
+    optional_epoch_of,
+    part,
+    report_of,
+)
+from control.http.entry import CLUSTERS, EPOCH, EPOCH_OPTIONAL, REPORT, Entry
+from control.registry.report_order import Said
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from control.registry.store import Store
     from control.reporting import Reporting
 
 __all__ = ["ClusterRoutes"]
@@ -34,13 +43,13 @@ _ROOM: Final = Body(RoomReport)
 _PARTICIPANT: Final = Body(ParticipantReport)
 _LINK: Final = Body(LinkReport)
 _STREAM: Final = Body(StreamReport)
+_MISSING: Final = Body(MissingRoom)
 
 
 class ClusterRoutes:
     """Handlers under /v1/clusters."""
 
-    def __init__(self, store: Store, reporting: Reporting) -> None:
-        self._store = store
+    def __init__(self, reporting: Reporting) -> None:
         self._reporting = reporting
 
     def entries(self) -> list[Entry]:
@@ -50,6 +59,7 @@ class ClusterRoutes:
         participant = f"{room}/participants/{{participant}}"
         stream = f"{room}/streams/{{stream}}"
         stale = ("cluster-unknown", "stale-epoch")
+        told = (*stale, "report-superseded")
         return [
             Entry(
                 "PUT",
@@ -58,9 +68,10 @@ class ClusterRoutes:
                 self.register,
                 tag="clusters",
                 summary="Register, or change the registration; the answer's epoch goes with every report.",
+                headers=(REPORT,),
                 body=_REGISTRATION,
                 answers={200: Lease},
-                problems=("cluster-claimed",),
+                problems=("cluster-claimed", "report-superseded"),
             ),
             Entry(
                 "DELETE",
@@ -92,8 +103,10 @@ class ClusterRoutes:
                 self.add_capacity,
                 tag="clusters",
                 summary="Say that the cluster has this module now; may come before its registration.",
+                headers=(EPOCH_OPTIONAL, REPORT),
                 body=_CAPACITY,
                 answers={204: None},
+                problems=("report-superseded",),
             ),
             Entry(
                 "DELETE",
@@ -102,7 +115,9 @@ class ClusterRoutes:
                 self.remove_capacity,
                 tag="clusters",
                 summary="Say that the cluster has this module no more.",
+                headers=(EPOCH_OPTIONAL, REPORT),
                 answers={204: None},
+                problems=("report-superseded",),
             ),
             Entry(
                 "PUT",
@@ -111,10 +126,10 @@ class ClusterRoutes:
                 self.open_room,
                 tag="reports",
                 summary="Report that a room is initialised.",
-                headers=(EPOCH,),
+                headers=(EPOCH, REPORT),
                 body=_ROOM,
                 answers={204: None},
-                problems=(*stale, "conference-unknown"),
+                problems=(*told, "conference-unknown"),
             ),
             Entry(
                 "DELETE",
@@ -123,9 +138,21 @@ class ClusterRoutes:
                 self.close_room,
                 tag="reports",
                 summary="Report that a room is gone, with everybody in it.",
-                headers=(EPOCH,),
+                headers=(EPOCH, REPORT),
                 answers={204: None},
-                problems=stale,
+                problems=told,
+            ),
+            Entry(
+                "POST",
+                f"{room}/missing",
+                CLUSTERS,
+                self.miss_room,
+                tag="reports",
+                summary="Report that a client came with a signed token for a room that is not there.",
+                headers=(EPOCH, REPORT),
+                body=_MISSING,
+                answers={204: None},
+                problems=told,
             ),
             Entry(
                 "PUT",
@@ -134,10 +161,10 @@ class ClusterRoutes:
                 self.join,
                 tag="reports",
                 summary="Report a client that has really joined here.",
-                headers=(EPOCH,),
+                headers=(EPOCH, REPORT),
                 body=_PARTICIPANT,
                 answers={204: None},
-                problems=(*stale, "conference-unknown"),
+                problems=(*told, "conference-unknown"),
             ),
             Entry(
                 "DELETE",
@@ -146,9 +173,9 @@ class ClusterRoutes:
                 self.leave,
                 tag="reports",
                 summary="Report that a client that had joined here is gone.",
-                headers=(EPOCH,),
+                headers=(EPOCH, REPORT),
                 answers={204: None},
-                problems=stale,
+                problems=told,
             ),
             Entry(
                 "PUT",
@@ -157,10 +184,10 @@ class ClusterRoutes:
                 self.publish,
                 tag="reports",
                 summary="Report a stream that is published here, or what it is now.",
-                headers=(EPOCH,),
+                headers=(EPOCH, REPORT),
                 body=_STREAM,
                 answers={204: None},
-                problems=(*stale, "conference-unknown"),
+                problems=(*told, "conference-unknown"),
             ),
             Entry(
                 "DELETE",
@@ -169,9 +196,9 @@ class ClusterRoutes:
                 self.unpublish,
                 tag="reports",
                 summary="Report that a stream is gone; those of who leaves go with them.",
-                headers=(EPOCH,),
+                headers=(EPOCH, REPORT),
                 answers={204: None},
-                problems=stale,
+                problems=told,
             ),
             Entry(
                 "PUT",
@@ -180,10 +207,10 @@ class ClusterRoutes:
                 self.link,
                 tag="reports",
                 summary="Report what the cluster sees of the room's cascade to a peer.",
-                headers=(EPOCH,),
+                headers=(EPOCH, REPORT),
                 body=_LINK,
                 answers={204: None},
-                problems=(*stale, "conference-unknown"),
+                problems=(*told, "conference-unknown"),
             ),
         ]
 
@@ -191,7 +218,10 @@ class ClusterRoutes:
         """PUT /v1/clusters/{cluster}."""
         cluster = _cluster(request)
         registration: ClusterRegistration = await _REGISTRATION.read(request)
-        return json(await self._reporting.register(cluster, registration, actor=actor_of(request)))
+        lease = await self._reporting.register(
+            cluster, registration, actor=actor_of(request), number=report_of(request)
+        )
+        return json(lease)
 
     async def unregister(self, request: Request) -> Response:
         """DELETE /v1/clusters/{cluster}; with an epoch, only if it is the current one."""
@@ -208,62 +238,63 @@ class ClusterRoutes:
     async def add_capacity(self, request: Request) -> Response:
         """PUT /v1/clusters/{cluster}/capacity/{module}."""
         told: Capacity = await _CAPACITY.read(request)
-        await self._store.write(capacity.add, _cluster(request), part(request, "module"), told)
+        await self._reporting.module_added(_early(request), part(request, "module"), told)
         return no_content()
 
     async def remove_capacity(self, request: Request) -> Response:
         """DELETE /v1/clusters/{cluster}/capacity/{module}."""
-        await self._store.write(capacity.remove, _cluster(request), part(request, "module"))
+        await self._reporting.module_removed(_early(request), part(request, "module"))
         return no_content()
 
     async def open_room(self, request: Request) -> Response:
         """PUT /v1/clusters/{cluster}/rooms/{room}."""
-        cluster, epoch, room = _cluster(request), epoch_of(request), _room(request)
+        said, room = _said(request), _room(request)
         report: RoomReport = await _ROOM.read(request)
-        await self._reporting.room_opened(cluster, epoch, room, report.token)
+        await self._reporting.room_opened(said, room, report.token)
         return no_content()
 
     async def close_room(self, request: Request) -> Response:
         """DELETE /v1/clusters/{cluster}/rooms/{room}."""
-        await self._reporting.room_closed(_cluster(request), epoch_of(request), _room(request))
+        await self._reporting.room_closed(_said(request), _room(request))
+        return no_content()
+
+    async def miss_room(self, request: Request) -> Response:
+        """POST /v1/clusters/{cluster}/rooms/{room}/missing."""
+        said, room = _said(request), _room(request)
+        report: MissingRoom = await _MISSING.read(request)
+        await self._reporting.room_missing(said, room, report.placement)
         return no_content()
 
     async def join(self, request: Request) -> Response:
         """PUT /v1/clusters/{cluster}/rooms/{room}/participants/{participant}."""
-        cluster, epoch, room = _cluster(request), epoch_of(request), _room(request)
-        participant = part(request, "participant")
+        said, room, participant = _said(request), _room(request), part(request, "participant")
         report: ParticipantReport = await _PARTICIPANT.read(request)
-        await self._reporting.participant_joined(cluster, epoch, room, participant, report)
+        await self._reporting.participant_joined(said, room, participant, report)
         return no_content()
 
     async def leave(self, request: Request) -> Response:
         """DELETE /v1/clusters/{cluster}/rooms/{room}/participants/{participant}."""
         participant = part(request, "participant")
-        await self._reporting.participant_left(
-            _cluster(request), epoch_of(request), _room(request), participant
-        )
+        await self._reporting.participant_left(_said(request), _room(request), participant)
         return no_content()
 
     async def publish(self, request: Request) -> Response:
         """PUT /v1/clusters/{cluster}/rooms/{room}/streams/{stream}."""
-        cluster, epoch, room = _cluster(request), epoch_of(request), _room(request)
-        stream = part(request, "stream")
+        said, room, stream = _said(request), _room(request), part(request, "stream")
         report: StreamReport = await _STREAM.read(request)
-        await self._reporting.stream_added(cluster, epoch, room, stream, report)
+        await self._reporting.stream_added(said, room, stream, report)
         return no_content()
 
     async def unpublish(self, request: Request) -> Response:
         """DELETE /v1/clusters/{cluster}/rooms/{room}/streams/{stream}."""
-        stream = part(request, "stream")
-        await self._reporting.stream_removed(_cluster(request), epoch_of(request), _room(request), stream)
+        await self._reporting.stream_removed(_said(request), _room(request), part(request, "stream"))
         return no_content()
 
     async def link(self, request: Request) -> Response:
         """PUT /v1/clusters/{cluster}/rooms/{room}/links/{peer}."""
-        cluster, epoch, room = _cluster(request), epoch_of(request), _room(request)
-        peer = part(request, "peer")
+        said, room, peer = _said(request), _room(request), part(request, "peer")
         report: LinkReport = await _LINK.read(request)
-        await self._reporting.link_seen(cluster, epoch, room, peer, report.state)
+        await self._reporting.link_seen(said, room, peer, report.state)
         return no_content()
 
 
@@ -273,3 +304,13 @@ def _cluster(request: Request) -> str:
 
 def _room(request: Request) -> str:
     return part(request, "room")
+
+
+def _said(request: Request) -> Said:
+    return Said(_cluster(request), epoch_of(request), report_of(request))
+
+
+def _early(request: Request) -> Said:
+    """Return who says something that needs no registration: without its epoch, numbers say nothing."""
+    epoch = optional_epoch_of(request)
+    return Said(_cluster(request), epoch or 0, None if epoch is None else report_of(request))

@@ -17,9 +17,9 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from control.errors import AgentUnknownError, StaleEpochError
-from control.registry import agent_leases
+from control.registry import agent_leases, work
 from control.registry.agents import online
-from control.registry.tables import agents, round_trips
+from control.registry.tables import agents, conferences, placements, round_trips, templates
 
 if TYPE_CHECKING:
     import uuid
@@ -45,6 +45,11 @@ Hold: TypeAlias = Literal["held", "replaced", "register"]
 """Whether a channel speaks for its agent; else whether another one does, or the registration is over."""
 
 _NOW: Final = func.clock_timestamp()
+_WAKE_PAUSE: Final = timedelta(seconds=60)
+_MUCH: Final = 0.25
+"""The share by which a round trip has to change for conferences to be looked at; and the least, in ms."""
+_MUCH_MS: Final = 5.0
+_MAX_WOKEN: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +186,7 @@ async def _measure(connection: AsyncConnection, cluster: str, measured: Sequence
         ]
     )
     new = rows.excluded
-    await connection.execute(
+    kept = await connection.execute(
         rows.on_conflict_do_update(
             index_elements=[round_trips.c.from_cluster, round_trips.c.to_cluster],
             set_={"ms": new.ms, "jitter_ms": new.jitter_ms, "measured_at": new.measured_at},
@@ -191,3 +196,50 @@ async def _measure(connection: AsyncConnection, cluster: str, measured: Sequence
             ),
         )
     )
+    if kept.rowcount > 0:
+        await _wake_plans(connection, cluster)
+
+
+async def _wake_plans(connection: AsyncConnection, cluster: str) -> None:
+    """Have conferences looked at whose shape follows from round trips that are not what it was made from.
+
+    Of each pair at most once in `_WAKE_PAUSE`, and at most `_MAX_WOKEN` conferences at a time: what is
+    left out is looked at when something else happens in it.
+    """
+    far = update(round_trips).where(
+        round_trips.c.from_cluster == cluster,
+        or_(round_trips.c.planned_at.is_(None), round_trips.c.planned_at < _NOW - _WAKE_PAUSE),
+        or_(
+            round_trips.c.planned_ms.is_(None),
+            func.abs(round_trips.c.ms - round_trips.c.planned_ms)
+            > func.greatest(_MUCH_MS, round_trips.c.planned_ms * _MUCH),
+        ),
+    )
+    woken = await connection.scalars(
+        far.values(planned_ms=round_trips.c.ms, planned_at=_NOW).returning(round_trips.c.to_cluster)
+    )
+    peers = sorted(woken.all())
+    if not peers:
+        return
+    here, there = placements.alias(), placements.alias()
+    shaped = (
+        select(here.c.conference)
+        .join(there, there.c.conference == here.c.conference)
+        .join(conferences, conferences.c.id == here.c.conference)
+        .join(
+            templates,
+            and_(
+                templates.c.name == conferences.c.template,
+                templates.c.version == conferences.c.template_version,
+            ),
+        )
+        .where(
+            here.c.cluster == cluster,
+            there.c.cluster.in_(peers),
+            templates.c.body["topology"]["kind"].astext.in_(("tree", "star")),
+        )
+        .distinct()
+        .limit(_MAX_WOKEN)
+        .subquery()
+    )
+    await work.mark_selected(connection, select(shaped.c.conference))

@@ -48,7 +48,7 @@ CHANNEL: Final = "causeway_agent"
 """NOTIFY channel. The payload is `<agent> <conference>`, or an agent alone: look whether you still speak."""
 
 _NOW: Final = func.clock_timestamp()
-_KEPT: Final = ("cluster", "kinds", "addresses")
+_KEPT: Final = ("cluster", "kinds", "addresses", "wires")
 """What a registration cannot change without making all the agent's links anew."""
 
 
@@ -83,6 +83,7 @@ async def register(
         "region": request.region,
         "kinds": sorted(set(request.kinds)),
         "addresses": msgspec.to_builtins(request.addresses),
+        "wires": list(dict.fromkeys(request.wires)),
         "capacity_conferences": request.capacity.conferences,
         "version": request.version,
         "protocol": protocol,
@@ -295,7 +296,16 @@ async def _note_change(
 
 
 def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("cluster", "region", "kinds", "addresses", "capacity_conferences", "version", "instance")
+    names = (
+        "cluster",
+        "region",
+        "kinds",
+        "addresses",
+        "wires",
+        "capacity_conferences",
+        "version",
+        "instance",
+    )
     return {name: values[name] for name in names}
 
 

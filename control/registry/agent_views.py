@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
+from msgspec import structs
 from sqlalchemy import case, func, literal, select, update
 
 from causeway.api.agents import (
@@ -19,7 +20,7 @@ from causeway.api.agents import (
     AgentView,
 )
 from control.errors import AgentUnknownError
-from control.registry import audit, work
+from control.registry import audit, figures, work
 from control.registry.agent_leases import subject
 from control.registry.tables import agents, assignments
 
@@ -37,7 +38,7 @@ async def show(connection: AsyncConnection, agent: str) -> AgentView:
     found = await _views(connection, agent=agent)
     if not found:
         raise _unknown(agent)
-    return found[0]
+    return structs.replace(found[0], figures=await figures.of_agent(connection, agent))
 
 
 async def list_all(connection: AsyncConnection, *, cluster: str | None = None) -> list[AgentView]:
@@ -122,6 +123,7 @@ def _view(row: Row[Any]) -> AgentView:
         instance=row.instance,
         epoch=row.epoch,
         addresses=msgspec.convert(row.addresses, AgentAddresses),
+        wires=row.wires,
         capacity=AgentCapacity(conferences=row.capacity_conferences),
         load=msgspec.convert(row.load, AgentLoad),
         conferences=row.conferences,

@@ -17,6 +17,7 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, and_, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
+from causeway.api.agents import RELAYING_WIRES
 from control.cascade.view import AgentFacts, AgentKind
 from control.registry import links, work
 from control.registry.tables import agents, assignments, placements
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["STAFF", "Staff", "addresses", "assign", "online", "staff", "unassign"]
+__all__ = ["OF_ONE_MIND", "STAFF", "Staff", "addresses", "assign", "online", "staff", "unassign"]
 
 _NOW: Final = func.clock_timestamp()
 _KINDS: Final[frozenset[AgentKind]] = frozenset({"event", "media", "recorder"})
@@ -44,6 +45,7 @@ class _Agent(Struct, frozen=True):
     id: str
     cluster: str
     kinds: list[str]
+    wires: list[str]
     live: bool
     draining: bool
     room: int
@@ -67,6 +69,7 @@ class Staff(Struct, frozen=True):
     agents: list[_Agent] = []
     assigned: list[_Assigned] = []
     round_trips: list[_RoundTrip] = []
+    of_one_mind: bool = True
 
     def facts(self) -> tuple[AgentFacts, ...]:
         """Return every agent that is alive, and every one that still has something of the conference."""
@@ -78,6 +81,7 @@ class Staff(Struct, frozen=True):
                 live=each.live,
                 room=each.room,
                 draining=each.draining,
+                relays=not RELAYING_WIRES.isdisjoint(each.wires),
             )
             for each in self.agents
         )
@@ -91,12 +95,21 @@ class Staff(Struct, frozen=True):
         return {(each.a, each.b): each.ms for each in self.round_trips}
 
 
+OF_ONE_MIND: Final = """
+    NOT EXISTS (
+        SELECT FROM replicas
+        WHERE revision < '0012' AND stopped_at IS NULL AND lease_expires_at > clock_timestamp()
+    )
+"""
+"""Whether every replica that is alive knows of links that relay: else they would undo each other's plans."""
+
 # What was measured longer ago than that may be true of another route.
-STAFF: Final = """
+STAFF: Final = f"""
     jsonb_build_object(
+        'of_one_mind', {OF_ONE_MIND},
         'agents', coalesce((
             SELECT jsonb_agg(x ORDER BY x.id) FROM (
-                SELECT a.id, a.cluster, a.kinds,
+                SELECT a.id, a.cluster, a.kinds, a.wires,
                     a.state = 'online' AND a.lease_expires_at > clock_timestamp() AS live,
                     a.drain_since IS NOT NULL AS draining,
                     greatest(0, a.capacity_conferences - (
@@ -125,7 +138,7 @@ STAFF: Final = """
             ) x
         ), '[]')
     )
-"""
+"""  # noqa: S608 - put together from constants
 """A JSON expression that reads as Staff; its parameter is `conference`."""
 _STAFF: Final = text(f"SELECT ({STAFF})::text")
 _DECODER: Final = msgspec.json.Decoder(Staff)

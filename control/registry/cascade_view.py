@@ -156,6 +156,7 @@ async def load(connection: AsyncConnection, conference: str, *, idle_grace: floa
 def read(conference: str, found: str, *, idle_grace: float) -> Snapshot:
     """Return the snapshot that one of `texts` stands for. `idle_grace`, in seconds, goes into the view."""
     rows = _DECODER.decode(found)
+    agents = rows.staff.facts()
     view = View(
         conference=conference,
         state=rows.state,
@@ -177,8 +178,9 @@ def read(conference: str, found: str, *, idle_grace: float) -> Snapshot:
             for row in rows.links
         ),
         clusters={row.id: _cluster(row) for row in rows.clusters},
-        agents=rows.staff.facts(),
+        agents=agents,
         round_trips=rows.staff.times(),
+        relaying=rows.staff.of_one_mind and any(agent.live and agent.relays for agent in agents),
         idle_grace=timedelta(seconds=idle_grace),
     )
     return Snapshot(view=view, now=rows.now, starts={row.id: row.incarnation for row in rows.clusters})
@@ -192,11 +194,8 @@ def _wish(stored: _Topology | None) -> TopologyWish:
 
 def _placement(row: _Placement, staff: Staff) -> PlacementFacts:
     # Whoever is on the way counts until the reservation ends, which needs no other change to be noticed.
-    empty = (
-        None
-        if row.participants
-        else max(row.empty_since or row.created_at, row.reserved_until or row.created_at)
-    )
+    since = row.empty_since or row.created_at
+    empty = None if row.participants else max(since, row.reserved_until or since)
     return PlacementFacts(
         cluster=row.cluster,
         ordinal=row.ordinal,

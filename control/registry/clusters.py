@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import insert
 from causeway.api import PortalAddress
 from control import lifecycle
 from control.errors import ClusterClaimedError, ClusterUnknownError, StaleEpochError
-from control.registry import audit, displaced, links, work
+from control.registry import audit, displaced, links, report_order, work
 from control.registry.tables import clusters, participants, placements
 
 if TYPE_CHECKING:
@@ -119,11 +119,13 @@ async def register(
     ttl: float,
     actor: str = audit.CONTROL,
     probe_in: float | None = None,
+    number: int | None = None,
 ) -> Registered:
     """Write the registration and start its lease of `ttl` seconds.
 
-    With `probe_in` the cluster is asked for signs of life, first after so many seconds. Raises
-    ClusterClaimedError while another deployment holds the id.
+    With `probe_in` the cluster is asked for signs of life, first after so many seconds. `number`: of the
+    request, among those of this start of the cluster. Raises ClusterClaimedError while another deployment
+    holds the id, ReportSupersededError.
     """
     values = _values(request) | {
         "service_key": sealed_key,
@@ -144,6 +146,7 @@ async def register(
     if inserted.one_or_none() is not None:
         after = {name: values[name] for name in _SHOWN if values.get(name) is not None}
         await audit.note(connection, actor=actor, subject=subject(cluster), action="registered", after=after)
+        await report_order.take_registration(connection, cluster, epoch=1, number=number, same_start=False)
         return Registered(epoch=1, again=False)
     old = (
         await connection.execute(
@@ -162,6 +165,9 @@ async def register(
     restarted = taken_over or old.incarnation != request.incarnation
     again = old.live and not restarted
     epoch = int(old.epoch) if again else int(old.epoch) + 1
+    await report_order.take_registration(
+        connection, cluster, epoch=epoch, number=number, same_start=not restarted
+    )
     # The same start may already have shown by a report that it reports links; a new one starts afresh.
     values["reports_links"] = literal(pinned) if pinned or restarted else clusters.c.reports_links
     if not again:

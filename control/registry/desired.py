@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from sqlalchemy import Text, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from causeway.api.agents import RELAYING_WIRES
 from control.registry import links
+from control.registry.agents import OF_ONE_MIND
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from causeway.channel import LinkState
 
-__all__ = ["Known", "Ordered", "Share", "known", "read", "report"]
+__all__ = ["Known", "Ordered", "Share", "known", "read", "report", "ways_from"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,10 @@ class Ordered:
     orders: int
     bridges: dict[str, Any]
     token: bytes | None = field(repr=False)
+    relays: bool = False
+    """What comes over it is passed on over the conference's other links that relay."""
+    behind: tuple[str, ...] = ()
+    """With `relays`: whom it leads to, besides the peer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +72,7 @@ _READ: Final = text("""
         WHERE agent = :agent AND (:everything OR conference = ANY (:conferences))
         GROUP BY conference, cluster
     )
-    SELECT m.conference, m.kinds, l.dialer = m.cluster AS dials,
+    SELECT m.conference, m.cluster, m.kinds, l.dialer = m.cluster AS dials,
         CASE WHEN l.dialer = m.cluster THEN l.listener ELSE l.dialer END AS peer,
         l.via, l.orders, l.bridges, p.token
     FROM mine m
@@ -75,6 +81,33 @@ _READ: Final = text("""
         ON p.conference = l.conference AND p.cluster = l.listener AND l.dialer = m.cluster
     ORDER BY m.conference, peer
 """).bindparams(bindparam("conferences", type_=ARRAY(Text)))
+
+# Links relay in conferences that want a tree or a star, between clusters all of whose agents can.
+_RELAYED: Final = text(f"""
+    WITH mine AS MATERIALIZED (
+        SELECT DISTINCT s.conference
+        FROM assignments s
+            JOIN conferences c ON c.id = s.conference
+            JOIN templates t ON t.name = c.template AND t.version = c.template_version
+        WHERE s.agent = :agent AND (:everything OR s.conference = ANY (:conferences))
+            AND t.body -> 'topology' ->> 'kind' IN ('tree', 'star')
+    ), able AS MATERIALIZED (
+        SELECT a.cluster FROM agents a
+        WHERE a.state = 'online' AND a.lease_expires_at > clock_timestamp()
+            AND a.kinds && ARRAY['event', 'media']
+            AND a.cluster IN (SELECT p.cluster FROM mine m JOIN placements p ON p.conference = m.conference)
+        GROUP BY a.cluster
+        HAVING bool_and(a.wires && :wires) AND bool_or('event' = ANY (a.kinds))
+    )
+    SELECT l.conference, l.dialer, l.listener
+    FROM mine m JOIN links l ON l.conference = m.conference
+    WHERE {OF_ONE_MIND}
+        AND l.dialer IN (SELECT cluster FROM able) AND l.listener IN (SELECT cluster FROM able)
+    ORDER BY l.conference, l.dialer, l.listener
+""").bindparams(  # noqa: S608 - put together from constants
+    bindparam("conferences", type_=ARRAY(Text)),
+    bindparam("wires", sorted(RELAYING_WIRES), type_=ARRAY(Text)),
+)
 
 _KNOWN: Final = text("""
     SELECT l.conference, l.listener AS peer, l.state
@@ -93,19 +126,37 @@ async def read(
     connection: AsyncConnection, agent: str, *, conferences: Collection[str] | None = None
 ) -> dict[str, Share]:
     """Return what the agent has, of these conferences or of all, by conference."""
-    rows = await connection.execute(_READ, _asked(agent, conferences))
+    asked = _asked(agent, conferences)
+    rows = (await connection.execute(_READ, asked)).all()
+    relayed: dict[str, list[tuple[str, str]]] = {}
+    for link in (await connection.execute(_RELAYED, asked)).all():
+        relayed.setdefault(link.conference, []).append((link.dialer, link.listener))
     kinds: dict[str, tuple[str, ...]] = {}
     ordered: dict[str, list[Ordered]] = {}
-    for row in rows.all():
+    ways: dict[str, dict[str, tuple[str, ...]]] = {}
+    for row in rows:
+        if row.conference not in kinds:
+            ways[row.conference] = ways_from(row.cluster, relayed.get(row.conference, ()))
         kinds[row.conference] = tuple(row.kinds)
         found = ordered.setdefault(row.conference, [])
         if row.peer is None:
             continue
+        way = ways[row.conference].get(row.peer)
+        relayed_on: dict[str, Any] = {"relays": way is not None, "behind": way or ()}
         if not row.dials:
-            found.append(Ordered(peer=row.peer, role="listen", orders=0, bridges={}, token=None))
+            found.append(
+                Ordered(peer=row.peer, role="listen", orders=0, bridges={}, token=None, **relayed_on)
+            )
         elif row.via == "agent" and row.orders > 0 and row.bridges is not None and row.token is not None:
             found.append(
-                Ordered(peer=row.peer, role="dial", orders=row.orders, bridges=row.bridges, token=row.token)
+                Ordered(
+                    peer=row.peer,
+                    role="dial",
+                    orders=row.orders,
+                    bridges=row.bridges,
+                    token=row.token,
+                    **relayed_on,
+                )
             )
     return {
         conference: Share(conference=conference, kinds=kinds[conference], links=tuple(found))
@@ -134,6 +185,27 @@ async def report(connection: AsyncConnection, cluster: str, seen: Iterable[LinkS
             via="agent",
             error=each.error,
         )
+
+
+def ways_from(cluster: str, links: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    """Return, by each neighbour of `cluster`, the other clusters that these links lead to over it, sorted.
+
+    Links that relay make no loop once a plan is carried out. While one is being carried out they may: then a
+    cluster counts as behind the neighbour that it is the nearest to.
+    """
+    near: dict[str, set[str]] = {}
+    for one, other in links:
+        near.setdefault(one, set()).add(other)
+        near.setdefault(other, set()).add(one)
+    ways: dict[str, list[str]] = {neighbour: [] for neighbour in sorted(near.get(cluster, ()))}
+    reached = {cluster, *ways}
+    edge = [(neighbour, neighbour) for neighbour in ways]
+    for neighbour, last in edge:  # grows while it is read
+        for following in sorted(near[last] - reached):
+            reached.add(following)
+            ways[neighbour].append(following)
+            edge.append((neighbour, following))
+    return {neighbour: tuple(sorted(behind)) for neighbour, behind in ways.items()}
 
 
 def _asked(agent: str, conferences: Collection[str] | None) -> dict[str, Any]:

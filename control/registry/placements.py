@@ -29,9 +29,9 @@ __all__ = [
     "failed",
     "forget",
     "give_up",
-    "is_deserted",
     "placed",
     "removed",
+    "renew",
     "room_missing",
     "room_token",
     "standing",
@@ -95,6 +95,8 @@ async def ensure(
                 ordinal=last.scalar_subquery(),
                 state="wanted" if room is None else "ready",
                 room=room,
+                # Not when the transaction began, as it may have waited: later placements have larger epochs.
+                created_at=_NOW,
             )
         )
     elif room is not None and known.state != "ready":
@@ -178,9 +180,10 @@ async def forget(connection: AsyncConnection, conference: str, cluster: str) -> 
 async def vacate(connection: AsyncConnection, conference: str, cluster: str) -> bool:
     """Want the room no longer to be as it is, if nobody is there and nobody is on the way; else False.
 
-    Whoever comes from now on waits until it is made again: the placement is wanted. `vacated` ends it. The
-    token stays what the cluster said last, until it says that the room is closed: should the room live on, as
-    it could not be removed and somebody came, it will not say the token again.
+    Whoever comes from now on waits until it is made again: the placement is wanted. `renew` says then which
+    room is to be removed, `vacated` ends it. The token stays what the cluster said last, until it says that
+    the room is closed: should the room live on, as it could not be removed and somebody came, it will not say
+    the token again.
     """
     await _hold(connection, conference)
     emptied = await connection.execute(
@@ -191,12 +194,28 @@ async def vacate(connection: AsyncConnection, conference: str, cluster: str) -> 
     return emptied.rowcount > 0
 
 
-async def is_deserted(connection: AsyncConnection, conference: str, cluster: str) -> bool:
-    """Say whether there is such a placement, with nobody there and nobody on the way."""
-    found = await connection.scalars(
-        select(placements.c.cluster).where(_is_deserted(conference, cluster), placements.c.state == "wanted")
+async def renew(connection: AsyncConnection, conference: str, cluster: str) -> int | None:
+    """Begin a new epoch of a placement that was vacated; return the former one, whose room is to be removed.
+
+    None: there is no such placement, or somebody is there or on the way after all. An order to remove the
+    room that is carried out late hits rooms of the former epoch only; who comes from now on gets a newer one.
+    """
+    await _hold(connection, conference)
+    former = (
+        await connection.scalars(
+            select(placements.c.created_at).where(
+                _is_deserted(conference, cluster), placements.c.state == "wanted"
+            )
+        )
+    ).one_or_none()
+    if former is None:
+        return None
+    await connection.execute(
+        update(placements)
+        .where(placements.c.conference == conference, placements.c.cluster == cluster)
+        .values(created_at=_NOW)
     )
-    return found.one_or_none() is not None
+    return epoch_of(former)
 
 
 async def vacated(connection: AsyncConnection, conference: str, cluster: str) -> bool:

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from control.registry import displaced, links, reservations, work
 from control.registry import placements as _placements
+from control.registry.placement_epoch import made_at
 from control.registry.tables import participants, placements
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _INSERTED: Final = literal_column("xmax = 0", Boolean)
 """Of a row just inserted or updated: which of the two it was."""
 
-__all__ = ["participant_joined", "participant_left", "room_closed", "room_opened"]
+__all__ = ["participant_joined", "participant_left", "room_closed", "room_missing", "room_opened"]
 
 
 async def room_opened(
@@ -62,6 +63,27 @@ async def room_closed(connection: AsyncConnection, conference: str, cluster: str
     )
     await links.want(connection, cluster, conference=conference)
     await work.mark(connection, conference)
+
+
+async def room_missing(connection: AsyncConnection, conference: str, cluster: str, *, epoch: int) -> bool:
+    """Want the room of that placement to be made again; return whether that was new.
+
+    Who is in the room, and its token, stay what the cluster says of them: should there be one by now after
+    all, making it again does nothing.
+    """
+    wanted = await connection.execute(
+        update(placements)
+        .where(
+            placements.c.conference == conference,
+            placements.c.cluster == cluster,
+            placements.c.state == "ready",
+            placements.c.created_at == made_at(epoch),
+        )
+        .values(state="wanted", room=None, attempts=0, retry_at=None, error=None)
+    )
+    if wanted.rowcount > 0:
+        await work.mark(connection, conference)
+    return wanted.rowcount > 0
 
 
 async def participant_joined(

@@ -1,16 +1,18 @@
 """The engine, and the three ways in which the registry's functions are run on it.
 
     await store.write(clusters.heartbeat, "eu-1", epoch=3, …)     one transaction, committed
-    await store.read(roster.read)                                 one statement, no transaction
+    await store.read(roster.read)                                 one statement, a transaction by itself
     await store.snapshot(conferences.show, "standup")             several reads of one moment
 
-A write that loses a deadlock or a serialisation race is run again: registry functions have no effect outside
-their transaction. Raises DatabaseUnavailableError when the database cannot be reached or breaks off.
+What loses a deadlock or a serialisation race is run again: registry functions have no effect outside their
+transaction, nor has a single statement. Raises DatabaseUnavailableError when the database cannot be
+reached or breaks off.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeAlias, TypeVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -58,14 +60,7 @@ class Store:
         **kwargs: P.kwargs,
     ) -> T:
         """Run it in a transaction and return what it returned, once that is committed."""
-        with _translated():
-            for _ in range(_TRIES - 1):
-                try:
-                    return await self._write(function, *args, **kwargs)
-                except DBAPIError as error:
-                    if _state(error) not in _RACES:
-                        raise
-            return await self._write(function, *args, **kwargs)
+        return await _until_no_race(partial(self._write, function, *args, **kwargs))
 
     async def read(
         self,
@@ -73,10 +68,8 @@ class Store:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Run a function of one statement, saving the round trips of a transaction."""
-        with _translated():
-            async with self._autocommit.connect() as connection:
-                return await function(connection, *args, **kwargs)
+        """Run a function of one statement, saving the round trips of a transaction. It may write."""
+        return await _until_no_race(partial(self._read, function, *args, **kwargs))
 
     async def snapshot(
         self,
@@ -94,6 +87,15 @@ class Store:
         with _translated():
             return await function(self._engine)
 
+    async def _read(
+        self,
+        function: Callable[Concatenate[AsyncConnection, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        async with self._autocommit.connect() as connection:
+            return await function(connection, *args, **kwargs)
+
     async def _write(
         self,
         function: Callable[Concatenate[AsyncConnection, P], Awaitable[T]],
@@ -107,6 +109,17 @@ class Store:
             if self._fence is not None:
                 await self._fence(connection)
             return result
+
+
+async def _until_no_race(work: Callable[[], Awaitable[T]]) -> T:
+    with _translated():
+        for _ in range(_TRIES - 1):
+            try:
+                return await work()
+            except DBAPIError as error:
+                if _state(error) not in _RACES:
+                    raise
+        return await work()
 
 
 @contextmanager

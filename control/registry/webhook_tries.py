@@ -136,15 +136,19 @@ async def finish(connection: AsyncConnection, held: Held, version: int) -> None:
 
 # What becomes of most messages, in one statement. The lane is kept if another message waits, and ended if
 # none does: what is queued meanwhile changes its version, and then neither happens.
+# The lane is locked before the message, as everywhere.
 _TAKEN: Final = text(
     """
-    WITH done AS (
+    WITH held AS MATERIALIZED (
+        SELECT l.webhook FROM webhook_lanes AS l
+        WHERE l.webhook = :webhook AND l.conference = :conference AND l.claimed_by = :claim
+        FOR UPDATE
+    ), done AS (
         UPDATE webhook_deliveries AS d
         SET state = 'delivered', tries = d.tries + 1, tried_at = statement_timestamp(), due_at = NULL,
             done_at = statement_timestamp(), status = :status, error = NULL
-        FROM webhook_lanes AS l JOIN webhooks AS w ON w.id = l.webhook
-        WHERE l.webhook = :webhook AND l.conference = :conference AND l.claimed_by = :claim
-            AND d.webhook = :webhook AND d.message = :message AND d.state = 'pending'
+        FROM held AS l JOIN webhooks AS w ON w.id = l.webhook
+        WHERE d.webhook = :webhook AND d.message = :message AND d.state = 'pending'
             AND w.enabled AND w.failures = 0 AND w.paused_until IS NULL
             AND w.last_success_at > statement_timestamp() - CAST(:fresh AS interval)
         RETURNING d.message

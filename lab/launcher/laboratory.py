@@ -16,12 +16,13 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
+from msgspec import structs
 from rich.console import Console
 
-from causeway.api import ConferenceQuery
+from causeway.api import ConferenceCreate, ConferenceQuery, Topology
 from causeway.client import ControlClient
 from causeway.telemetry import LogSettings, configure
 from lab.launcher.observer import Observer
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Laboratory", "Options", "run"]
 
+_TEMPLATE: Final = "default"
 EXIT_GOOD: Final = 0
 EXIT_BAD: Final = 1
 _EXIT_SIGNAL: Final = 128  # plus the signal's number, as a shell does
@@ -61,6 +63,7 @@ class Options:
     media: Path | None
     fps: int
     agents: bool = True
+    topology: Literal["mesh", "tree", "star"] = "mesh"
 
 
 def run(options: Options) -> int:
@@ -166,8 +169,21 @@ class Laboratory:
         # SIGTERM on the leash: control then stops its Postgres in order.
         await self._start(self._processes.control(), ready, timeout=40.0, leash="TERM")
         await self._delete_conferences()
-        await self._client.create_conference(self._conference)
+        await self._client.create_conference(
+            ConferenceCreate(id=self._conference, type=await self._conference_type())
+        )
         self._observer.conference = self._conference
+
+    async def _conference_type(self) -> str:
+        """Return the template to use; one that wants another shape than usual is made of the usual one."""
+        if self._options.topology == "mesh":
+            return _TEMPLATE
+        usual = (await self._client.get_template(_TEMPLATE)).value.template
+        hubs = (self._regions[1].name,) if self._options.topology == "star" else ()
+        wish = Topology(kind=self._options.topology, hubs=hubs)
+        name = f"{_TEMPLATE}-{self._options.topology}"
+        await self._client.put_template(name, structs.replace(usual, topology=wish))
+        return name
 
     async def _delete_conferences(self) -> None:
         """Delete what an earlier run in the same directory has left."""
@@ -207,8 +223,12 @@ class Laboratory:
 
     async def _start_participants(self) -> None:
         self._view.doing = "participants join"
+        others = list(self._regions)
+        if self._options.topology != "mesh":
+            # Who comes first is in the middle, as far as nothing else is known.
+            await self._start_participant(others.pop(1))
         async with asyncio.TaskGroup() as tasks:
-            for region in self._regions:
+            for region in others:
                 tasks.create_task(self._start_participant(region))
 
     async def _start_participant(self, region: Region) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from bridges.control.channel import Agent
 from bridges.control.core import AgentCore
-from bridges.control.port import nobody_watches
+from bridges.control.port import everybody_is_expected, nobody_watches
 from bridges.control.settings import ControlSettings
+from bridges.figures import BridgeFigures, LinkFigures
 from bridges.node.port import RpcError
 from bridges.quic import RoundTrip
 from causeway.api.agents import AgentAddress, AgentAddresses, AgentCapacity, AgentRegistration, ProtocolRange
@@ -22,10 +23,11 @@ from tests.bridges import frozen_channel as frozen
 from tests.bridges.control_stub import KEY, ControlStub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
-    from bridges.control.orders import Kind
-    from bridges.control.port import LegWatcher
+    from bridges.control.orders import Kind, Ways
+    from bridges.control.port import LegWatcher, PeerJudge
+    from bridges.figures import LinkKey
     from bridges.node.cascading import CascadingOptions
 
 PIN = "0" * 64
@@ -38,10 +40,12 @@ class Bridge:
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self.on_leg: LegWatcher = nobody_watches
+        self.expects: PeerJudge = everybody_is_expected
         self.wanted: dict[tuple[str, str], CascadingOptions] = {}
         self.orders: list[str] = []
         self.refuses = ""
         self.measured: dict[str, RoundTrip] = {}
+        self.ways: dict[str, Ways] = {}
         self._changed = changed
 
     def start_cascading(self, options: CascadingOptions) -> None:
@@ -57,8 +61,25 @@ class Bridge:
         if self.wanted.pop((peer, room), None) is not None:
             self.on_leg(peer, room, "gone", "called off")
 
+    def set_relays(self, room: str, ways: Ways) -> None:
+        self.ways[room] = ways
+        self._changed()
+
     def round_trips(self) -> dict[str, RoundTrip]:
         return self.measured
+
+
+class Measured:
+    """A bridge that measures, and has one link."""
+
+    def overview(self) -> BridgeFigures:
+        return BridgeFigures(kind="event", counters={"framing": 1})
+
+    def link_keys(self) -> list[LinkKey]:
+        return [("east", "c")]
+
+    def link_figures(self, keys: Sequence[LinkKey]) -> list[LinkFigures]:
+        return [LinkFigures(kind="event", conference=room, peer=peer) for peer, room in keys]
 
 
 class World:
@@ -67,6 +88,7 @@ class World:
     def __init__(self, control: ControlStub) -> None:
         self.control = control
         self.event, self.media = Bridge(control.note), Bridge(control.note)
+        self.measured: list[Measured] = []
         self.core = AgentCore(
             cluster="west",
             kinds=("event", "media"),
@@ -113,6 +135,7 @@ async def agent(control: ControlStub, **settings: Any) -> AsyncIterator[World]:
         settings=msgspec.structs.replace(
             ControlSettings(url=control.url, key=KEY, region="eu", retry_base=0.02, retry_cap=0.1), **settings
         ),
+        sources=world.measured,
     )
     world.shell = shell
     task = asyncio.create_task(shell.run())
@@ -297,6 +320,22 @@ async def test_a_control_that_does_not_read_is_left_and_come_back_to() -> None:
             world.shell._say(Resync())
         assert (await control.said_hello(2)).version == 1
         assert world.event.orders == ["start"]
+
+
+async def test_figures_are_told_and_an_older_control_passes_them_over() -> None:
+    async with ControlStub().up() as control, agent(control, figures_interval=0.1) as world:
+        await control.said_hello()
+        world.measured.append(Measured())
+        await control.say(desired(1, link()))
+        await world.acknowledged(1)
+        await control.until(lambda: control.passed_over.count("figures") >= 2)
+        assert set(control.passed_over) == {"figures"}
+        shown = world.shell.figures()
+        assert (shown.agent, shown.connected, shown.version) == ("bridge-west", True, 1)
+        assert (shown.conferences, shown.links_wanted, shown.links_up) == (1, 1, 0)
+        world.legs("up")
+        await world.reported("up")
+        assert world.shell.figures().links_up == 1
 
 
 async def test_a_redirect_is_not_followed_with_the_key() -> None:

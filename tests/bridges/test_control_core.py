@@ -6,13 +6,14 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
 import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bridges.control.core import AgentCore
-from bridges.control.orders import Dial, HangUp, Leave, Leg, Say
+from bridges.control.orders import Dial, HangUp, Leave, Leg, Relay, Say
 from causeway.api.agents import AgentAddress, AgentLoad
 from causeway.backoff import Backoff
 from causeway.channel import (
@@ -108,6 +109,38 @@ def test_core_is_pure() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert ran.stdout == "[]\n"
+
+
+def relays(outputs: Sequence[Output]) -> list[tuple[str, str, dict[str, tuple[str, ...]]]]:
+    return [
+        (output.kind, output.conference, dict(output.ways)) for output in outputs if isinstance(output, Relay)
+    ]
+
+
+def relaying(link: DesiredLink, *behind: str) -> DesiredLink:
+    return msgspec.structs.replace(link, relays=True, behind=list(behind))
+
+
+def test_bridges_are_told_which_links_pass_on_between_what_ends_and_what_begins() -> None:
+    agent = started(serving("c", dialled("east"), dialled("north")))
+    south = DesiredLink(peer="south", role="listen", relays=True, behind=["far"])
+    shape = serving("c", relaying(dialled("east")), south, dialled("new", attempt=1))
+    outputs = agent.receive(Desired(version=2, conferences=[shape]), 0.0)
+    ways = {"east": (), "south": ("far",)}
+    assert relays(outputs) == [("event", "c", ways), ("media", "c", ways)]
+    kinds = [type(output).__name__ for output in outputs if not isinstance(output, Say)]
+    assert kinds == ["HangUp", "HangUp", "Relay", "Relay", "Dial", "Dial"]
+
+
+def test_what_passes_on_is_said_once_and_taken_back_with_the_conference() -> None:
+    agent = started(serving("c", relaying(dialled(), "far")))
+    again = agent.receive(Desired(version=2, conferences=[serving("c", relaying(dialled(), "far"))]), 0.0)
+    assert relays(again) == []
+    other = agent.receive(Desired(version=3, conferences=[serving("c", relaying(dialled()))]), 0.0)
+    assert [ways for _, _, ways in relays(other)] == [{"east": ()}] * 2
+    over = agent.receive(Delta(base=3, version=4, drop=["c"]), 0.0)
+    assert relays(over) == [("event", "c", {}), ("media", "c", {})]
+    assert relays(agent.receive(Desired(version=5, conferences=[]), 0.0)) == []
 
 
 def test_first_word_is_hello_and_the_state_is_acted_on_acknowledged_and_reported() -> None:

@@ -3,131 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import pytest
 
 from bridges.codes import CloseCode
-from bridges.event.bridge import EventBridge
-from bridges.event.settings import EventSettings
-from bridges.node.websocket import NodeSettings, WebSocketNode
-from bridges.quic import Certificate, Connection, QuicSettings, dial
-from bridges.settings import BridgeSettings
-from bridges.wire import framing, messages
 from bridges.wire.messages import BridgeHello, Event, Ready
-from tests.bridges.node_stub import SECRET, NodeStub, StubRpcError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-WAIT = 10.0
-QUIC = QuicSettings(idle_timeout=0.6, keepalive=0.15, handshake_timeout=2.0)
-EVENT = EventSettings(retry_base=0.02, retry_cap=0.2, node_call_timeout=0.5)
-NODE = NodeSettings(retry_base=0.02, retry_cap=0.1, ping_interval=0.3, ping_timeout=0.6)
-
-ALICE = {
-    "id": "p1",
-    "user": "alice",
-    "role": "presenter",
-    "origin": {"isp": "isp", "region": "region"},
-    "futureField": [1, 2.5, None, {"ü": "ß"}],
-}
-
-
-class Site:
-    """A cluster with its event bridge."""
-
-    def __init__(self, cluster: str, node: NodeStub, settings: BridgeSettings) -> None:
-        self.cluster = cluster
-        self.node = node
-        self.settings = settings
-        self.certificate = Certificate.self_signed(cluster)
-        self.carrier = WebSocketNode(
-            node.url, secret=SECRET, purpose="eventbridge", host="127.0.0.1", settings=settings.node
-        )
-        self.bridge = EventBridge(self.carrier, settings, self.certificate)
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def start(self) -> None:
-        await self.bridge.start()
-        self._tasks = [
-            asyncio.create_task(self.bridge.run()),
-            asyncio.create_task(self.carrier.run(self.bridge, info={"port": self.bridge.port})),
-        ]
-        await self.node.joined("eventbridge")
-        async with asyncio.timeout(WAIT):
-            await self.carrier.wait_joined()
-
-    async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        results = await asyncio.gather(*self._tasks, return_exceptions=True)
-        assert all(isinstance(result, asyncio.CancelledError) for result in results), results
-
-    async def call(self, method: str, *args: Any) -> Any:
-        return await self.node.call(await self.node.joined("eventbridge"), method, *args)
-
-    async def cascade(self, target: Site, room: str, **changes: Any) -> None:
-        """Order this site to dial `target` for `room`."""
-        info = await target.call("getInfo")
-        options = {
-            "room": room,
-            "token": target.node.rooms[room].token if room in target.node.rooms else "none",
-            "selfCluster": self.cluster,
-            "targetCluster": target.cluster,
-            "evIP": info["ip"],
-            "evPort": info["port"],
-            "evFingerprint": info["fingerprint"],
-            "mediaIP": "127.0.0.1",
-            "mediaPort": 1,
-        }
-        assert await self.call("startCascading", {**options, **changes}) == "ok"
-
-    async def link(self, room: str) -> dict[str, Any] | None:
-        """Return what getStats says of the link for `room`."""
-        links: list[dict[str, Any]] = (await self.call("getStats"))["links"]
-        return next((link for link in links if link["room"] == room), None)
-
-    async def until_link(self, room: str, condition: Callable[[dict[str, Any] | None], object]) -> None:
-        async with asyncio.timeout(WAIT):
-            while not condition(await self.link(room)):  # each turn is a call over a real socket
-                pass
-
-
-@asynccontextmanager
-async def sites(
-    *clusters: str, rooms: tuple[str, ...] = ("room-1",), event: EventSettings = EVENT
-) -> AsyncIterator[list[Site]]:
-    async with AsyncExitStack() as stack:
-        made = []
-        for cluster in clusters or ("west", "east"):
-            node = await stack.enter_async_context(NodeStub())
-            for room in rooms:
-                node.room(room, token=f"{cluster}-{room}-token")
-            settings = BridgeSettings(
-                cluster=cluster,
-                node_url=node.url,
-                node_secret=SECRET,
-                quic=QUIC,
-                event=event,
-                node=NODE,
-            )
-            site = Site(cluster, node, settings)
-            stack.push_async_callback(site.stop)
-            await site.start()
-            made.append(site)
-        yield made
-
-
-async def initialized(site: Site, peer: Site, room: str = "room-1", *, times: int = 1) -> None:
-    """Wait until a site's node has got the peer's state."""
-    await site.node.until(lambda: site.node.rooms[room].types(peer.cluster).count("initialize") >= times)
-
-
-def up(link: dict[str, Any] | None) -> bool:
-    return link is not None and link["state"] == "up"
+from tests.bridges.event_side import ALICE, EVENT, WAIT, Site, encoded, initialized, knock, silence, sites, up
+from tests.bridges.node_stub import StubRpcError
 
 
 async def test_info_names_address_and_fingerprint() -> None:
@@ -222,7 +106,7 @@ async def test_nothing_is_taken_before_the_token() -> None:
         stream = connection.open_stream()
         connection.send(stream, encoded(Ready(target="liar")))
         connection.send(stream, encoded(Event(type="removeParticipant", data="p1")))
-        assert await probe.reset_code(stream) == 0x102
+        assert await probe.reset_code(stream) == 0x103
         early = connection.open_stream()
         connection.send(
             early,
@@ -263,7 +147,7 @@ async def test_a_peer_that_poses_as_us_is_refused() -> None:
         stream = connection.open_stream()
         hello = BridgeHello(room="room-1", token="east-room-1-token")
         connection.send(stream, encoded(Ready(target="east")) + encoded(hello))
-        assert await probe.reset_code(stream) == CloseCode.TOKEN_REFUSED
+        assert await probe.reset_code(stream) == CloseCode.IDENTITY
         connection.close()
         await connection.wait_closed()
 
@@ -387,25 +271,23 @@ async def test_changed_order_replaces_the_session_at_once() -> None:
 
 async def test_newer_stream_of_a_peer_supersedes_the_older() -> None:
     async with sites("east") as [east]:
-        first, first_probe = await knock(east)
-        second, second_probe = await knock(east)
+        connection, probe = await knock(east)
         hello = encoded(Ready(target="west")) + encoded(BridgeHello(room="room-1", token="east-room-1-token"))
-        a = first.open_stream()
-        first.send(a, hello + encoded(Event(type="removeParticipant", data="old")))
+        a = connection.open_stream()
+        connection.send(a, hello + encoded(Event(type="removeParticipant", data="old")))
         await east.node.until(lambda: east.node.rooms["room-1"].types("west") == ["removeParticipant"])
-        b = second.open_stream()
-        second.send(b, hello + encoded(Event(type="removeParticipant", data="new")))
-        assert await first_probe.reset_code(a) == CloseCode.SUPERSEDED
+        b = connection.open_stream()
+        connection.send(b, hello + encoded(Event(type="removeParticipant", data="new")))
+        assert await probe.reset_code(a) == CloseCode.SUPERSEDED
         await east.node.until(lambda: len(east.node.rooms["room-1"].of("west")) == 3)
         assert east.node.rooms["room-1"].of("west") == [
             {"type": "removeParticipant", "data": "old"},
             {"type": "onCascadingDisconnected"},
             {"type": "removeParticipant", "data": "new"},
         ]
-        assert b not in second_probe.resets
-        for connection in (first, second):
-            connection.close()
-            await connection.wait_closed()
+        assert b not in probe.resets
+        connection.close()
+        await connection.wait_closed()
 
 
 async def test_both_dialling_each_other_settles_on_one_stream() -> None:
@@ -668,58 +550,3 @@ async def test_stopping_tells_the_peers_at_once() -> None:
         await east.node.until(
             lambda: east.node.rooms["room-1"].types("west")[-1] == "onCascadingDisconnected"
         )
-
-
-class Probe:
-    """A handler for a dialer of the tests' own making."""
-
-    def __init__(self) -> None:
-        self.resets: dict[int, int] = {}
-        self.data: dict[int, bytes] = {}
-        self._changed = asyncio.Event()
-
-    def stream_data(self, stream_id: int, data: bytes, end: bool) -> None:
-        self.data[stream_id] = self.data.get(stream_id, b"") + data
-        self._changed.set()
-
-    def stream_reset(self, stream_id: int, code: int) -> None:
-        self.resets[stream_id] = code
-        self._changed.set()
-
-    def connection_lost(self, reason: str) -> None:
-        self._changed.set()
-
-    async def reset_code(self, stream_id: int) -> int:
-        async with asyncio.timeout(WAIT):
-            while stream_id not in self.resets:
-                self._changed.clear()
-                await self._changed.wait()
-        return self.resets[stream_id]
-
-
-async def knock(site: Site) -> tuple[Connection, Probe]:
-    """Dial a site's bridge by hand."""
-    connection = await dial(
-        "127.0.0.1", site.bridge.port, fingerprint=site.certificate.fingerprint, settings=QUIC
-    )
-    probe = Probe()
-    connection.handler = probe
-    return connection, probe
-
-
-def encoded(message: Ready | BridgeHello | Event) -> bytes:
-    return framing.encode(messages.encode(message))
-
-
-def silence(connection: Connection) -> None:
-    """Let a connection's datagrams go nowhere and none come in, as if its process had been killed."""
-
-    class Nowhere:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(endpoint, name)
-
-        def send_datagram(self, data: bytes, address: Any) -> None:
-            pass
-
-    endpoint = connection._endpoint
-    connection._endpoint = Nowhere()

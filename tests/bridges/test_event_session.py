@@ -22,7 +22,15 @@ from bridges.event.session import (
     Violated,
 )
 from bridges.wire import framing, messages
-from bridges.wire.errors import FramingError, MessageError, SequenceError, WireError
+from bridges.wire.errors import (
+    FramingError,
+    MessageError,
+    OversizedError,
+    ReplayedError,
+    SequenceError,
+    UnknownMessageError,
+    WireError,
+)
 from bridges.wire.frame import Feedback
 from bridges.wire.framing import Metadata
 from bridges.wire.messages import BridgeHello, Event, Ready
@@ -32,6 +40,7 @@ BARE_READY = framing.encode(messages.encode(Ready()))
 BRIDGE = framing.encode(messages.encode(BridgeHello(room="r", token="right")))
 EVENT = framing.encode(messages.encode(Event(type="removeParticipant", data="p1")))
 FEEDBACK = framing.encode(Feedback.request_key_frame())
+SOMETHING_LONG = framing.encode(Metadata(b"{" * 100))
 RECEIVED = EventReceived(event=Event(type="removeParticipant", data="p1"))
 
 
@@ -93,7 +102,7 @@ def test_refused_token_closes_and_nothing_is_read() -> None:
 def test_too_much_while_the_token_is_checked() -> None:
     east = listener(max_unchecked_bytes=len(EVENT))
     assert not any(isinstance(e, Violated) for e in east.receive_data(READY + BRIDGE + EVENT))
-    assert isinstance(error_of(east.receive_data(b"\0")), SequenceError)
+    assert isinstance(error_of(east.receive_data(b"\0")), OversizedError)
     assert east.state is State.CLOSED
 
 
@@ -101,16 +110,19 @@ def test_too_much_while_the_token_is_checked() -> None:
     ("sent", "expected"),
     [
         (BRIDGE, SequenceError),
-        (READY + READY, SequenceError),
+        (EVENT, SequenceError),
+        (READY + EVENT, SequenceError),
+        (READY + READY, ReplayedError),
         (BARE_READY, MessageError),
-        (EVENT, MessageError),
-        (FEEDBACK, MessageError),
         (framing.encode(Metadata(b"{")), MessageError),
-        (framing.encode(Metadata(b'{"type":"cluster"}')), MessageError),
+        (framing.encode(Metadata(b'{"type":"ready","target":[]}')), MessageError),
+        (FEEDBACK, UnknownMessageError),
+        (framing.encode(Metadata(b'{"type":"cluster"}')), UnknownMessageError),
+        (b"\0\0\0\x05\x3b", UnknownMessageError),
+        (b"\0\0\0\x30\x8f", UnknownMessageError),
         (b"\0\0\0\0\x3a", FramingError),
-        (b"\0\0\0\x05\x3b", FramingError),
-        (b"\0\0\0\x30\x8f", FramingError),
-        (framing.encode(Metadata(b" " * 5000)), FramingError),
+        (framing.encode(Metadata(b" " * 5000)), OversizedError),
+        (b"\x7f\xff\xff\xff\x3a", OversizedError),
     ],
 )
 def test_what_a_listener_does_not_take(sent: bytes, expected: type[WireError]) -> None:
@@ -126,17 +138,28 @@ def test_what_a_listener_does_not_take(sent: bytes, expected: type[WireError]) -
     ("sent", "expected"),
     [
         (BRIDGE, SequenceError),
-        (EVENT, MessageError),
-        (BARE_READY + BARE_READY, MessageError),
-        (BARE_READY + BRIDGE, MessageError),
-        (BARE_READY + FEEDBACK, MessageError),
+        (EVENT, SequenceError),
+        (BARE_READY + BARE_READY, ReplayedError),
+        (BARE_READY + BRIDGE, SequenceError),
+        (BARE_READY + FEEDBACK, UnknownMessageError),
         (BARE_READY + framing.encode(Metadata(b'{"type":"removeParticipant","data":5}')), MessageError),
-        (BARE_READY + framing.encode(Metadata(b'{"type":"onCascadingDisconnected"}')), MessageError),
+        (
+            BARE_READY + framing.encode(Metadata(b'{"type":"onCascadingDisconnected"}')),
+            UnknownMessageError,
+        ),
     ],
 )
 def test_what_a_dialer_does_not_take(sent: bytes, expected: type[WireError]) -> None:
     west = dialer()
     assert type(error_of(west.receive_data(sent))) is expected
+
+
+@pytest.mark.parametrize("again", [READY, BRIDGE])
+def test_what_was_said_once_is_not_said_again(again: bytes) -> None:
+    east = listener()
+    east.receive_data(READY + BRIDGE)
+    east.token_accepted()
+    assert type(error_of(east.receive_data(again))) is ReplayedError
 
 
 def test_what_came_before_a_violation_counts() -> None:
@@ -145,7 +168,7 @@ def test_what_came_before_a_violation_counts() -> None:
     east.token_accepted()
     events = east.receive_data(EVENT + FEEDBACK + EVENT)
     assert events[0] == RECEIVED
-    assert isinstance(error_of(events), MessageError)
+    assert isinstance(error_of(events), UnknownMessageError)
     assert len(events) == 2
 
 
@@ -153,6 +176,14 @@ def test_events_cannot_be_sent_before_the_stream_is_open() -> None:
     for session in (dialer(), listener()):
         with pytest.raises(RuntimeError):
             session.send_event(Event(type="removeParticipant", data="p"))
+
+
+def test_a_session_that_is_over_keeps_nothing() -> None:
+    east = listener()
+    assert isinstance(error_of(east.receive_data(READY + SOMETHING_LONG + bytes(9000))), WireError)
+    assert east._deframer.buffered == 0
+    east.receive_data(bytes(9000))
+    assert east._deframer.buffered == 0
 
 
 def test_closed_by_us() -> None:

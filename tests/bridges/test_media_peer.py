@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bridges.codes import CloseCode
+from bridges.codes import CloseCode, name_of
 from bridges.media.settings import MediaSettings
 from bridges.quic import Certificate, Connection, QuicSettings, dial, listen
-from bridges.wire.errors import FramingError, MessageError, SequenceError, WireError
+from bridges.wire.errors import (
+    FramingError,
+    MessageError,
+    OversizedError,
+    ReplayedError,
+    SequenceError,
+    UnknownMessageError,
+    WireError,
+)
 from bridges.wire.frame import Feedback, MediaFrame
 from bridges.wire.framing import Deframer, Message, Metadata
 from bridges.wire.framing import encode as encode_message
@@ -129,13 +137,16 @@ async def test_track_streams_before_the_token_are_reset_unread() -> None:
     ("words", "code"),
     [
         ([HELLO], SequenceError.code),
-        ([Ready(), Ready()], SequenceError.code),
+        ([Ready(), Ready()], ReplayedError.code),
         ([Ready(), TrackHello(id="t", kind="video")], SequenceError.code),
-        ([Ready(), picture()], FramingError.code),
-        ([b"\xff\xff\xff\xff\x3a"], FramingError.code),
+        ([Ready(), picture()], UnknownMessageError.code),
+        ([b"\xff\xff\xff\xff\x3a"], OversizedError.code),
+        ([b"\0\0\0\0\x3a"], FramingError.code),
+        ([Metadata(b"{")], MessageError.code),
+        ([Metadata(b'{"type":"bridge"}')], UnknownMessageError.code),
         ([Ready(), ClusterHello(room=ROOM, token="guessed", cluster="rogue")], CloseCode.TOKEN_REFUSED),
         ([Ready(), ClusterHello(room="other", token="x", cluster="rogue")], CloseCode.TOKEN_REFUSED),
-        ([Ready(), ClusterHello(room=ROOM, token="room-token", cluster="east")], CloseCode.TOKEN_REFUSED),
+        ([Ready(), ClusterHello(room=ROOM, token="room-token", cluster="east")], CloseCode.IDENTITY),
     ],
 )
 async def test_what_is_wrong_on_the_signalling_stream_closes_the_connection(
@@ -146,6 +157,7 @@ async def test_what_is_wrong_on_the_signalling_stream_closes_the_connection(
         await peer.changes.until(lambda: peer.lost)
         assert f"0x{code:x}" in peer.lost[0]
         assert "guessed" not in peer.lost[0]
+        assert east.bridge.figures().counters[name_of(code)] == 1
         assert (await east.stats())["links"] == []
 
 
@@ -169,6 +181,7 @@ async def test_a_track_stream_on_which_nothing_is_asked_is_reset() -> None:
         [*subscribe(), picture()],
         [*subscribe(), Metadata(b"not json")],
         [*subscribe(), Feedback.init_stream("x")],
+        [*subscribe(), Ready()],
         [b"\x00\x00\x00\x01\x77"],
     ],
 )
@@ -180,6 +193,7 @@ async def test_what_is_wrong_on_a_track_stream_costs_that_stream_only(words: lis
         await east.changes.until(lambda: source.subscribers == 1)
         bad = peer.open(*words)
         await peer.changes.until(lambda: bad in peer.resets)
+        assert east.bridge.figures().counters[name_of(peer.resets[bad])] == 1
         await east.changes.until(lambda: source.subscribers == 1)
         source.write(picture(1, key=True))
         await peer.changes.until(lambda: peer.frames(good) == [picture(1, key=True)])
@@ -211,13 +225,18 @@ async def test_the_same_cluster_may_pull_anew_and_the_former_is_undone_first() -
         await peer.changes.until(lambda: peer.frames(second))
 
 
-async def test_a_newer_connection_of_the_same_cluster_and_room_takes_over() -> None:
-    async with side("east") as east, peer_of(east) as old, peer_of(east) as new:
+async def test_a_newer_connection_of_the_same_name_takes_over_only_from_one_that_does_not_answer() -> None:
+    async with side("east") as east, peer_of(east) as old, peer_of(east) as new, peer_of(east) as third:
         await let_in(old, east)
         new.open(Ready(), HELLO)
-        await old.changes.until(lambda: old.lost)
-        assert f"0x{CloseCode.SUPERSEDED:x}" in old.lost[0]
-        assert len((await east.stats())["links"]) == 1
+        await new.changes.until(lambda: new.lost)
+        assert f"0x{CloseCode.IDENTITY:x}" in new.lost[0]
+        assert old.lost == []
+        assert east.bridge.figures().counters["identity"] == 1
+        old.quic._quic.receive_datagram = lambda *_, **__: None  # type: ignore[method-assign] # deaf
+        third.open(Ready(), HELLO)
+        await east.poll(lambda _: east.bridge.figures().counters.get("superseded") == 1)
+        assert third.lost == []
 
 
 async def test_the_end_of_a_stream_unsubscribes_whichever_way_it_comes() -> None:
@@ -379,7 +398,16 @@ async def test_a_peer_that_ends_a_track_is_asked_again_until_unpublish() -> None
         assert (await west.stats())["tracks"] == []
 
 
-def test_every_wire_error_has_a_code_of_its_own() -> None:
-    codes = [error.code for error in (WireError, FramingError, MessageError, SequenceError)]
-    assert len(set(codes)) == len(codes)
+def test_every_wire_error_has_a_code_and_a_name_of_its_own() -> None:
+    errors = [
+        WireError,
+        FramingError,
+        MessageError,
+        SequenceError,
+        UnknownMessageError,
+        OversizedError,
+        ReplayedError,
+    ]
+    codes = [error.code for error in errors]
+    assert len(set(codes)) == len({error.name for error in errors}) == len(errors)
     assert not set(codes) & {int(code) for code in CloseCode}

@@ -19,7 +19,7 @@ from bridges.media.session import (
     State,
     TrackWanted,
 )
-from bridges.wire.errors import FramingError, MessageError, SequenceError, WireError
+from bridges.wire.errors import MessageError, SequenceError, UnknownMessageError, WireError
 from bridges.wire.frame import AudioInfo, Feedback, FrameFormat, MediaFrame, VideoInfo
 from bridges.wire.framing import Message, Metadata
 from bridges.wire.framing import encode as encode_message
@@ -163,7 +163,7 @@ def test_what_is_not_in_the_table_is_refused_and_the_session_is_dead(
 def test_frames_get_no_room_where_none_may_come(role: str) -> None:
     session = ROLES[role]()
     session.feed(b"\x00\x01\x00\x00\x8f")  # 64 KiB announced
-    with pytest.raises(FramingError):
+    with pytest.raises(UnknownMessageError):
         session.next_event()
 
 

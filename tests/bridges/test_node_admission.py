@@ -17,9 +17,11 @@ class Node:
     """A cluster with one room, whose node answers `token`, or fails with it."""
 
     worker_id = "eventbridge-0@test"
+    node_id = worker_id
 
     def __init__(self, token: Any) -> None:
         self.token = token
+        self.counters: dict[str, int] = {}
 
     async def find_conference_node(self, room: str) -> str:
         if room != "standup":

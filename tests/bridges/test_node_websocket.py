@@ -15,6 +15,7 @@ from bridges.node.port import NodeUnreachableError, RpcError
 from bridges.node.websocket import NodeSettings, WebSocketNode
 from bridges.wire import rpc
 from causeway.errors import ConfigError
+from tests.bridges.node_service import Service
 from tests.bridges.node_stub import CONFERENCE_WORKER, SECRET, NodeStub, StubRpcError
 
 if TYPE_CHECKING:
@@ -22,50 +23,6 @@ if TYPE_CHECKING:
 
 WAIT = 10.0
 FAST = NodeSettings(retry_base=0.02, retry_cap=0.1, ping_interval=0.1, ping_timeout=0.3, connect_timeout=1.0)
-
-
-class Service:
-    """A bridge of the test's making."""
-
-    def __init__(self) -> None:
-        self.connected = 0
-        self.lost = 0
-        self.begun: list[Any] = []
-        self.release = asyncio.Event()
-        self.changed = asyncio.Event()
-
-    async def handle(self, method: str, args: list[Any]) -> Any:
-        self.begun.append(args[0] if args else method)
-        self.changed.set()
-        match method:
-            case "echo":
-                return args
-            case "wait":
-                await self.release.wait()
-                return "ok"
-            case "fail":
-                raise RpcError("as you wish")
-            case "unreachable":
-                raise NodeUnreachableError("nobody there")
-            case "crash":
-                raise ZeroDivisionError("secret detail")
-            case "unserialisable":
-                return object()
-        raise RpcError("no such method")
-
-    def node_connected(self) -> None:
-        self.connected += 1
-        self.changed.set()
-
-    def node_lost(self) -> None:
-        self.lost += 1
-        self.changed.set()
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(WAIT):
-            while not condition():
-                self.changed.clear()
-                await self.changed.wait()
 
 
 @asynccontextmanager

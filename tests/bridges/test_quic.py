@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -75,6 +76,7 @@ class Pair:
         self.accepted: asyncio.Queue[Recorder] = asyncio.Queue()
         self.listener: Listener
         self.dialled: list[Connection] = []
+        self.refused: Counter[str] = Counter()
 
     def on_connection(self, connection: Connection) -> Recorder:
         recorder = Recorder(connection)
@@ -105,6 +107,7 @@ async def listening(settings: QuicSettings = FAST) -> AsyncIterator[Pair]:
         certificate=pair.certificate,
         on_connection=pair.on_connection,
         settings=settings,
+        count=lambda name: pair.refused.update([name]),
     )
     try:
         yield pair
@@ -402,7 +405,7 @@ async def test_connection_limit() -> None:
         first, _, _ = await pair.connect()
         with pytest.raises(DialError):
             await pair.connect()
-        assert pair.listener.refused > 0
+        assert pair.refused["handshake_full"] > 0
         first.close()
         await until(lambda: pair.listener.connections == 1)
         await pair.connect()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridges.wire.errors import FramingError
+from bridges.wire.errors import FramingError, OversizedError, WireError
 from bridges.wire.frame import AudioInfo, Feedback, FrameFormat, MediaFrame, VideoInfo
 from bridges.wire.framing import Deframer, Message, Metadata, encode
 
@@ -39,7 +39,7 @@ def drain(deframer: Deframer) -> list[Message | str]:
     try:
         while (message := deframer.next_message()) is not None:
             taken.append(message)
-    except FramingError as error:
+    except WireError as error:
         taken.append(str(error))
     return taken
 
@@ -136,5 +136,5 @@ def test_a_dead_stream_stays_dead() -> None:
 def test_an_oversized_message_is_refused_before_its_body_arrives() -> None:
     deframer = Deframer(max_frame_bytes=1000)
     deframer.feed((1_000_001).to_bytes(4, "big") + b"\x8f")
-    with pytest.raises(FramingError, match="limit is 1000"):
+    with pytest.raises(OversizedError, match="limit is 1000"):
         deframer.next_message()

@@ -123,6 +123,16 @@ def test_signals_of_a_media_connection() -> None:
     }
 
 
+def test_no_message_shows_its_token() -> None:
+    secret = "s3cr3t-room-token"
+    for message in (
+        m.BridgeHello(room="r", token=secret),
+        m.ClusterHello(room="r", token=secret, cluster="c"),
+    ):
+        assert secret not in repr(message)
+        assert secret in m.encode(message).payload.decode()
+
+
 def test_a_refusal_never_repeats_the_token() -> None:
     secret = "s3cr3t-room-token"
     for value in ({"type": "bridge", "room": 5, "token": secret}, {"type": "bridge", "token": [secret]}):

@@ -44,9 +44,11 @@ from causeway.api import (
     RegionList,
     RegionView,
     RoomReport,
+    StreamReport,
     Template,
     TemplateList,
     TemplateView,
+    Track,
 )
 from causeway.api.tokens import SigningKeyList, SigningKeyView
 from causeway.client import ControlClient
@@ -246,6 +248,15 @@ ROUTES: list[tuple[str, str, Any, Any, int | None, Any, Any]] = [
         None,
     ),
     (
+        "POST",
+        "clusters/eu-1/rooms/c-1/missing",
+        lambda c: c.room_missing("eu-1", "c-1", 5, epoch=7),
+        {"placement": 5},
+        7,
+        None,
+        None,
+    ),
+    (
         "PUT",
         "clusters/eu-1/rooms/c-1/participants/p-1",
         lambda c: c.participant_joined(
@@ -422,6 +433,40 @@ ROUTES: list[tuple[str, str, Any, Any, int | None, Any, Any]] = [
         [SIGNING],
     ),
 ]
+
+
+STREAM = StreamReport(tracks=[Track(kind="audio")])
+NUMBERED: list[Any] = [
+    lambda c, **said: c.put_capacity("eu-1", "portal", **said),
+    lambda c, **said: c.delete_capacity("eu-1", "portal", **said),
+    lambda c, **said: c.report_room("eu-1", "c-1", RoomReport(token="t"), **said),
+    lambda c, **said: c.room_closed("eu-1", "c-1", **said),
+    lambda c, **said: c.room_missing("eu-1", "c-1", 5, **said),
+    lambda c, **said: c.participant_joined(
+        "eu-1", "c-1", "p-1", ParticipantReport(user="alice", role="presenter"), **said
+    ),
+    lambda c, **said: c.participant_left("eu-1", "c-1", "p-1", **said),
+    lambda c, **said: c.report_stream("eu-1", "c-1", "s-1", STREAM, **said),
+    lambda c, **said: c.stream_gone("eu-1", "c-1", "s-1", **said),
+    lambda c, **said: c.report_link("eu-1", "c-1", "us-1", "up", **said),
+]
+
+
+@pytest.mark.parametrize("tell", NUMBERED)
+async def test_reports_bear_their_numbers(tell: Any) -> None:
+    control = Control()
+    async with control.client() as client:
+        await tell(client, epoch=7, number=12)
+    assert (control.headers["causeway-epoch"], control.headers["causeway-report"]) == ("7", "12")
+
+
+async def test_a_registration_bears_its_number() -> None:
+    control = Control().answers(LEASE)
+    async with control.client() as client:
+        await client.register_cluster("eu-1", REGISTRATION, number=1)
+        assert control.headers["causeway-report"] == "1"
+        await client.register_cluster("eu-1", REGISTRATION)
+        assert "causeway-report" not in control.headers
 
 
 @pytest.mark.parametrize(("method", "path", "ask", "body", "epoch", "answer", "result"), ROUTES)

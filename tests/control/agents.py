@@ -57,6 +57,7 @@ class Agent:
     at: str
     key: str
     kinds: tuple[str, ...] = ("event", "media")
+    wires: tuple[str, ...] = ()
     instance: str = "i1"
     conferences: int = 10
     port: int = 7700
@@ -73,6 +74,7 @@ class Agent:
             "region": "eu",
             "kinds": list(self.kinds),
             "addresses": bridges,
+            "wires": list(self.wires),
             "capacity": {"conferences": self.conferences},
             "version": "1.0",
             "protocol": {"min": 1, "max": 1},

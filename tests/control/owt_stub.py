@@ -137,6 +137,8 @@ class OwtStub(ClusterStub):
         if room in self.rooms:
             return _error(500, 2001, "E11000 duplicate key error")
         self.rooms[room] = {"_id": room, "id": room, "name": body["name"], "roles": [{"role": "presenter"}]}
+        if "placementEpoch" in options:  # clusters of our own keep it, and show it
+            self.rooms[room]["placementEpoch"] = options["placementEpoch"]
         return web.json_response(self.rooms[room])
 
     def _get_room(self, room: str, _body: Any) -> web.Response:

@@ -286,9 +286,15 @@ async def test_an_end_that_failed_is_put_off(store: Store) -> None:
 async def test_a_deserted_room_is_wanted_no_longer_unless_somebody_comes(store: Store) -> None:
     await store.write(placements.ensure, "c", "eu-1", room="c")
     assert await store.write(placements.vacate, "c", "eu-1")
-    assert await store.read(placements.is_deserted, "c", "eu-1")
+    before = await store.read(placements.placed, "c", "eu-1")
+    assert before is not None
+    assert await store.write(placements.renew, "c", "eu-1") == before.epoch
+    renewed = await store.read(placements.placed, "c", "eu-1")
+    assert renewed is not None
+    assert renewed.epoch > before.epoch
     await reserve(store, "eu-1", seconds=60)
-    assert not await store.read(placements.is_deserted, "c", "eu-1")
+    assert await store.write(placements.renew, "c", "eu-1") is None
+    assert await store.read(placements.placed, "c", "eu-1") == renewed
     assert not await store.write(placements.vacated, "c", "eu-1")
     placed = await store.read(placements.placed, "c", "eu-1")
     assert placed is not None

@@ -25,7 +25,7 @@ from tests.control.service import Service, running
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from tests.conftest import PostgresForTests
+    from tests.databases import PostgresForTests
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class Registry(RuleBasedStateMachine):
     def __init__(self, postgres: PostgresForTests) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.database = postgres.database(postgres.template())
+        self.database = postgres.migrated()
         self.stack = AsyncExitStack()
         self.service: Service = self.run(self.start(self.database.__enter__()))
         self.epochs: dict[str, int] = {}

@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bench._simulation import replica
 from bench._simulation.kernel import Event, Future, Host, Kernel, LateError
+from bench._simulation.tables import Said, Tables
 from bench._simulation.world import Plot, simulate
 from bench.simulate import main
 from control.cascade import plan as real
@@ -103,6 +104,30 @@ def test_what_is_not_asked_for_again_is_noticed(monkeypatch: pytest.MonkeyPatch)
     """A link that stays down, or was ordered in vain, has to be asked for again some time."""
     monkeypatch.setattr(replica, "next_look", lambda _view, _now: None)
     assert any(simulate(seed, Plot()).problems for seed in range(60))
+
+
+def test_reports_that_come_late_are_noticed_where_nothing_orders_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    admit = Tables._admit
+
+    def without_order(tables: Tables, said: Said, *about: str, **more: Any) -> None:
+        admit(tables, said._replace(number=None), *about, **more)
+
+    monkeypatch.setattr(Tables, "_admit", without_order)
+    found = (problem for seed in (43, 63, 83, 88, 98) for problem in simulate(seed, Plot()).problems)
+    assert any("is taken to be in" in problem for problem in found)
+
+
+def test_rooms_that_are_left_over_are_noticed_where_nobody_looks_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def nothing(_self: replica.Replica, _name: str) -> None:
+        return
+
+    monkeypatch.setattr(replica.Replica, "_sweep_cluster", nothing)
+    found = (problem for seed in (2, 176, 187, 234) for problem in simulate(seed, Plot()).problems)
+    assert any("is left over" in problem for problem in found)
 
 
 def test_a_failure_is_printed_with_its_trace_and_how_to_play_it_again(

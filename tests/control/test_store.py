@@ -75,6 +75,20 @@ async def test_the_loser_of_a_deadlock_is_run_again(engine: AsyncEngine) -> None
     assert runs == 3
 
 
+@pytest.mark.parametrize("way", ["read", "write"])
+async def test_a_race_that_is_lost_for_ever_is_an_error_in_the_end(engine: AsyncEngine, way: str) -> None:
+    runs = 0
+
+    async def lose(connection: AsyncConnection) -> None:
+        nonlocal runs
+        runs += 1
+        await connection.execute(text("DO $$ BEGIN RAISE deadlock_detected; END $$"))
+
+    with pytest.raises(DBAPIError, match="deadlock"):
+        await getattr(Store(engine), way)(lose)
+    assert runs == 5
+
+
 async def test_other_errors_come_through(engine: AsyncEngine) -> None:
     async def wrong(connection: AsyncConnection) -> None:
         await connection.execute(text("SELECT 1 / 0"))

@@ -150,6 +150,24 @@ def test_an_hour_passes_at_once_and_in_order() -> None:
     assert order == [1, 2, 0]
 
 
+def test_who_asks_again_until_time_has_passed_is_not_called_for_ever() -> None:
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        began, passed = loop.time(), asyncio.Event()
+
+        def call() -> None:
+            if loop.time() > began + 1e-8:
+                passed.set()
+            else:
+                loop.call_at(loop.time(), call)
+
+        call()
+        await passed.wait()
+
+    with VirtualLoop.running() as loop:
+        loop.run_until_complete(story())
+
+
 def test_waiting_for_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.impairment.virtual._REAL_SECONDS", 0.01)
     with VirtualLoop.running() as loop:

@@ -134,6 +134,19 @@ async def test_rooms_are_created_shown_changed_and_deleted() -> None:
         assert (await call("GET", "rooms/room"))[0] == 404
 
 
+async def test_an_order_to_delete_a_room_names_its_placement() -> None:
+    async with lab_cluster() as cluster, rest(cluster) as call:
+        options = {"_id": "standup", "placementEpoch": 7}
+        assert (await call("POST", "rooms", {"name": "standup", "options": options}))[0] == 200
+        status, answer = await call("DELETE", "rooms/standup?placementEpoch=6")
+        assert (status, answer["error"]["code"]) == (404, 404)  # that one has been replaced
+        assert (await call("DELETE", "rooms/standup?placementEpoch=x"))[0] == 400
+        assert (await call("GET", "rooms/standup"))[1]["placementEpoch"] == 7
+        assert (await call("DELETE", "rooms/standup?placementEpoch=7"))[0] == 200
+        assert (await call("POST", "rooms", ROOM))[0] == 200  # not control's
+        assert (await call("DELETE", "rooms/room?placementEpoch=1"))[0] == 200
+
+
 async def test_the_rooms_options_are_its_rules() -> None:
     options = {
         "_id": "room",

@@ -114,6 +114,19 @@ def test_a_room_that_closed_and_opened_again_is_told_as_both() -> None:
     assert drain(queue) == [("room", False)]
 
 
+def test_what_is_said_once_is_not_told_anew_and_never_too_much() -> None:
+    queue = ReportQueue(limit=2)
+    missing = [Resource("missing", room) for room in "abc"]
+    for each in missing:
+        queue.say_once(each, "7")
+    assert len(queue) == 2
+    queue.close_room("a")  # there is another one by now
+    assert drain(queue) == [("missing", True)]
+    queue.tell_anew()
+    assert drain(queue) == []
+    assert not queue.overflowed
+
+
 def test_too_many_departures_make_a_fresh_start_necessary() -> None:
     queue = ReportQueue(limit=2)
     queue.put(ROOM, "t")
@@ -167,6 +180,8 @@ class Control:
         self.told: list[tuple[str, str, Any]] = []
         """Method, path below the cluster, body."""
         self.epochs: list[str | None] = []
+        self.numbers: list[int] = []
+        """Of all requests but heartbeats and the farewell, those that were refused included."""
         self.epoch = 0
         self.refuse: dict[tuple[str, str], tuple[int, str]] = {}
         """Status and problem type by method and start of the path."""
@@ -179,6 +194,8 @@ class Control:
         if request.path == "/.well-known/jwks.json":
             return web.json_response({"keys": []})
         assert request.headers["Authorization"] == f"Bearer {KEY}"
+        if number := request.headers.get("Causeway-Report"):
+            self.numbers.append(int(number))
         for (method, start), (status, type_) in self.refuse.items():
             if request.method == method and path.startswith(start):
                 problem = {"type": type_, "title": type_, "status": status}
@@ -404,3 +421,22 @@ async def test_a_control_url_needs_a_key() -> None:
     with pytest.raises(ConfigError, match="enrolment_key"):
         async with lab_cluster(control_url="http://127.0.0.1:1"):
             pass
+
+
+async def test_every_try_has_a_larger_number_also_of_what_was_superseded() -> None:
+    async with listening(Control()) as control, reporting(control) as cluster:
+        await control.was_told("PUT", "/capacity/portal")
+        control.refuse["PUT", "/rooms/room"] = (409, "report-superseded")
+        before = len(control.numbers)
+        async with member(cluster, user="alice") as alice:
+            await until(lambda: len(control.numbers) >= before + 3)
+            del control.refuse["PUT", "/rooms/room"]
+            await control.was_told("PUT", f"/rooms/room/participants/{alice.id}")
+        assert control.numbers == list(range(1, len(control.numbers) + 1))
+
+
+async def test_a_room_that_somebody_has_a_token_for_is_said_to_be_missing() -> None:
+    async with listening(Control()) as control, reporting(control) as cluster:
+        await control.was_told("PUT", "")
+        cluster.registrar.room_missing("gone", 7)
+        assert await control.was_told("POST", "/rooms/gone/missing") == [{"placement": 7}]

@@ -41,6 +41,7 @@ class Cluster:
     def __init__(self, *, max_shown: int = 100, placement: int | None = 7) -> None:
         self.now = float(NOW)
         self.incarnation = "i1"
+        self.missing: list[tuple[str, int]] = []
         self.rooms = Rooms(cluster="c1", worker_id="w")
         self.rooms.create("standup", RoomOptions(id="standup", placement_epoch=placement))
         self.tokens = SignedTokens(
@@ -51,6 +52,7 @@ class Cluster:
             clock=lambda: self.now,
             leeway=10.0,
             max_shown=max_shown,
+            missing=lambda room, placement: self.missing.append((room, placement)),
         )
 
 
@@ -146,3 +148,19 @@ def test_changing_a_room_leaves_its_placement() -> None:
     cluster.rooms.update("standup", None, RoomOptions(participant_limit=3))
     options = cluster.rooms.record("standup").options
     assert (options.placement_epoch, options.participant_limit) == (7, 3)
+
+
+def test_a_room_that_control_takes_to_be_there_and_is_not_is_said_to_be_missing() -> None:
+    cluster = Cluster()
+    for placement, said in ((6, []), (8, [("standup", 8)])):  # of an earlier one control has a newer room
+        with pytest.raises(TokenError):
+            cluster.tokens.redeem(token(replace(CLAIMS, placement=placement)))
+        assert cluster.missing == said
+    cluster.rooms.delete("standup")
+    with pytest.raises(RoomError, match="no such room"):
+        cluster.tokens.redeem(token())
+    assert cluster.missing == [("standup", 8), ("standup", 7)]
+    for forged in (token(replace(CLAIMS, aud="c2")), token()[:-4] + "AAAA"):
+        with pytest.raises(TokenError):
+            cluster.tokens.redeem(forged)
+    assert len(cluster.missing) == 2

@@ -26,7 +26,7 @@ from lab.media.clock import VIDEO_CLOCK, age
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180), pytest.mark.xdist_group("laboratory")]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 PUBLISHER: Final = "participant-eu-west"
 SUBSCRIBER: Final = "participant-us-east"
@@ -81,6 +81,7 @@ class Laboratory:
         ]
 
     def removals(self, name: str = SUBSCRIBER) -> list[float]:
+        """When `name` was told that a stream is gone, in seconds of CLOCK_MONOTONIC."""
         return [line.t for line in self.lines(name) if isinstance(line, reports.StreamRemoved)]
 
     def until(self, condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
@@ -164,21 +165,23 @@ def test_pictures_arrive_in_the_other_region_and_the_run_ends_well() -> None:
     assert not Path(state).exists()
 
 
-@pytest.mark.parametrize("victim", ["bridge-us-east", "bridge-eu-west"])
-def test_a_killed_bridge_comes_back_and_pictures_flow_again(laboratory: Laboratory, victim: str) -> None:
+def test_killed_bridges_come_back_and_pictures_flow_again(laboratory: Laboratory) -> None:
     laboratory.until_pictures()
-    before, removed = laboratory.pids[victim], len(laboratory.removals())
+    for victim in ("bridge-us-east", "bridge-eu-west"):
+        assert _survived(laboratory, victim) <= RECOVERY_SECONDS, victim
+        assert laboratory.pids.keys() == NAMES | {"control"}
+
+
+def _survived(laboratory: Laboratory, victim: str) -> float:
+    """Kill a bridge; return after how many seconds a picture was taken that arrived again."""
+    before = laboratory.pids[victim]
     killed_at = time.monotonic()
     os.kill(before, signal.SIGKILL)
-
-    laboratory.until(lambda: len(laboratory.removals()) > removed, "the remote participant's stream is gone")
-    left_at = laboratory.removals()[-1]
-    laboratory.until(lambda: max(laboratory.captures()) > left_at, "pictures flow again", 30)
-    first_again = min(capture for capture in laboratory.captures() if capture > left_at)
-    assert first_again - killed_at <= RECOVERY_SECONDS
-
-    laboratory.until(lambda: laboratory.pids.get(victim) not in {None, before}, "the bridge is back")
-    assert laboratory.pids.keys() == NAMES | {"control"}
+    # Whether the other side is told that the publisher is gone depends on how soon this is mended.
+    laboratory.until(lambda: laboratory.pids.get(victim) not in {None, before}, f"{victim} is back")
+    back_at = time.monotonic()
+    laboratory.until(lambda: max(laboratory.captures()) > back_at, "pictures flow again", 30)
+    return min(capture for capture in laboratory.captures() if capture > back_at) - killed_at
 
 
 def test_ctrl_c_stops_everybody(laboratory: Laboratory) -> None:

@@ -22,7 +22,7 @@ from tests.system.test_laboratory import Laboratory, until_gone
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180), pytest.mark.xdist_group("laboratory")]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 WAYS = {"agent": "--agents", "driver": "--no-agents"}
 

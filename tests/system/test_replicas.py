@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(400), pytest.mark.xdist_group("replicas")]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 NAMES: Final = ("one", "two", "three")
 ENOUGH: Final = 4
@@ -35,7 +35,7 @@ ENOUGH: Final = 4
 CHAOS_SECONDS: Final = 90.0
 QUIET_SECONDS: Final = 60.0
 CONFERENCES: Final = 5
-DUTIES: Final = ["agents", "conferences", "events", "leases", "upkeep", "webhooks"]
+DUTIES: Final = ["agents", "conferences", "events", "leases", "rooms", "upkeep", "webhooks"]
 
 
 class Process:
@@ -157,13 +157,13 @@ class Clients:
 
     async def come(self, conference: str, region: str) -> None:
         self._number += 1
-        user = f"user-{self._number}"
+        user, participant = f"user-{self._number}", f"p{self._number}"
         body = {"id": conference, "user": user, "region": region}
         answer = await self._replicas.ask("POST", "/v1/join", body, key="application")
         if answer.status_code == 200:
-            cluster = answer.json()["cluster"]
-            if self._clusters[cluster].enter(conference, f"p{self._number}", user):
-                self.there.setdefault(conference, []).append((cluster, f"p{self._number}"))
+            cluster, token = answer.json()["cluster"], answer.json()["token"]
+            if self._clusters[cluster].enter(conference, participant, user, token):
+                self.there.setdefault(conference, []).append((cluster, participant))
 
     def go(self, conference: str) -> None:
         if people := self.there.get(conference):
@@ -183,6 +183,10 @@ async def three_replicas(
         "CAUSEWAY_CONTROL__RECONCILE__RETRY_BASE": "0.1",
         "CAUSEWAY_CONTROL__RECONCILE__RETRY_CAP": "1",
         "CAUSEWAY_CONTROL__PLACEMENT__RESERVATION_TTL": "3",
+        # A cluster may seem lost on a busy machine: the seats of who is moved must not outlast the quiet.
+        "CAUSEWAY_CONTROL__CASCADE__MOVE_TTL": "3",
+        "CAUSEWAY_CONTROL__ROOMS__INTERVAL": "5",
+        "CAUSEWAY_CONTROL__ROOMS__MIN_AGE": "15",
     } | {f"CAUSEWAY_CONTROL__KEYS__{kind.upper()}": text for kind, text in keys.items()}
     processes = [Process(name, environment, folder) for name in NAMES]
     tasks = [asyncio.create_task(process.run()) for process in processes]
@@ -213,14 +217,15 @@ async def test_what_a_replica_had_to_do_moves_within_two_seconds(
         )
         stack.push_async_callback(replicas.close)
 
-        async def holders() -> dict[str, str]:
+        async def holders() -> dict[str, tuple[str, str]]:
             listed = (await replicas.ask("GET", "/v1/replicas", key="operator")).json()["replicas"]
-            return {duty: each["name"] for each in listed for duty in each["duties"]}
+            return {duty: (each["name"], each["id"]) for each in listed for duty in each["duties"]}
 
-        def evenly(seen: dict[str, str]) -> bool:
-            return sorted(Counter(seen.values()).values()) == [2, 2, 2]
+        def evenly(seen: dict[str, tuple[str, str]]) -> bool:
+            return sorted(Counter(seen.values()).values()) == [2, 2, 3]
 
-        victim = by_name[(await until(holders, evenly))["leases"]]
+        former = (await until(holders, evenly))["leases"]
+        victim = by_name[former[0]]
         well.remove(victim)
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -229,8 +234,9 @@ async def test_what_a_replica_had_to_do_moves_within_two_seconds(
         else:
             victim.freeze()
 
-        def moved(seen: dict[str, str]) -> bool:
-            return len(seen) == len(DUTIES) and victim.name not in seen.values()
+        def moved(seen: dict[str, tuple[str, str]]) -> bool:
+            # One that was killed is started anew at once: then it is another replica, of the same name.
+            return len(seen) == len(DUTIES) and former not in seen.values()
 
         await until(holders, moved)
         took = loop.time() - began
@@ -279,7 +285,11 @@ async def test_whatever_happens_to_replicas_conferences_end_up_whole(
         before = {name: len(cluster.calls) for name, cluster in clusters.items()}
         await asyncio.sleep(3)  # nothing shall happen: that can only be waited for
         repeated = {
-            name: [f"{call.kind} {call.room} {call.peer or ''}" for call in cluster.calls[before[name] :]]
+            name: [
+                f"{call.kind} {call.room} {call.peer or ''}"
+                for call in cluster.calls[before[name] :]
+                if call.kind != "list_rooms"  # a look changes nothing
+            ]
             for name, cluster in clusters.items()
         }
         assert repeated == {name: [] for name in clusters}
@@ -288,7 +298,11 @@ async def test_whatever_happens_to_replicas_conferences_end_up_whole(
         for conference in tuple(clients.there):
             while clients.there[conference]:
                 clients.go(conference)
-        await until(lambda: leftovers(clusters), lambda found: found == [], timeout=QUIET_SECONDS)
+        await until(
+            lambda: remains(clusters, replicas, list(clients.there)),
+            lambda found: found == [],
+            timeout=QUIET_SECONDS,
+        )
 
 
 async def _end(tasks: list[asyncio.Task[Any]]) -> None:
@@ -316,11 +330,27 @@ async def faults(clusters: dict[str, WitnessCluster], replicas: Replicas) -> lis
         people = {person["id"] for person in shown["participants"]}
         really = {person for cluster in clusters.values() for person in cluster.people.get(conference, {})}
         if people != really:
-            found.append(f"{conference}: {people ^ really} are known wrongly")
+            said = {name: cluster.said_of(conference) for name, cluster in clusters.items()}
+            found.append(f"{conference}: {people ^ really} are known wrongly; last said was {said}")
+        placed = {placement["cluster"] for placement in shown["placements"]}
+        if placed != serving:
+            found.append(f"{conference}: placed at {placed}, not at {serving}")
         links = {frozenset((link["dialer"], link["listener"])): link["state"] for link in shown["links"]}
         wanted = {frozenset((a, b)): "up" for a in serving for b in serving if a != b}
         if links != wanted:
             found.append(f"{conference}: links {shown['links']}")
+    return found
+
+
+async def remains(
+    clusters: dict[str, WitnessCluster], replicas: Replicas, conferences: list[str]
+) -> list[str]:
+    """What is left when everybody has gone, and what control is about to do about it."""
+    found = await leftovers(clusters)
+    for conference in conferences if found else ():
+        answer = await replicas.ask("GET", f"/v1/conferences/{conference}/plan", key="operator")
+        if answer.status_code == 200 and answer.json()["placements"]:
+            found.append(answer.text)
     return found
 
 

@@ -7,9 +7,16 @@ control.security.vault before they come here. These modules know shapes only, no
 from __future__ import annotations
 
 from control.registry.tables.access import audit, credentials, kept_answers, signing_keys
-from control.registry.tables.agents import agents, assignments, round_trips
+from control.registry.tables.agents import agent_figures, agents, assignments, link_figures, round_trips
 from control.registry.tables.base import metadata
-from control.registry.tables.clusters import cluster_capacity, clusters, early_rooms, roster, seats
+from control.registry.tables.clusters import (
+    cluster_capacity,
+    clusters,
+    early_rooms,
+    report_order,
+    roster,
+    seats,
+)
 from control.registry.tables.conferences import (
     conferences,
     dirty_conferences,
@@ -32,6 +39,7 @@ from control.registry.tables.replicas import caches, duties, replicas, schema_bo
 from control.registry.tables.webhooks import webhook_deliveries, webhook_lanes, webhooks
 
 __all__ = [
+    "agent_figures",
     "agents",
     "assignments",
     "audit",
@@ -50,12 +58,14 @@ __all__ = [
     "early_rooms",
     "former_conferences",
     "kept_answers",
+    "link_figures",
     "links",
     "metadata",
     "participants",
     "pending_events",
     "placements",
     "replicas",
+    "report_order",
     "reservations",
     "roster",
     "round_trips",

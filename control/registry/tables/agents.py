@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from control.registry.tables.base import TIME, metadata
 
-__all__ = ["agents", "assignments", "round_trips"]
+__all__ = ["agent_figures", "agents", "assignments", "link_figures", "round_trips"]
 
 
 class _Agents(TypedColumns):
@@ -36,6 +36,8 @@ class _Agents(TypedColumns):
     """No foreign key: an agent may be there before its cluster."""
     region: Named[str] = Column(Text, nullable=False)
     kinds: Named[list[str]] = Column(ARRAY(Text), nullable=False)
+    wires: Named[list[str]] = Column(ARRAY(Text), nullable=False, server_default=text("'{}'"))
+    """What its bridges speak with those of other clusters, by the names that QUIC negotiates."""
     addresses: Named[Any] = Column(JSONB, nullable=False)
     """{event?: {host, port, fingerprint?}, media?: …}, as registered."""
     capacity_conferences: Named[int] = Column(Integer, nullable=False)
@@ -107,6 +109,52 @@ class _RoundTrips(TypedColumns):
     ms: Named[float] = Column(Double, nullable=False)
     jitter_ms: Named[float] = Column(Double, nullable=False)
     measured_at: Named[datetime] = Column(TIME, nullable=False, server_default=func.clock_timestamp())
+    planned_ms: Named[float | None] = Column(Double)
+    """What it was when conferences were last looked at because of it; and when that was."""
+    planned_at: Named[datetime | None] = Column(TIME)
 
 
 round_trips: Final = Table("round_trips", metadata, _RoundTrips, postgresql_with={"fillfactor": 70})
+
+
+class _AgentFigures(TypedColumns):
+    """What an agent's bridges measured last, but for links. UNLOGGED: it is told again in a moment."""
+
+    agent: Named[str] = Column(Text, ForeignKey("agents.id", ondelete="CASCADE"), primary_key=True)
+    bridges: Named[Any] = Column(JSONB, nullable=False)
+    """[causeway.api.figures.BridgeFigures]."""
+    told_at: Named[datetime] = Column(TIME, nullable=False)
+
+
+agent_figures: Final = Table(
+    "agent_figures", metadata, _AgentFigures, prefixes=["UNLOGGED"], postgresql_with={"fillfactor": 50}
+)
+
+
+class _LinkFigures(TypedColumns):
+    """What one end of a link measured last, as the agent of `cluster` told it. UNLOGGED, as above."""
+
+    conference: Named[str] = Column(Text, primary_key=True)
+    cluster: Named[str] = Column(Text, primary_key=True)
+    peer: Named[str] = Column(Text, primary_key=True)
+    """No foreign key: where it is not placed any more, there is no link that would show it."""
+    kind: Named[str] = Column(Text, primary_key=True)
+    agent: Named[str] = Column(Text, nullable=False)
+    figures: Named[Any] = Column(JSONB, nullable=False)
+    """causeway.api.figures.LinkFigures."""
+    told_at: Named[datetime] = Column(TIME, nullable=False)
+
+
+link_figures: Final = Table(
+    "link_figures",
+    metadata,
+    _LinkFigures,
+    ForeignKeyConstraint(
+        ["conference", "cluster"],
+        ["placements.conference", "placements.cluster"],
+        ondelete="CASCADE",
+        name="link_figures_placement_fkey",
+    ),
+    prefixes=["UNLOGGED"],
+    postgresql_with={"fillfactor": 50},
+)

@@ -26,7 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from control.registry.tables.base import TIME, metadata
 
-__all__ = ["cluster_capacity", "clusters", "early_rooms", "roster", "seats"]
+__all__ = ["cluster_capacity", "clusters", "early_rooms", "report_order", "roster", "seats"]
 
 
 class _Clusters(TypedColumns):
@@ -133,6 +133,26 @@ class _EarlyRooms(TypedColumns):
 
 
 early_rooms: Final = Table("early_rooms", metadata, _EarlyRooms, Index("early_rooms_age_idx", "reported_at"))
+
+
+class _ReportOrder(TypedColumns):
+    # No foreign key: what was said of a thing that is no more is what has to be remembered.
+    cluster: Named[str] = Column(Text, primary_key=True)
+    room: Named[str] = Column(Text, primary_key=True)
+    """Empty: of the cluster itself."""
+    thing: Named[str] = Column(Text, primary_key=True)
+    """What of the room; empty: the room itself."""
+    epoch: Named[int] = Column(BigInteger, nullable=False)
+    """Of the registration that the numbers belong to."""
+    number: Named[int] = Column(BigInteger, nullable=False)
+    """Of what was carried out last."""
+    gone: Named[int] = Column(BigInteger, nullable=False, server_default=text("0"))
+    """Of what said last that the thing is no more; 0: nothing has."""
+    told_at: Named[datetime] = Column(TIME, nullable=False, server_default=func.clock_timestamp())
+
+
+# Its age has no index: it changes with every report, and is looked for now and then only.
+report_order: Final = Table("report_order", metadata, _ReportOrder, postgresql_with={"fillfactor": 80})
 
 
 class _Roster(TypedColumns):
