@@ -46,7 +46,7 @@ bench: setup ## every benchmark; each ends with one line of JSON
 	@for file in bench/[a-z]*.py; do $(VENV)/python $$file $(ARGS) || exit 1; done
 
 lock: ## compile constraints.txt anew (needs uv on PATH)
-	uv pip compile --quiet --universal --python-version 3.11 --extra geo --extra lab --extra test \
+	uv pip compile --quiet --universal --python-version 3.11 --extra bench --extra geo --extra lab --extra test \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml -o constraints.txt
 
 clean: ## remove what setup and the tools made
