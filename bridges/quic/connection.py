@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from aioquic.quic.connection import NetworkAddress, QuicConnection
 
+    from bridges.quic.recovery import DatagramSource, Path
     from bridges.quic.roundtrip import RoundTrip
     from bridges.quic.settings import QuicSettings
     from bridges.quic.streams import Stream
@@ -113,6 +114,7 @@ class Connection:
         """Called after each datagram, which may have acknowledged something: for who waits for `backlog`."""
         self._handler: ConnectionHandler | None = None
         self._undelivered: list[Callable[[ConnectionHandler], None]] = []
+        self._on_datagram: Callable[[bytes], None] | None = None
         self._streams = Streams()
         self._accounted_bytes = 0
         self._heard_at = self._loop.time()
@@ -154,6 +156,16 @@ class Connection:
     def round_trip(self) -> RoundTrip | None:
         """How long the peer takes to answer; None while nothing was measured."""
         return internals.round_trip(self._quic)
+
+    @property
+    def path(self) -> Path | None:
+        """What our controller says of the way to the peer; None if another one steers, or nothing is known."""
+        return recovery.path(self._quic)
+
+    @property
+    def max_datagram_bytes(self) -> int:
+        """Bytes that a datagram to the peer may have; 0: it takes none."""
+        return internals.datagram_bytes(self._quic)
 
     @property
     def ended_streams(self) -> int:
@@ -227,6 +239,20 @@ class Connection:
         self._abandon(stream_id, stream, code)
         self._transmit_soon()
 
+    def use_datagrams(self, source: DatagramSource, on_datagram: Callable[[bytes], None]) -> None:
+        """Send the datagrams of `source` as there is room for them, and give the peer's to `on_datagram`.
+
+        What comes before that is passed over. `source` is asked again after each call of datagrams_waiting(),
+        and whenever something that comes from the peer, or the time, makes room.
+        """
+        recovery.replace_datagrams(self._quic, source)
+        self._on_datagram = on_datagram
+
+    def datagrams_waiting(self) -> None:
+        """Take note that the source has something to send."""
+        if not self.closed:
+            self._transmit_soon()
+
     def backlog(self, stream_id: int) -> int:
         """Return the bytes of a stream that were sent and not yet acknowledged; 0 for an unknown stream."""
         return internals.unacknowledged(self._quic, stream_id)
@@ -293,6 +319,8 @@ class Connection:
                 self._peer_gave_up(event.stream_id, event.error_code)
             case events.StopSendingReceived():
                 self._peer_gave_up(event.stream_id, event.error_code)
+            case events.DatagramFrameReceived():
+                self._datagram_taken(event.data)
             case events.ProtocolNegotiated():
                 self.protocol = event.alpn_protocol
             case events.PingAcknowledged():
@@ -330,6 +358,15 @@ class Connection:
             return
         self._abandon(stream_id, stream, code)
         self._deliver(lambda handler: handler.stream_reset(stream_id, code))
+
+    def _datagram_taken(self, data: bytes) -> None:
+        if self._on_datagram is None:
+            return
+        try:
+            self._on_datagram(data)
+        except Exception:
+            log.exception("quic.datagram_failed", remote=self.remote)
+            self.close(_INTERNAL_ERROR, "internal error")
 
     def _deliver(self, call: Callable[[ConnectionHandler], None]) -> None:
         """Tell the handler, or keep it until there is one."""

@@ -13,6 +13,7 @@ from aioquic.quic.connection import NetworkAddress, QuicConnection
 from bridges.quic import internals, recovery
 from bridges.quic.connection import Connection
 from bridges.quic.errors import DialError
+from bridges.quic.settings import MAX_DATAGRAM_FRAME
 from bridges.quic.sockets import udp_socket
 from bridges.quic.trust import Trust
 
@@ -96,6 +97,7 @@ async def _dial_one(attempt: _Attempt, family: socket.AddressFamily, address: Ne
         congestion_control_algorithm=settings.congestion,
         idle_timeout=settings.idle_timeout - settings.keepalive,
         max_datagram_size=settings.max_datagram_size,
+        max_datagram_frame_size=MAX_DATAGRAM_FRAME,
         server_name=attempt.host,
         # No chain to check: the certificate is pinned. TLS still proves that the peer has its key.
         verify_mode=ssl.CERT_NONE,

@@ -7,7 +7,7 @@ tests/bridges/test_quic_internals.py fails and this file is what to mend.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bridges.quic.roundtrip import RoundTrip
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 __all__ = [
+    "datagram_bytes",
     "held_bytes",
     "may_open_stream",
     "peer_certificate",
@@ -26,6 +27,10 @@ __all__ = [
     "termination",
     "unacknowledged",
 ]
+
+_PACKET_OVERHEAD: Final = 1 + 20 + 4 + 16 + 3
+"""Bytes that a packet has at most besides what its one DATAGRAM frame carries (RFC 9000, section 17.3; RFC
+9221, section 4): first byte, connection id, packet number, the seal, the frame's type and length."""
 
 
 def peer_certificate(quic: QuicConnection) -> x509.Certificate | None:
@@ -73,3 +78,9 @@ def held_bytes(quic: QuicConnection, stream_id: int) -> int:
     """Return how many bytes a stream spans beyond what it has delivered."""
     stream = quic._streams.get(stream_id)  # noqa: SLF001
     return 0 if stream is None else stream.receiver.highest_offset - stream.receiver.starting_offset()
+
+
+def datagram_bytes(quic: QuicConnection) -> int:
+    """Return how many bytes a datagram may have for the peer to take it (RFC 9221); 0: it takes none."""
+    taken = quic._remote_max_datagram_frame_size or 0  # noqa: SLF001
+    return max(0, min(taken - 3, quic._max_datagram_size - _PACKET_OVERHEAD))  # noqa: SLF001

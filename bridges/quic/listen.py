@@ -24,6 +24,7 @@ from bridges.codes import CloseCode
 from bridges.quic import recovery
 from bridges.quic.connection import Connection
 from bridges.quic.gate import HandshakeGate, Verdict
+from bridges.quic.settings import MAX_DATAGRAM_FRAME
 from bridges.quic.sockets import udp_socket
 from bridges.quic.unverified import Unverified
 from causeway.errors import UnavailableError
@@ -297,6 +298,7 @@ class Listener(asyncio.DatagramProtocol):
             private_key=certificate.private_key,
             idle_timeout=self._settings.idle_timeout - self._settings.keepalive,
             max_datagram_size=self._settings.max_datagram_size,
+            max_datagram_frame_size=MAX_DATAGRAM_FRAME,
         )
 
     def _negotiate_version(self, header: QuicHeader, address: NetworkAddress) -> None:

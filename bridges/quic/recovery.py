@@ -8,7 +8,7 @@ tests/bridges/test_quic_recovery.py, which fails when the library's internals ch
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from aioquic.buffer import size_uint_var
 from aioquic.quic.congestion.base import QuicCongestionControl, register_congestion_control
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 __all__ = [
     "CONGESTION",
     "DatagramSource",
+    "Path",
     "Recovery",
     "note_lateness",
+    "path",
     "replace_datagrams",
     "replace_recovery",
     "steer",
@@ -245,6 +247,24 @@ def steer(quic: QuicConnection, congestion: str) -> None:
     """Let the controller of that name decide; for a connection that has not begun."""
     if congestion == CONGESTION:
         replace_recovery(quic)
+
+
+class Path(NamedTuple):
+    """What our controller says of a way."""
+
+    rate: float
+    """Bytes a second that it takes from this connection."""
+    round_trip: float
+    """Without a queue in it, in seconds."""
+
+
+def path(quic: QuicConnection) -> Path | None:
+    """Return what our controller has measured; None if there is another one, or before it has."""
+    recovery = quic._loss  # noqa: SLF001
+    if not isinstance(recovery, Recovery):
+        return None
+    rate = recovery.controller.rate
+    return None if rate is None else Path(rate, recovery.controller.delay.base)
 
 
 def note_lateness(quic: QuicConnection, seconds: float) -> None:

@@ -9,10 +9,12 @@ from msgspec import Meta
 
 from bridges.quic.trust import FINGERPRINT
 
-__all__ = ["OWN_PROTOCOL", "CertificateSettings", "QuicSettings"]
+__all__ = ["MAX_DATAGRAM_FRAME", "OWN_PROTOCOL", "CertificateSettings", "QuicSettings"]
 
 OWN_PROTOCOL: Final = "causeway/1"
-"""The ALPN name of our own wire between two event bridges (docs/wire.md)."""
+"""The ALPN name of our own wire between two bridges (docs/wire.md)."""
+MAX_DATAGRAM_FRAME: Final = 65536
+"""Bytes of a DATAGRAM frame that are taken: whatever fits into a packet."""
 
 Seconds = Annotated[float, Meta(gt=0, le=600)]
 Fingerprint = Annotated[str, Meta(pattern=FINGERPRINT)]
@@ -43,7 +45,7 @@ class QuicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     alpn: tuple[_Protocol, ...] = (OWN_PROTOCOL, "h3")
-    """Protocols (ALPN) offered and accepted, best first. `causeway/1` is our own wire, for events; OWT's
+    """Protocols (ALPN) offered and accepted, best first. `causeway/1` is our own wire; OWT's
     bridges use their QUIC stack's default, `h3`; whatever is not our own is taken to be OWT's."""
     idle_timeout: Seconds = 3.0
     """Seconds after which a silent peer is given up."""

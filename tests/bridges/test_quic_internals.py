@@ -132,6 +132,16 @@ def test_received_bytes_count_holes_and_held_bytes_tell_them(wire: Wire) -> None
     assert internals.held_bytes(wire.server, 0) in {0, 1500}
 
 
+def test_datagram_bytes_are_what_fits_into_a_packet_and_the_peer_takes(wire: Wire) -> None:
+    assert internals.datagram_bytes(wire.client) == 0, "the peer takes none"
+    for taken, most in ((65536, 1200 - 44), (500, 497)):
+        wire.client._remote_max_datagram_frame_size = taken
+        assert internals.datagram_bytes(wire.client) == most
+    wire.client._remote_max_datagram_frame_size = 65536
+    wire.client.send_datagram_frame(bytes(internals.datagram_bytes(wire.client)))
+    assert wire.client.datagrams_to_send(now=wire.now), "the largest one leaves"
+
+
 def drain(quic: QuicConnection) -> list[object]:
     events: list[object] = []
     while (event := quic.next_event()) is not None:

@@ -15,6 +15,7 @@ from bridges.quic.recovery import (
     CONGESTION,
     Recovery,
     note_lateness,
+    path,
     replace_datagrams,
     replace_recovery,
     steer,
@@ -225,6 +226,18 @@ def test_datagrams_come_from_the_source_and_it_is_told_what_becomes_of_each(wire
         b"later" * 200: True,
         b"lost" * 200: False,
     }
+
+
+def test_the_path_is_what_our_controller_says_of_it(wire: Wire) -> None:
+    measured = path(wire.client)
+    assert measured is not None
+    assert measured == (wire.recovery.controller.rate, wire.recovery.controller.delay.base)
+    assert measured.rate > 0
+    assert 0.1 <= measured.round_trip < 0.11
+    assert path(wire.server) is None, "another controller steers there"
+    fresh = QuicConnection(configuration=QuicConfiguration(is_client=True, alpn_protocols=["h3"]))
+    replace_recovery(fresh)
+    assert path(fresh) is None, "nothing was measured yet"
 
 
 async def test_connections_use_the_controller_that_the_settings_name() -> None:
