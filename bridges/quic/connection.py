@@ -159,7 +159,7 @@ class Connection:
 
     @property
     def path(self) -> Path | None:
-        """What our controller says of the way to the peer; None if another one steers, or nothing is known."""
+        """What our controller says of the way to the peer; None if there is another, or nothing is known."""
         return recovery.path(self._quic)
 
     @property
@@ -298,7 +298,10 @@ class Connection:
     def _advance(self) -> None:
         """Act upon what the core has to say, then send what it wants sent."""
         while not self.closed and (event := self._quic.next_event()) is not None:
-            self._event_received(event)
+            if isinstance(event, events.DatagramFrameReceived):
+                self._datagram_taken(event.data)
+            else:
+                self._event_received(event)
         if self.closed:
             return
         if internals.received_bytes(self._quic) - self._accounted_bytes > self._max_reassembly_bytes:
@@ -319,8 +322,6 @@ class Connection:
                 self._peer_gave_up(event.stream_id, event.error_code)
             case events.StopSendingReceived():
                 self._peer_gave_up(event.stream_id, event.error_code)
-            case events.DatagramFrameReceived():
-                self._datagram_taken(event.data)
             case events.ProtocolNegotiated():
                 self.protocol = event.alpn_protocol
             case events.PingAcknowledged():

@@ -27,7 +27,7 @@ class Datagrams:
         del self.waiting[0]
         return self._settled
 
-    def _settled(self, arrived: bool) -> None:  # noqa: FBT001 - as the source is told
+    def _settled(self, arrived: bool) -> None:
         self.outcomes.append(arrived)
         self._changed.set()
 
