@@ -14,7 +14,17 @@ from bridges.wire.frame import HEADER_BYTES, AudioInfo, FrameFormat, MediaFrame,
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["PICTURES_PER_SECOND", "PICTURE_BYTES", "Delays", "media", "percentile", "pictures", "stamp"]
+__all__ = [
+    "PICTURES_PER_SECOND",
+    "PICTURE_BYTES",
+    "Delays",
+    "frame_of",
+    "media",
+    "percentile",
+    "pictures",
+    "stamp",
+    "stamp_of",
+]
 
 PICTURES_PER_SECOND: Final = 30
 PICTURE_BYTES: Final = 4_000
@@ -27,14 +37,13 @@ _STAMP: Final = struct.Struct(">Q")
 Schedule = list[tuple[float, MediaFrame]]
 
 
-def _picture(size: int, *, key: bool) -> MediaFrame:
-    info = VideoInfo(width=1280, height=720, key_frame=key)
-    return MediaFrame.build(FrameFormat.VP8, timestamp=0, info=info, payload=bytes(size))
-
-
-def _sound() -> MediaFrame:
-    info = AudioInfo(samples=960, sample_rate=48_000, channels=2)
-    return MediaFrame.build(FrameFormat.OPUS, timestamp=0, info=info, payload=bytes(_SOUND_BYTES))
+def frame_of(size: int, *, sound: bool = False, key: bool = False) -> MediaFrame:
+    """Return a frame of `size` encoded bytes: a picture, or a piece of sound."""
+    if sound:
+        audio = AudioInfo(samples=960, sample_rate=48_000, channels=2)
+        return MediaFrame.build(FrameFormat.OPUS, timestamp=0, info=audio, payload=bytes(size))
+    video = VideoInfo(width=1280, height=720, key_frame=key)
+    return MediaFrame.build(FrameFormat.VP8, timestamp=0, info=video, payload=bytes(size))
 
 
 def stamp(frame: MediaFrame) -> MediaFrame:
@@ -47,9 +56,16 @@ def stamp(frame: MediaFrame) -> MediaFrame:
     return MediaFrame(bytes(raw))
 
 
+def stamp_of(frame: MediaFrame) -> int:
+    """Return the stamp: nanoseconds of CLOCK_MONOTONIC."""
+    sent: int = _STAMP.unpack_from(frame.raw, HEADER_BYTES)[0]
+    return sent
+
+
 def media(seconds: float) -> Schedule:
     """Return a picture track of about 1 Mbit/s and a sound track, as (seconds from the start, frame)."""
-    key, delta, sound = _picture(_KEY_FRAME_BYTES, key=True), _picture(PICTURE_BYTES, key=False), _sound()
+    key, delta = frame_of(_KEY_FRAME_BYTES, key=True), frame_of(PICTURE_BYTES)
+    sound = frame_of(_SOUND_BYTES, sound=True)
     schedule = [
         (i / PICTURES_PER_SECOND, delta if i % _KEY_FRAME_EVERY else key)
         for i in range(int(seconds * PICTURES_PER_SECOND))
@@ -60,7 +76,7 @@ def media(seconds: float) -> Schedule:
 
 def pictures(rate: float, seconds: float) -> Schedule:
     """Return pictures of one size at `rate` a second."""
-    key, delta = _picture(PICTURE_BYTES, key=True), _picture(PICTURE_BYTES, key=False)
+    key, delta = frame_of(PICTURE_BYTES, key=True), frame_of(PICTURE_BYTES)
     return [(i / rate, delta if i % _KEY_FRAME_EVERY else key) for i in range(int(rate * seconds))]
 
 
@@ -75,8 +91,7 @@ class Delays:
 
     def take(self, frame: MediaFrame) -> None:
         """Take a frame that has arrived now."""
-        now = time.monotonic_ns()
-        sent: int = _STAMP.unpack_from(frame.raw, HEADER_BYTES)[0]
+        now, sent = time.monotonic_ns(), stamp_of(frame)
         self.by_stamp[sent] = (now - sent) / 1e9
 
     def clear(self) -> None:

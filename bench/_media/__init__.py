@@ -1,0 +1,1 @@
+"""Real media bridges in processes of their own: clusters that send and take, and the path between them."""

@@ -1,0 +1,89 @@
+"""Cameras and microphones of benchmarks: frames of given sizes at given rates, stamped when captured."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench._frames import frame_of, stamp, stamp_of
+from bridges.wire.frame import FeedbackCommand
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from bench._virtual.media import Track
+    from bridges.internal.listener import InternalListener
+    from bridges.wire.frame import Feedback
+
+__all__ = ["Camera", "Sent", "shoot"]
+
+
+@dataclass(slots=True)
+class Sent:
+    """What was captured."""
+
+    video: list[int]
+    """The stamps of all pictures."""
+    sound: list[int]
+    media_bytes: int = 0
+    """Of encoded media, without any header of ours."""
+
+
+class Camera:
+    """One track on offer: `<stream>-video` or `<stream>-audio`. A key frame that is asked for comes next."""
+
+    def __init__(
+        self,
+        hub: InternalListener,
+        stream: str,
+        track: Track,
+        *,
+        on_joined: Callable[[int], None],
+        phase: int = 0,
+    ) -> None:
+        self._phase = phase
+        self._count = 0
+        self._wanted = False
+        self.track = track
+        self.source = hub.add_source(
+            f"{stream}-{'audio' if track.sound else 'video'}", on_feedback=self._asked, on_joined=on_joined
+        )
+
+    def shoot(self, sent: Sent) -> None:
+        """Capture and send the next frame."""
+        track = self.track
+        key = not track.sound and (self._wanted or self._is_due())
+        self._wanted = self._wanted and not key
+        self._count += 1
+        size = track.key_size if key else track.size
+        frame = stamp(frame_of(size, sound=track.sound, key=key))
+        (sent.sound if track.sound else sent.video).append(stamp_of(frame))
+        sent.media_bytes += size
+        self.source.write(frame)
+
+    def _is_due(self) -> bool:
+        return not self._count or (self._count + self._phase) % self.track.key_every == 0
+
+    def _asked(self, feedback: Feedback) -> None:
+        self._wanted = self._wanted or feedback.command is FeedbackCommand.REQUEST_KEY_FRAME
+
+
+async def shoot(cameras: Iterable[Camera], seconds: float) -> Sent:
+    """Let all of them run for so many seconds, their frames evenly spread over time."""
+    sent = Sent([], [])
+    begin = time.monotonic()
+    due = [(number * 0.0037, number, camera) for number, camera in enumerate(cameras)]
+    heapq.heapify(due)
+    while due[0][0] < seconds:
+        at, number, camera = due[0]
+        wait = begin + at - time.monotonic()
+        if wait > 0:
+            await asyncio.sleep(wait)
+        camera.shoot(sent)
+        heapq.heapreplace(due, (at + 1 / camera.track.rate, number, camera))
+        if wait <= 0:
+            await asyncio.sleep(0)  # who is late must not keep the others from sending
+    return sent
