@@ -67,6 +67,27 @@ def test_no_datagram_is_larger_than_the_path_takes(size: int, largest: int, roun
         media.taken()
 
 
+def test_a_layer_that_is_left_out_leaves_no_gap_and_asks_for_no_key_frame() -> None:
+    media = made()
+    media.let_through(PICTURE, 0)
+
+    def layered(now: float, temporal: int, needs: tuple[int, ...]) -> Outcome:
+        source = Source(bytes(DELTA_BYTES), now, needs, discardable=temporal == 2, temporal=temporal)
+        return media.offer(now, PICTURE, source, rate=None)
+
+    assert offer(media, 0.0, key=True) is Outcome.TAKEN
+    assert layered(0.03, 1, (1,)) is Outcome.LEFT_OUT
+    assert layered(0.06, 0, (2,)) is Outcome.TAKEN
+    heads = [content.head for content, _ in drain(media, 0.06) if isinstance(content, Fragment)]
+    assert {(head.frame, head.needs) for head in heads} == {(0, ()), (1, (1,))}
+    media.let_through(PICTURE, None)
+    assert layered(0.09, 1, (1, 2)) is Outcome.UNDECODABLE, "it needs the one that was left out"
+    assert layered(0.12, 2, (2,)) is Outcome.TAKEN
+    assert media.due() == math.inf
+    assert media.sent_bytes > KEY_BYTES + DELTA_BYTES
+    assert media.figures["left_out"] == 1
+
+
 def test_what_is_lost_is_repeated_while_that_is_of_use() -> None:
     media = made()
     offer(media, 0.0, key=True)

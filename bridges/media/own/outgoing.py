@@ -170,6 +170,11 @@ class OutgoingTrack:
         sent = [self._with_earlier(datagrams[0], repair.copies)] if self.sound and parts == 1 else datagrams
         return Offered(frame, sent, datagrams)
 
+    def leave_out(self, source: Source) -> None:
+        """Take note of a frame that is not to be sent, instead of prepare()."""
+        self._offered += 1
+        self._note_interval(source.captured)
+
     def take(self, offered: Offered, repair: Repair) -> list[Offered]:
         """Take note that a frame was taken; return the parity that is to follow it."""
         frame, _, sources = offered

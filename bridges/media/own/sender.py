@@ -41,6 +41,8 @@ class Outcome(enum.Enum):
     """The path takes less than is offered, or the frame has more parts than a frame may have."""
     UNDECODABLE = "undecodable"
     """It needs a frame that was not sent."""
+    LEFT_OUT = "left_out"
+    """It is of a temporal layer that is not let through."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +68,12 @@ class Flight(NamedTuple):
 
 
 class _Track:
-    __slots__ = ("held_until", "key_at", "key_size", "outgoing", "policy", "wished_at")
+    __slots__ = ("held_until", "highest", "key_at", "key_size", "outgoing", "policy", "wished_at")
 
     def __init__(self, outgoing: OutgoingTrack, policy: Policy) -> None:
         self.outgoing = outgoing
         self.policy = policy
+        self.highest: int | None = None
         self.wished_at = -math.inf
         self.held_until = -math.inf
         self.key_at = -math.inf
@@ -81,8 +84,8 @@ class _Track:
 class MediaSender:
     """The sender of one connection.
 
-    `figures` counts: taken, refused, undecodable (frames); fragments, parity, repeated, lost (datagrams);
-    given_up (frames that were lost for good); wishes.
+    `figures` counts: taken, refused, undecodable, left_out (frames); fragments, parity, repeated, lost
+    (datagrams); given_up (frames that were lost for good); wishes.
     """
 
     def __init__(
@@ -95,6 +98,8 @@ class MediaSender:
         self.figures: Final[Counter[str]] = Counter()
         self.meter: Final = LossMeter()
         self.queue: Final = SendQueue(queue or Limits(backlog=_BACKLOG))
+        self.sent_bytes = 0
+        """Of all datagrams, since the beginning."""
         self._limits = limits or SenderLimits()
         self._tuning = tuning
         self._tracks: dict[int, _Track] = {}
@@ -122,6 +127,10 @@ class MediaSender:
         if self._tracks.pop(alias, None) is not None:
             self.queue.forget(alias)
 
+    def let_through(self, alias: int, temporal: int | None) -> None:
+        """Send of an open track no higher temporal layer than that; None: all. Raises KeyError."""
+        self._tracks[alias].highest = temporal
+
     def measured(self, round_trip: float) -> None:
         """Take note of the round trip of the path when no queue stands in it, in seconds.
 
@@ -135,6 +144,10 @@ class MediaSender:
         `rate` is what the path takes, in bytes a second (None: unknown). Raises KeyError.
         """
         track = self._tracks[alias]
+        if track.highest is not None and source.temporal > track.highest:
+            track.outgoing.leave_out(source)
+            self.figures[Outcome.LEFT_OUT.value] += 1
+            return Outcome.LEFT_OUT
         path = Path(round_trip=self._round_trip, loss=self.meter.loss, run_length=self.meter.run_length)
         repair = track.policy.choose(now, path)
         offered = track.outgoing.prepare(source, repair)
@@ -152,8 +165,8 @@ class MediaSender:
             self._wanted.pop(alias, None)
             track.key_at = now
             track.key_size = len(source.body)
-        elif outcome is not Outcome.TAKEN and not source.discardable:
-            self._want(alias, track)
+        elif outcome is not Outcome.TAKEN and not source.discardable and not source.temporal:
+            self._want(alias, track)  # what is missing of a higher layer comes with the next key frame anyway
         return outcome
 
     def _offer_parity(self, now: float, parity: Offered, rate: float | None) -> None:
@@ -213,6 +226,7 @@ class MediaSender:
         fragment = self.queue.pop()
         flying = _outgoing(fragment).flying
         flying[fragment] = flying.get(fragment, 0) + 1
+        self.sent_bytes += len(fragment.data)
         return Flight(fragment, self.meter.sent())
 
     def settled(self, now: float, flight: Flight, *, arrived: bool) -> None:
