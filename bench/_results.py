@@ -44,18 +44,22 @@ class Results:
                 parser.exit(2, f"{parser.prog}: {error}\n")
         return cls(name, given.out, plots=not given.no_plot)
 
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, part: str = "") -> None:
-        """Print a table and write it as Markdown; the first column is text, the others are figures."""
-        lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    def table(
+        self, head: Sequence[str], rows: Sequence[Sequence[str]], *, part: str = "", text: int = 1
+    ) -> None:
+        """Print a table and write it as Markdown; the first columns are `text`, the others figures."""
+        lines = [head, ["---"] * text + ["---:"] * (len(head) - text), *rows]
         widths = [max(len(line[column]) for line in (head, *rows)) for column in range(len(head))]
         print(f"\n{part}" if part else "")
         for line in (head, *rows):
-            first, *others = (text.rjust(width) for text, width in zip(line, widths, strict=True))
-            print(first.lstrip().ljust(widths[0]) + "".join(f"  {text}" for text in others), flush=True)
-        text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+            cells = [
+                cell.ljust(width) if column < text else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ]
+            print("  ".join(cells).rstrip(), flush=True)
         path = self._path(part, "md")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text("".join(f"| {' | '.join(line)} |\n" for line in lines), encoding="utf-8")
 
     def draw(self, panels: Sequence[Sequence[Bars | Curves]], *, title: str, part: str = "") -> None:
         """Draw rows of panels."""

@@ -240,10 +240,11 @@ def main() -> None:
         cells["real"] = asyncio.run(really(keys, wires, seconds=seconds, seed=options.first_seed))
     summary: dict[str, float] = {}
     for part, found in cells.items():
-        results.table(HEAD, table(found), part=part)
+        results.table(HEAD, table(found), part=part, text=2)
         results.draw(panels(found), title=f"Media over lossy lines ({part})", part=part)
         summary |= figures(part, found)
-    results.table(("target", "at least or at most", "measured", ""), targets(cells), part="targets")
+    head = ("target", "at least or at most", "measured", "")
+    results.table(head, targets(cells), part="targets", text=len(head))
     report("lossy_link", summary)
 
 
