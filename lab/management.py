@@ -19,9 +19,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
+from causeway.errors import UnavailableError
 from lab.room_options import RoomOptions
 from lab.room_rules import RoomError
-from lab.rpc_socket import RpcFailedError, RpcLostError
+from lab.rpc_socket import RpcFailedError
 from lab.tokens import Admission
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ class Management:
         self._settings = settings
         self.ordered: list[Callable[[str, str], None]] = []
         """Called with a room and a cluster whenever the bridges have taken the order to connect them."""
+        self.issue: Callable[[Admission], Awaitable[str]] = self._issue
+        """Makes a client's token; whoever has another portal than ours sets another one."""
 
     def mount(self) -> Mount:
         """Return the routes."""
@@ -162,7 +165,7 @@ class Management:
                 missing = error.reason.startswith("no-such") or error.reason == "not-joined"
                 status = HTTPStatus.NOT_FOUND if missing else HTTPStatus.CONFLICT
                 return _refusal(status, f"{error.reason}: {error}")
-            except (RpcFailedError, RpcLostError) as error:
+            except (RpcFailedError, UnavailableError) as error:
                 return _refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
             except ClientDisconnect:
                 return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody reads it
@@ -209,7 +212,10 @@ class Management:
         except RoomError as error:
             raise _HttpError(HTTPStatus.BAD_REQUEST, str(error)) from None
         admission = Admission(room=record.id, user=body.user, role=body.role)
-        return PlainTextResponse(self._tokens.make(admission, host=self._portal_host()))
+        return PlainTextResponse(await self.issue(admission))
+
+    async def _issue(self, admission: Admission) -> str:
+        return self._tokens.make(admission, host=self._portal_host())
 
     # --- participants and streams -----------------------------------------------------------------
 

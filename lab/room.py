@@ -234,15 +234,31 @@ class Room:
         wanted = list(dict.fromkeys(kinds))
         if not all(rules.subscribe.allows(kind) for kind in wanted):
             raise RoomError("forbidden", f"role {rules.role} may not subscribe to this")
-        local = stream.cluster == self.cluster
-        origin = TrackOrigin(self.cluster, stream_id) if local else self._cascade.origin(stream)
-        key = SubscriptionKey(participant_id, subscription_id)
-        return [self._subscriptions.add(key, stream, origin, wanted)]
+        return self._subscribe(SubscriptionKey(participant_id, subscription_id), stream, wanted)
 
     def unsubscribe(self, participant_id: str, subscription_id: str) -> list[Output]:
         """End a subscription. Raises RoomError `not-joined` or `no-such-subscription`."""
         self._held(participant_id)
         return self._subscriptions.end(SubscriptionKey(participant_id, subscription_id), "unsubscribed")
+
+    # --- parts of this cluster that are nobody ------------------------------------------------------
+
+    def subscribe_for(
+        self, part: str, subscription_id: str, stream_id: str, kinds: Iterable[TrackKind]
+    ) -> list[Output]:
+        """Subscribe a part of this cluster that is no participant, and so has no role, to tracks of a stream.
+
+        Such as a gateway to another media server, whose people see what they see through one subscription.
+        Raises RoomError `no-such-stream`, `no-such-track`, `id-taken`, `too-many-subscriptions`.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            raise RoomError("no-such-stream", "there is no such stream")
+        return self._subscribe(SubscriptionKey(part, subscription_id), stream, list(dict.fromkeys(kinds)))
+
+    def unsubscribe_for(self, part: str, subscription_id: str) -> list[Output]:
+        """End such a subscription. Raises RoomError `no-such-subscription`."""
+        return self._subscriptions.end(SubscriptionKey(part, subscription_id), "unsubscribed")
 
     # --- bridges and other clusters ---------------------------------------------------------------
 
@@ -285,6 +301,11 @@ class Room:
         return [*outputs, *self._cascade.drop_all()]
 
     # --- parts of the above -----------------------------------------------------------------------
+
+    def _subscribe(self, key: SubscriptionKey, stream: Stream, kinds: list[TrackKind]) -> list[Output]:
+        local = stream.cluster == self.cluster
+        origin = TrackOrigin(self.cluster, stream.id) if local else self._cascade.origin(stream)
+        return [self._subscriptions.add(key, stream, origin, kinds)]
 
     def _held(self, participant_id: str) -> list[str]:
         """Return the ids of the streams that a local participant has published."""

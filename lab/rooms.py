@@ -65,6 +65,10 @@ class Rooms:
         self.worker_id = worker_id
         self.listeners: list[Callable[[RunningRoom, RoomNews], None]] = []
         """Called in this order with everything that happens; must not call back into the rooms."""
+        self.on_created: list[Callable[[str], None]] = []
+        """Called with a room's id when it has been made, whether or not anybody ever joins it."""
+        self.on_deleted: list[Callable[[str], None]] = []
+        """Called with it when it exists no more."""
         self._max_rooms = max_rooms
         self._max_streams = max_streams_per_participant
         self._records: dict[str, RoomRecord] = {}
@@ -103,6 +107,8 @@ class Rooms:
         if len(self._records) >= self._max_rooms:
             raise RoomError("too-many-rooms", f"there are {self._max_rooms} rooms already")
         record = self._records[room_id] = RoomRecord(id=room_id, name=name, options=options)
+        for created in self.on_created:
+            created(room_id)
         return record
 
     def update(self, room_id: str, name: str | None, options: RoomOptions) -> RoomRecord:
@@ -126,6 +132,8 @@ class Rooms:
             raise RoomError("no-such-room", "the room there is of a later placement")
         self._close(room_id)
         del self._records[room_id]
+        for deleted in self.on_deleted:
+            deleted(room_id)
 
     # --- rooms that run ---------------------------------------------------------------------------
 
