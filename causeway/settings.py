@@ -27,7 +27,7 @@ __all__ = ["ENVIRONMENT_PREFIX", "MAX_FILE_BYTES", "TABLES", "load", "read_toml"
 
 ENVIRONMENT_PREFIX: Final = "CAUSEWAY_"
 MAX_FILE_BYTES: Final = 1 << 20
-TABLES: Final = frozenset({"state", "database", "control", "bridge", "lab", "log"})
+TABLES: Final = frozenset({"state", "database", "control", "bridge", "lab", "edge", "log"})
 """Every top-level table that some Causeway process reads."""
 
 T = TypeVar("T", bound=msgspec.Struct)
