@@ -95,8 +95,6 @@ def check(settings: BridgeSettings) -> None:
                     f"bridge.control.{name} is not set, which bridge.control.url needs "
                     f"(CAUSEWAY_BRIDGE__CONTROL__{name.upper()} in the environment)"
                 )
-    if "media" in settings.kinds and not settings.quic.owt_alpn:
-        raise ConfigError("bridge.quic.alpn: the media bridge needs a protocol of OWT's wire in it, as `h3`")
 
 
 async def run(settings: BridgeSettings) -> None:

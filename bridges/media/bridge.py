@@ -136,7 +136,6 @@ class MediaBridge:
                 certificate=self._certificate,
                 on_connection=self._links.accept,
                 settings=self._settings.quic,
-                alpn=self._settings.quic.owt_alpn,
                 count=self._links.figures.counters.count,
             )
         except BaseException:
@@ -341,7 +340,7 @@ class MediaBridge:
         if key is not None:
             assert track.wanted is not None
             hops = track.wanted.options.hops
-            track.pass_on(lambda on_frame: self._pulls.listen(key, hops=hops, on_frame=on_frame))
+            track.pass_on(lambda on_piece: self._pulls.listen(key, hops=hops, on_piece=on_piece))
         self._pushed[track.connection_id] = track
         self._spawn(self._push(track, former))
 

@@ -12,20 +12,28 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from bridges.codes import CloseCode, is_fault, name_of
+from bridges.media.carriage import Carriage
 from bridges.media.session import DialerSession, ListenerSession, State
+from bridges.quic import OWN_PROTOCOL
 from bridges.wire.errors import SequenceError, WireError
 from bridges.wire.messages import ClusterHello, Ready
+from bridges.wire.own_media.errors import MediaDatagramError
 
 if TYPE_CHECKING:
+    from bridges.media.settings import MediaSettings
     from bridges.quic.connection import Connection
     from bridges.quic.roundtrip import RoundTrip
 
-__all__ = ["ConnectionOwner", "MediaConnection", "StreamUser", "TrackStream"]
+__all__ = ["OWT", "ConnectionOwner", "MediaConnection", "StreamUser", "TrackStream"]
 
 _log: Final = structlog.get_logger(__name__)
 
+OWT: Final = "owt"
+"""The other wire's name in figures."""
 _SIGNALLING: Final = 0
 """The dialer's first stream: QUIC numbers the streams that a client opens 0, 4, 8 …"""
+_LEAST_DATAGRAM: Final = 500
+"""Bytes that a datagram must have room for."""
 
 
 class StreamUser(Protocol):
@@ -102,18 +110,26 @@ class MediaConnection:
         owner: ConnectionOwner,
         hello: ClusterHello | None,
         peer: str = "",
-        hello_timeout: float,
+        settings: MediaSettings,
     ) -> None:
         """Take a connection that was dialled (to `peer`, `hello` to be sent) or accepted (no hello)."""
         self._quic = quic
         self._owner = owner
+        self._settings = settings
         self._dialled = hello is not None
         self._session = ListenerSession() if hello is None else DialerSession(hello)
         self._users: dict[int, tuple[TrackStream, StreamUser]] = {}
-        self._deadline = asyncio.get_running_loop().call_later(hello_timeout, self._silent)
+        self._deadline = asyncio.get_running_loop().call_later(settings.hello_timeout, self._silent)
         self.peer = peer
         self.room = "" if hello is None else hello.room
         self.closed = False
+        self.carriage: Carriage | None = None
+        """What carries frames on our own wire, once it is up; None on OWT's, where they go on the streams."""
+
+    @property
+    def wire(self) -> str:
+        """What the two ends speak, as figures name it."""
+        return OWN_PROTOCOL if self._is_own else OWT
 
     @property
     def role(self) -> str:
@@ -132,8 +148,9 @@ class MediaConnection:
 
     @property
     def backlog(self) -> int:
-        """Bytes of all tracks that were sent and are not yet acknowledged."""
-        return sum(stream.backlog for stream, _user in self._users.values())
+        """Bytes of all tracks that were sent and are not yet acknowledged, or wait to be sent."""
+        waiting = 0 if self.carriage is None else self.carriage.sender.queue.waiting
+        return waiting + sum(stream.backlog for stream, _user in self._users.values())
 
     @property
     def round_trip(self) -> RoundTrip | None:
@@ -177,6 +194,7 @@ class MediaConnection:
             self._owner.refused(name_of(code))
         self.closed = True
         self._deadline.cancel()
+        self._end_carriage()
         self._quic.close(code, reason)
 
     async def wait_closed(self) -> None:
@@ -211,6 +229,7 @@ class MediaConnection:
         """Take note that the connection is gone."""
         self.closed = True
         self._deadline.cancel()
+        self._end_carriage()
         users, self._users = self._users, {}
         for _stream, user in users.values():
             user.ended("the connection is gone")
@@ -240,7 +259,24 @@ class MediaConnection:
 
     def _came_up(self) -> None:
         self._deadline.cancel()
+        if self._is_own:
+            if self._quic.max_datagram_bytes < _LEAST_DATAGRAM:
+                self._datagrams_refused(MediaDatagramError("the peer takes no datagrams"))
+                return
+            self.carriage = Carriage(self._quic, settings=self._settings, refused=self._datagrams_refused)
         self._owner.came_up(self)
+
+    @property
+    def _is_own(self) -> bool:
+        return self._quic.protocol == OWN_PROTOCOL
+
+    def _datagrams_refused(self, error: MediaDatagramError) -> None:
+        _log.warning("media.refused", peer=self.peer, room=self.room, reason=str(error))
+        self.close("media datagrams", error.code)
+
+    def _end_carriage(self) -> None:
+        if self.carriage is not None:
+            self.carriage.close()
 
     def _silent(self) -> None:
         _log.warning("media.silent", remote=self._quic.remote, peer=self.peer, room=self.room)

@@ -12,10 +12,7 @@ if TYPE_CHECKING:
 
     from bridges.media.connection import MediaConnection
 
-__all__ = ["OWT", "Figures", "Moved", "peer_figures"]
-
-OWT: Final = "owt"
-"""The wire's name in figures."""
+__all__ = ["Figures", "Moved", "peer_figures"]
 
 
 class Moved(NamedTuple):
@@ -78,7 +75,7 @@ class Figures:
             state="up" if current is not None else "down",
             since=tally.since,
             role="dialer" if dials else "listener",
-            wire="" if current is None else OWT,
+            wire="" if current is None else current.wire,
             backlog=0 if current is None else current.backlog,
             messages_in=tally.messages_in + sum(each.frames for each in incoming),
             messages_out=tally.messages_out + sum(each.frames for each in outgoing),
@@ -95,11 +92,11 @@ class Figures:
 
 
 def peer_figures(connections: Iterable[MediaConnection]) -> list[PeerFigures]:
-    """Return the figures of connections that are up, by peer."""
-    by_peer: dict[str, list[MediaConnection]] = {}
+    """Return the figures of connections that are up, by peer and wire."""
+    by_peer: dict[tuple[str, str], list[MediaConnection]] = {}
     for each in connections:
-        by_peer.setdefault(each.peer, []).append(each)
+        by_peer.setdefault((each.peer, each.wire), []).append(each)
     return [
-        describe_peer("media", peer, OWT, [each.quic for each in of_peer], links=len(of_peer))
-        for peer, of_peer in sorted(by_peer.items())
+        describe_peer("media", peer, wire, [each.quic for each in of_peer], links=len(of_peer))
+        for (peer, wire), of_peer in sorted(by_peer.items())
     ]

@@ -172,7 +172,7 @@ class Links:
 
     def accept(self, quic: Connection) -> MediaConnection:
         """Return the handler of a connection that a peer has dialled."""
-        connection = MediaConnection(quic, owner=self, hello=None, hello_timeout=self._settings.hello_timeout)
+        connection = MediaConnection(quic, owner=self, hello=None, settings=self._settings)
         self._unchecked.add(connection)
         return connection
 
@@ -358,7 +358,6 @@ class Links:
             options.media_port,
             fingerprint=options.media_fingerprint,
             settings=self._quic,
-            alpn=self._quic.owt_alpn,
         )
         began = asyncio.get_running_loop().time()
         connection = MediaConnection(
@@ -366,7 +365,7 @@ class Links:
             owner=self,
             hello=ClusterHello(room=options.room, token=options.token, cluster=options.self_cluster),
             peer=options.target_cluster,
-            hello_timeout=self._settings.hello_timeout,
+            settings=self._settings,
         )
         quic.handler = connection
         link.connection = connection

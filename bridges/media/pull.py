@@ -1,4 +1,6 @@
-"""A track that comes from another cluster: pulled on one QUIC stream, handed to everybody here who wants it.
+"""A track that comes from another cluster: pulled once, handed to everybody here who wants it.
+
+On OWT's wire the frames come on the track's stream, on our own as datagrams of the connection.
 
 The track outlives its stream: when the connection goes, or another one leads to it, it is pulled again. It
 decides nothing about who may have it and speaks to no node.
@@ -14,9 +16,10 @@ from msgspec import structs
 
 from bridges.codes import CloseCode
 from bridges.media.figures import Moved
+from bridges.media.pieces import Piece, fresh
 from bridges.media.session import PullerSession, State
 from bridges.quic import ConnectionClosedError, TooManyStreamsError
-from bridges.wire.errors import WireError
+from bridges.wire.errors import SequenceError, WireError
 from bridges.wire.frame import Feedback, FeedbackCommand, MediaFrame
 from bridges.wire.framing import encode
 from bridges.wire.messages import SubscribeOptions, TrackHello
@@ -26,6 +29,7 @@ from causeway.backoff import Backoff
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from bridges.media.carriage import Carriage
     from bridges.media.connection import MediaConnection, TrackStream
     from bridges.media.settings import MediaSettings
 
@@ -43,8 +47,8 @@ class Output(Protocol):
     def dropped(self) -> int:
         """Frames that did not go on from there."""
 
-    def write(self, frame: MediaFrame) -> None:
-        """Take a frame."""
+    def write(self, piece: Piece) -> None:
+        """Take what has come."""
 
     def close(self) -> None:
         """Take nothing more."""
@@ -89,6 +93,9 @@ class PulledTrack:
         self._backoff = Backoff(base=settings.redial_base, cap=settings.redial_cap)
         self._stream: TrackStream | None = None
         self._session: PullerSession | None = None
+        self._carriage: Carriage | None = None
+        self._alias: int | None = None
+        """Of the datagrams that `_carriage` brings."""
         self._decodable = False
         self._key_frame_wanted = False
         self._asking: asyncio.TimerHandle | None = None
@@ -144,16 +151,34 @@ class PulledTrack:
         )
         self.via = connection.peer
         try:
-            self._stream = connection.open_track(self)
-        except (TooManyStreamsError, ConnectionClosedError) as error:
+            self._open(connection)
+        except (TooManyStreamsError, ConnectionClosedError, ValueError) as error:
             self._again(str(error))
             return
+        assert self._stream is not None
         self._session = PullerSession(
             self._hello, self._options, max_frame_bytes=self._settings.max_frame_bytes
         )
         self._decodable = self.kind != "video"
         self._deadline = self._loop.call_later(self._settings.hello_timeout, self._unanswered)
         self._stream.send(self._session.data_to_send())
+
+    def _open(self, connection: MediaConnection) -> None:
+        """Expect datagrams, if they come as such, and open the stream that says so.
+
+        Raises TooManyStreamsError, ConnectionClosedError, and ValueError for too many tracks.
+        """
+        carriage, alias = connection.carriage, None
+        if carriage is not None:
+            alias = carriage.expect(self, sound=self.kind != "video")
+        try:
+            self._stream = connection.open_track(self)
+        except BaseException:
+            if carriage is not None and alias is not None:
+                carriage.forget(alias)
+            raise
+        self._carriage, self._alias = carriage, alias
+        self._options = structs.replace(self._options, alias=alias)
 
     def close(self) -> None:
         """Stop pulling."""
@@ -195,7 +220,7 @@ class PulledTrack:
         try:
             while self._stream is stream and (event := session.next_event()) is not None:
                 if isinstance(event, MediaFrame):
-                    self._frame(event)
+                    self._take(fresh(event, self._loop.time()))
                 else:
                     self._answered(stream, session)
         except WireError as error:
@@ -217,7 +242,23 @@ class PulledTrack:
         if self.kind == "video":
             self._want_key_frame()
 
-    def _frame(self, frame: MediaFrame) -> None:
+    # What comes as datagrams.
+
+    def piece(self, piece: Piece) -> None:
+        """Take a frame."""
+        if piece.frame.is_video == (self.kind == "video"):
+            self._take(piece)
+        else:
+            self._give_up(
+                f"a frame of format {piece.frame.format} on a track of {self.kind}", SequenceError.code
+            )
+
+    def key_frame_lacks(self) -> None:
+        """Ask for a key frame."""
+        self._want_key_frame()
+
+    def _take(self, piece: Piece) -> None:
+        frame = piece.frame
         if self.kind == "video" and frame.key_frame:
             self._decodable = True
             self._key_frame_wanted = False
@@ -228,7 +269,7 @@ class PulledTrack:
         self.frames += 1
         self.bytes += len(frame.raw)
         for output in list(self._outputs):
-            output.write(frame)
+            output.write(piece)
 
     # Key frames
 
@@ -284,6 +325,9 @@ class PulledTrack:
         self._cancel(self._asking)
         self._cancel(self._deadline)
         self._asking = self._deadline = None
+        if self._carriage is not None and self._alias is not None:
+            self._carriage.forget(self._alias)
+        self._carriage = self._alias = None
         stream, self._stream, self._session = self._stream, None, None
         return stream
 

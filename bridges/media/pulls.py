@@ -18,12 +18,12 @@ from bridges.wire.objects import TrackRequest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from bridges.internal.listener import InternalListener
+    from bridges.internal.listener import InternalListener, Source
     from bridges.media.connection import MediaConnection
+    from bridges.media.pieces import Piece
     from bridges.media.pull import Output
     from bridges.media.settings import MediaSettings
     from bridges.media.ways import Routes
-    from bridges.wire.frame import MediaFrame
     from bridges.wire.objects import TrackKind
 
 __all__ = ["Listening", "Pulls", "TrackOfOrigin"]
@@ -44,11 +44,9 @@ class Listening:
     dropped = 0
     """What the neighbour does not take in time is dropped, and counted, on the way to it."""
 
-    def __init__(
-        self, on_frame: Callable[[MediaFrame], None], on_closed: Callable[[Listening], None]
-    ) -> None:
+    def __init__(self, on_piece: Callable[[Piece], None], on_closed: Callable[[Listening], None]) -> None:
         self._pull: PulledTrack | None = None
-        self._on_frame = on_frame
+        self._on_piece = on_piece
         self._on_closed = on_closed
 
     def begin(self, pull: PulledTrack) -> None:
@@ -56,9 +54,9 @@ class Listening:
         self._pull = pull
         pull.add_output(self)
 
-    def write(self, frame: MediaFrame) -> None:
-        """Take a frame."""
-        self._on_frame(frame)
+    def write(self, piece: Piece) -> None:
+        """Take what has come."""
+        self._on_piece(piece)
 
     def send(self, feedback: Feedback) -> None:
         """Pass on what the neighbour says to the source."""
@@ -74,6 +72,26 @@ class Listening:
         if self._pull is not None:
             self._pull = None
             self._on_closed(self)
+
+
+class _Served:
+    """An internal source of our own cluster: what an agent fetches is the frame alone."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @property
+    def dropped(self) -> int:
+        """Frames that agents did not take in time."""
+        return self._source.dropped
+
+    def write(self, piece: Piece) -> None:
+        """Take what has come."""
+        self._source.write(piece.frame)
+
+    def close(self) -> None:
+        """Serve nothing more."""
+        self._source.close()
 
 
 class _Wanted(NamedTuple):
@@ -133,9 +151,9 @@ class Pulls:
             for request in requests:
                 key = TrackOfOrigin(room, origin, request.from_, request.type)
                 pull = self._pull(key, request, session=session, origin_type=origin_type, hops=())
-                source = listener.add_source(request.id, on_feedback=pull.asked)
-                pull.add_output(source)
-                wanted.append(_Wanted(key, source))
+                served = _Served(listener.add_source(request.id, on_feedback=pull.asked))
+                pull.add_output(served)
+                wanted.append(_Wanted(key, served))
         except DuplicateSourceError as error:
             self._leave(wanted)
             self._end_idle()
@@ -155,7 +173,7 @@ class Pulls:
         self._end_idle(each.key for each in wanted)
 
     def listen(
-        self, key: TrackOfOrigin, *, hops: Sequence[str], on_frame: Callable[[MediaFrame], None]
+        self, key: TrackOfOrigin, *, hops: Sequence[str], on_piece: Callable[[Piece], None]
     ) -> Listening:
         """Have a track for a neighbour, whose request has come by the clusters `hops`."""
 
@@ -165,7 +183,7 @@ class Pulls:
 
         request = TrackRequest(id=secrets.token_hex(10), type=key.kind, from_=key.stream)
         pull = self._pull(key, request, session=secrets.token_hex(10), origin_type="webrtc", hops=hops)
-        listening = Listening(on_frame, closed)
+        listening = Listening(on_piece, closed)
         listening.begin(pull)
         pull.attach()
         return listening

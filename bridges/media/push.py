@@ -4,7 +4,7 @@ What lives here is subscribed at our node and received over internal TCP; what w
 from a pull of ours (`pass_on`).
 
 One task per track runs from the peer's wish to the stream's end. Frames never pass through the task: they go
-from the internal connection through a FrameGate straight to QUIC, or are dropped there.
+from the internal connection through an Outlet straight to QUIC, or are dropped there.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ import structlog
 from msgspec import Meta
 
 from bridges.codes import CloseCode
-from bridges.internal.gate import FrameGate
 from bridges.internal.receiver import InternalReceiver, InternalUnavailableError
 from bridges.media.figures import Moved
+from bridges.media.outlets import DatagramOutlet, StreamOutlet
+from bridges.media.pieces import Piece, fresh
 from bridges.media.session import PusherSession, TrackWanted
 from bridges.node.port import NodeUnreachableError, RpcError
 from bridges.wire.errors import SequenceError, WireError
-from bridges.wire.frame import Feedback, MediaFrame
-from bridges.wire.framing import encode
+from bridges.wire.frame import Feedback, FeedbackCommand, MediaFrame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bridges.media.connection import TrackStream
+    from bridges.media.outlets import Outlet
     from bridges.media.settings import MediaSettings
     from bridges.node.port import ClusterNode
 
@@ -87,9 +88,8 @@ class PushedTrack:
         self._address: LinkAddress | None = None
         self._relinked = asyncio.Event()
         self._receiver: Receiver | None = None
-        self._listen: Callable[[Callable[[MediaFrame], None]], Receiver] | None = None
-        self._gate = self._new_gate()
-        self._dropped_before = 0
+        self._listen: Callable[[Callable[[Piece], None]], Receiver] | None = None
+        self._outlet: Outlet | None = None
         self._subscribed = False
         self.peer: Final = stream.connection.peer
         self.room: Final = stream.connection.room
@@ -114,8 +114,11 @@ class PushedTrack:
     @property
     def moved(self) -> Moved:
         """What was sent so far."""
-        dropped = self._dropped_before + self._gate.dropped
-        return Moved(incoming=False, frames=self.frames, bytes=self.bytes, dropped=dropped)
+        return Moved(incoming=False, frames=self.frames, bytes=self.bytes, dropped=self._dropped)
+
+    @property
+    def _dropped(self) -> int:
+        return 0 if self._outlet is None else self._outlet.dropped
 
     def stats(self) -> dict[str, Any]:
         """Return the figures of this track, as getStats shows them."""
@@ -128,11 +131,11 @@ class PushedTrack:
             "kind": self.wanted.kind,
             "frames": self.frames,
             "bytes": self.bytes,
-            "dropped_frames": self._dropped_before + self._gate.dropped,
+            "dropped_frames": self._dropped,
             "key_frame_requests": self.key_frame_requests,
         }
 
-    def pass_on(self, listen: Callable[[Callable[[MediaFrame], None]], Receiver]) -> None:
+    def pass_on(self, listen: Callable[[Callable[[Piece], None]], Receiver]) -> None:
         """Take the track from a pull of ours, which `listen` begins, instead of asking our node for it."""
         self._listen = listen
 
@@ -162,6 +165,7 @@ class PushedTrack:
         try:
             while not self._ended and (event := session.next_event()) is not None:
                 if isinstance(event, TrackWanted):
+                    self._outlet = self._way_out(event)
                     self.wanted = event
                     self._cancel_deadline()
                     self._on_wanted(self)
@@ -182,10 +186,27 @@ class PushedTrack:
         """Reset the stream: the track will not be sent."""
         self._give_up(reason, code)
 
+    def _way_out(self, wanted: TrackWanted) -> Outlet:
+        """Return what the connection's wire asks for. Raises SequenceError."""
+        carriage = self._stream.connection.carriage
+        if carriage is None:
+            return StreamOutlet(self._stream, ask=self._request_key_frame, settings=self._settings)
+        if wanted.options.alias is None:
+            raise SequenceError("a track without an alias")
+        try:
+            return DatagramOutlet(
+                carriage, wanted.options.alias, sound=wanted.kind != "video", ask=self._request_key_frame
+            )
+        except ValueError as error:
+            raise SequenceError(str(error)) from None
+
     def _feedback(self, feedback: Feedback) -> None:
-        if self._receiver is not None:
-            self.key_frame_requests += feedback == _KEY_FRAME
+        if self._receiver is None:
+            return
+        if feedback.command is not FeedbackCommand.REQUEST_KEY_FRAME:
             self._receiver.send(feedback)
+        elif self._outlet is not None:
+            self._outlet.wished()
 
     def _give_up(self, reason: str, code: int) -> None:
         self._stream.reset(code)
@@ -196,6 +217,8 @@ class PushedTrack:
             return
         self._ended = True
         self._cancel_deadline()
+        if self._outlet is not None:
+            self._outlet.close()
         self._stream.finish()
         _log.info("track.ended", connection_id=self.connection_id, peer=self.peer, reason=reason)
         if self.wanted is None:
@@ -241,7 +264,7 @@ class PushedTrack:
         if self._listen is None:
             await self._forward_our_own()
             return
-        self._receiver = self._listen(self._frame)
+        self._receiver = self._listen(self._piece)
         self._request_key_frame()
         await asyncio.Event().wait()  # until the scope ends it
 
@@ -305,17 +328,19 @@ class PushedTrack:
     # Frames
 
     def _frame(self, frame: MediaFrame) -> None:
+        self._piece(fresh(frame, self._loop.time()))
+
+    def _piece(self, piece: Piece) -> None:
         if self._ended:
             return
         assert self.wanted is not None
+        assert self._outlet is not None
+        frame = piece.frame
         if frame.is_video != (self.wanted.kind == "video"):
             self._stop(f"a frame of format {frame.format} on a track of {self.wanted.kind}")
-        elif self._gate.offer(frame, self._stream.backlog):
+        elif self._outlet.offer(piece):
             self.frames += 1
             self.bytes += len(frame.raw)
-            self._stream.send(encode(frame))
-        elif self._gate.wants_key_frame(self._loop.time()):
-            self._request_key_frame()
 
     def _request_key_frame(self) -> None:
         assert self.wanted is not None
@@ -330,13 +355,5 @@ class PushedTrack:
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.close()
-        self._dropped_before += self._gate.dropped
-        self._gate = self._new_gate()
-
-    def _new_gate(self) -> FrameGate:
-        return FrameGate(
-            max_backlog_bytes=self._settings.max_backlog_bytes, max_delay=self._settings.max_delay
-        )
-
-
-_KEY_FRAME: Final = Feedback.request_key_frame()
+        if self._outlet is not None:
+            self._outlet.restart()

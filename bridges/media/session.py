@@ -15,6 +15,8 @@ Every other stream carries one track, opened by whoever wants it (the puller):
     pusher     AWAIT_READY ──ready/ready──> AWAIT_TRACK ──track──> AWAIT_SUBSCRIBE ──subscribe──> FLOWING
                FLOWING ──feedback──> FLOWING
 
+On our own wire no frames come on the stream: the puller says by which alias it knows their datagrams.
+
 Who opens a stream sends `ready` first. An arrow's label is the message that came, and after the slash what is
 answered.
 """
@@ -22,7 +24,7 @@ answered.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -96,6 +98,9 @@ _PULLER: Final[_Table] = {
     (State.AWAIT_READY, Ready): State.FLOWING,
     (State.FLOWING, MediaFrame): State.FLOWING,
 }
+_OWN_PULLER: Final[_Table] = {
+    (State.AWAIT_READY, Ready): State.FLOWING,
+}
 _PUSHER: Final[_Table] = {
     (State.AWAIT_READY, Ready): State.AWAIT_TRACK,
     (State.AWAIT_TRACK, TrackHello): State.AWAIT_SUBSCRIBE,
@@ -112,7 +117,7 @@ class _Session:
     `data_to_send` returns and forgets what is to be sent.
     """
 
-    _table: ClassVar[Mapping[tuple[State, type[Input]], State]]
+    _table: Mapping[tuple[State, type[Input]], State]
 
     def __init__(self, *, max_frame_bytes: int = 0) -> None:
         self.state = State.AWAIT_READY
@@ -205,12 +210,11 @@ class ListenerSession(_Session):
 
 
 class PullerSession(_Session):
-    """A track's stream at the side that wants it: yields Ready, then frames."""
-
-    _table = _PULLER
+    """A track's stream at the side that wants it: yields Ready, then frames, unless they are datagrams."""
 
     def __init__(self, track: TrackHello, options: SubscribeOptions, *, max_frame_bytes: int) -> None:
         super().__init__(max_frame_bytes=max_frame_bytes)
+        self._table = _PULLER if options.alias is None else _OWN_PULLER
         self._track = track
         self._options = options
         self._send(Ready())

@@ -8,9 +8,31 @@ from msgspec import Meta, Struct, field
 
 from bridges.internal.settings import InternalSettings
 
-__all__ = ["MediaSettings"]
+__all__ = ["MediaSettings", "OwnMediaSettings"]
 
 _Seconds = Annotated[float, Meta(gt=0, le=600)]
+_Moment = Annotated[float, Meta(gt=0, le=1.0)]
+
+
+class OwnMediaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits and timing of media on our own wire, `causeway/1`, between two Causeway bridges."""
+
+    deadline: _Moment = 0.2
+    """Seconds beyond the way's own delay after which sound, or a picture that no other needs, is too late."""
+    useful: _Moment = 0.6
+    """Seconds after which a picture is of no use even for those that need it, and is not sent any more."""
+    backlog: _Moment = 0.4
+    """Seconds that a picture may have to wait for those before it; one that would wait longer is refused."""
+    patience: _Moment = 1.0
+    """Seconds that a frame which misses something is waited for at most, once a later one has come."""
+    max_queue_bytes: Annotated[int, Meta(ge=1 << 16, le=1 << 30)] = 2 << 20
+    """Bytes that may wait to be sent on one connection; what comes beyond is refused."""
+    max_track_queue_bytes: Annotated[int, Meta(ge=1 << 16, le=1 << 30)] = 1 << 20
+    """Of these, how many may be of one track."""
+    max_incoming_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 34)] = 64 << 20
+    """Bytes of incomplete frames that are kept for one connection; what comes beyond is passed over."""
+    max_malformed: Annotated[int, Meta(ge=1)] = 100
+    """Datagrams that are not of the format, after which the connection is closed."""
 
 
 class MediaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,6 +61,8 @@ class MediaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Tracks that are pulled at once, and likewise tracks that are sent; further ones are refused."""
     max_links: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
     """Links (peer cluster and room) that are dialled at once; further ones are refused."""
+    own: OwnMediaSettings = field(default_factory=OwnMediaSettings)
+    """Media on our own wire: the table `[bridge.media.own]`."""
     internal_host: str = ""
     """Address at which this cluster's agents get the tracks that come in; empty: `bridge.host`."""
     internal_min_port: Annotated[int, Meta(ge=0, le=65535)] = 0

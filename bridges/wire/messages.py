@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from bridges.wire.errors import MessageError, UnknownMessageError
 from bridges.wire.framing import Metadata
 from bridges.wire.objects import Id, MediaOptions, Participant, Stream, TrackKind
+from bridges.wire.own_media.datagram import MAX_ALIAS
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -89,6 +90,8 @@ class SubscribeOptions(Struct, kw_only=True, omit_defaults=True, rename="camel")
     """Causeway's own: the cluster that the track lives in, if whoever is asked is to pass it on."""
     hops: Annotated[list[Id], msgspec.Meta(max_length=64)] = msgspec.field(default_factory=list)
     """With `origin`: the clusters that the request has come by."""
+    alias: Annotated[int, msgspec.Meta(ge=0, le=MAX_ALIAS)] | None = None
+    """On our own wire: the number by which the track's datagrams are known."""
 
 
 class Subscribe(_Message, frozen=True, kw_only=True, tag="subscribe"):

@@ -6,7 +6,6 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 
 from bridges.agent import serve, with_environment
@@ -174,15 +173,3 @@ async def test_a_certificate_that_cannot_be_read_stops_the_start() -> None:
         with pytest.raises(ConfigError, match=r"nowhere\.pfx") as caught:
             await serve(settings, stop=asyncio.Event())
         assert "s3cr3t" not in str(caught.value)
-
-
-async def test_the_media_bridge_needs_owts_wire() -> None:
-    settings = BridgeSettings(
-        cluster="west",
-        node_url="ws://127.0.0.1:1/node",
-        node_secret=SECRET,
-        quic=QuicSettings(alpn=("causeway/1",)),
-    )
-    with pytest.raises(ConfigError, match="alpn"):
-        await serve(settings, stop=asyncio.Event())
-    assert msgspec.structs.asdict(settings)["quic"].owt_alpn == ()

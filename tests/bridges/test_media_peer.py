@@ -1,4 +1,4 @@
-"""The media bridge against a peer that speaks QUIC and does as it pleases."""
+"""The media bridge against a peer that speaks OWT's wire and does as it pleases."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from bridges.wire.objects import TrackKind
+
+OWT_WIRE = QuicSettings(alpn=("h3",))
 
 HELLO = ClusterHello(room=ROOM, token="room-token", cluster="rogue")
 
@@ -94,7 +96,7 @@ class Peer:
 async def peer_of(own: Side) -> AsyncIterator[Peer]:
     """Dial a side's bridge."""
     info = await own.call("getInfo")
-    quic = await dial(info["ip"], info["port"], fingerprint=info["fingerprint"], settings=QuicSettings())
+    quic = await dial(info["ip"], info["port"], fingerprint=info["fingerprint"], settings=OWT_WIRE)
     peer = Peer()
     peer.quic = quic
     quic.handler = peer
@@ -317,9 +319,7 @@ async def pulled_from(own: Side) -> AsyncIterator[Source]:
         return source
 
     certificate = Certificate.self_signed("rogue")
-    listener = await listen(
-        "127.0.0.1", 0, certificate=certificate, on_connection=accept, settings=QuicSettings()
-    )
+    listener = await listen("127.0.0.1", 0, certificate=certificate, on_connection=accept, settings=OWT_WIRE)
     order = {
         "room": ROOM,
         "token": "room-token",

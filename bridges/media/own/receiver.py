@@ -96,12 +96,21 @@ class MediaReceiver:
         try:
             content = decode(datagram)
         except MediaDatagramError as error:
-            self._malformed(error)
+            self.malformed(error)
             return []
         if isinstance(content, Bundle):
             # The oldest first: it may be what the others wait for.
             return [each for part in reversed(content.fragments) for each in self._take(now, part)]
         return self._take(now, content)
+
+    def malformed(self, error: MediaDatagramError) -> None:
+        """Take note that something, maybe a frame that was handed on, is not of the format.
+
+        Raises the error when there were too many.
+        """
+        self.figures["malformed"] += 1
+        if self.figures["malformed"] >= self._limits.malformed:
+            raise error
 
     def tick(self, now: float) -> list[Output]:
         """Do what is due."""
@@ -139,8 +148,3 @@ class MediaReceiver:
             outputs.append(KeyFrameWanted(track.alias))
         self._due = min(self._due, track.due())
         return outputs
-
-    def _malformed(self, error: MediaDatagramError) -> None:
-        self.figures["malformed"] += 1
-        if self.figures["malformed"] >= self._limits.malformed:
-            raise error

@@ -1,0 +1,237 @@
+"""Media on our own wire, as one connection carries it: the pure cores with a clock, timers and datagrams.
+
+Knows tracks by the numbers that they have on the connection, and neither streams nor rooms: who pulls a track
+gets pieces, who pushes one offers them, and both hear when a key frame is wanted. Everything is bounded by
+the cores; what a peer sends that is not of the format costs it the connection at some point.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Final, Protocol
+
+from bridges.media.own.ages import Ages
+from bridges.media.own.incoming import TrackLimits
+from bridges.media.own.receiver import MediaReceiver, Received, ReceiverLimits
+from bridges.media.own.sender import MediaSender, Outcome, SenderLimits, Source
+from bridges.media.own.sending import Limits
+from bridges.media.pieces import Piece
+from bridges.wire.own_media.body import pack, unpack
+from bridges.wire.own_media.datagram import MAX_ALIAS
+from bridges.wire.own_media.errors import MediaDatagramError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from bridges.media.own.receiver import Output
+    from bridges.media.settings import MediaSettings
+    from bridges.quic import Connection
+
+__all__ = ["Carriage", "PieceTaker"]
+
+_MAX_SOUND_BYTES: Final = 64 << 10
+
+
+class PieceTaker(Protocol):
+    """Who pulls a track."""
+
+    def piece(self, piece: Piece) -> None:
+        """Take what has come, whole, decodable and in order."""
+
+    def key_frame_lacks(self) -> None:
+        """Take note that nothing can be decoded before a key frame comes. Told again while that is so."""
+
+
+class Carriage:
+    """Both directions of one connection, from now on. After `close` nothing is called back.
+
+    `refused` is called when the peer has sent too much that is not of the format.
+    """
+
+    def __init__(
+        self,
+        quic: Connection,
+        *,
+        settings: MediaSettings,
+        refused: Callable[[MediaDatagramError], None],
+    ) -> None:
+        own = settings.own
+        self.sender: Final = MediaSender(
+            SenderLimits(
+                tracks=settings.max_tracks,
+                largest=quic.max_datagram_bytes,
+                deadline=own.deadline,
+                useful=own.useful,
+                key_frame_interval=settings.key_frame_interval,
+            ),
+            queue=Limits(
+                queue_bytes=own.max_queue_bytes, track_bytes=own.max_track_queue_bytes, backlog=own.backlog
+            ),
+        )
+        self.receiver: Final = MediaReceiver(
+            ReceiverLimits(
+                tracks=settings.max_tracks,
+                total_bytes=own.max_incoming_bytes,
+                malformed=own.max_malformed,
+                picture=TrackLimits(
+                    frame_bytes=settings.max_frame_bytes,
+                    track_bytes=settings.max_frame_bytes * 3 // 2,
+                    patience=own.patience,
+                    key_frame_interval=settings.key_frame_interval,
+                ),
+                sound=TrackLimits(
+                    frame_bytes=min(settings.max_frame_bytes, _MAX_SOUND_BYTES),
+                    track_bytes=4 * _MAX_SOUND_BYTES,
+                    patience=min(own.patience, own.deadline),
+                ),
+            )
+        )
+        self._quic = quic
+        self._refused = refused
+        self._loop = asyncio.get_running_loop()
+        self._ages = Ages()
+        self._takers: dict[int, PieceTaker] = {}
+        self._askers: dict[int, Callable[[], None]] = {}
+        self._next_alias = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._closed = False
+        quic.use_datagrams(self, self._datagram)
+
+    def close(self) -> None:
+        """Carry nothing any more."""
+        self._closed = True
+        self._takers.clear()
+        self._askers.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # --- tracks that come in ----------------------------------------------------------------------
+
+    def expect(self, taker: PieceTaker, *, sound: bool) -> int:
+        """Expect a track, and return the number by which the peer is to be asked for it.
+
+        Numbers go round, so one comes again only after all others. Raises ValueError if there are too many
+        tracks.
+        """
+        alias = self._next_alias
+        while alias in self._takers:
+            alias = (alias + 1) % (MAX_ALIAS + 1)
+        self.receiver.open(alias, sound=sound)
+        self._takers[alias] = taker
+        self._next_alias = (alias + 1) % (MAX_ALIAS + 1)
+        return alias
+
+    def forget(self, alias: int) -> None:
+        """Expect a track no more."""
+        self._takers.pop(alias, None)
+        self.receiver.close(alias)
+
+    # --- tracks that go out -----------------------------------------------------------------------
+
+    def open(self, alias: int, *, sound: bool, ask: Callable[[], None]) -> None:
+        """Begin a track that the peer knows by that number; `ask` asks its source for a key frame.
+
+        Raises ValueError if the number is taken or cannot be, or there are too many tracks.
+        """
+        self.sender.open(alias, sound=sound)
+        self._askers[alias] = ask
+
+    def end(self, alias: int) -> None:
+        """End a track; what waits of it is not sent."""
+        self._askers.pop(alias, None)
+        self.sender.close(alias)
+
+    def offer(self, alias: int, piece: Piece) -> bool:
+        """Send a piece of an open track if the path takes it; return whether."""
+        now, rate = self._loop.time(), self._rate()
+        source = Source(
+            pack(piece.frame), piece.captured, piece.needs, piece.discardable, piece.temporal, piece.spatial
+        )
+        outcome = self.sender.offer(now, alias, source, rate=rate)
+        self._ask(now, rate)
+        self._quic.datagrams_waiting()
+        return outcome is Outcome.TAKEN
+
+    def wished(self, alias: int) -> None:
+        """Take note that the peer wants a key frame of a track."""
+        now = self._loop.time()
+        self.sender.peer_wishes(now, alias)
+        self._ask(now, self._rate())
+
+    def _rate(self) -> float | None:
+        """Return what the path takes, in bytes a second, and tell the sender how long it is."""
+        path = self._quic.path
+        if path is not None:
+            self.sender.measured(path.round_trip)
+            return path.rate
+        if (measured := self._quic.round_trip) is not None:
+            self.sender.measured(measured.seconds)
+        return None
+
+    def _ask(self, now: float, rate: float | None) -> None:
+        for alias in self.sender.wishes(now, rate=rate):
+            if (ask := self._askers.get(alias)) is not None:
+                ask()
+        self._wake_at(self.sender.due())
+
+    # --- datagrams --------------------------------------------------------------------------------
+
+    def head(self) -> bytes | None:
+        """Return what is to be sent next; see DatagramSource."""
+        return self.sender.head(self._loop.time())
+
+    def taken(self) -> Callable[[bool], None]:
+        """Take note that it is on its way; see DatagramSource."""
+        flight = self.sender.taken()
+        return lambda arrived: self.sender.settled(self._loop.time(), flight, arrived=arrived)
+
+    def _datagram(self, data: bytes) -> None:
+        now = self._loop.time()
+        try:
+            self._hand_on(now, self.receiver.receive(now, data))
+        except MediaDatagramError as error:
+            self._refused(error)
+
+    def _hand_on(self, now: float, outputs: Iterable[Output]) -> None:
+        """Do what the receiver says. Raises MediaDatagramError when the peer has sent too much nonsense."""
+        for output in outputs:
+            taker = self._takers.get(output.alias)
+            if taker is None:  # it was given up because of what came before this
+                continue
+            if isinstance(output, Received):
+                self._hand_on_frame(now, output, taker)
+            else:
+                taker.key_frame_lacks()
+        self._wake_at(self.receiver.due())
+
+    def _hand_on_frame(self, now: float, received: Received, taker: PieceTaker) -> None:
+        head = received.head
+        captured = self._ages.captured(now, head.captured)
+        try:
+            frame = unpack(received.body)
+        except MediaDatagramError as error:
+            self.receiver.malformed(error)
+            return
+        taker.piece(Piece(frame, captured, received.needs, head.discardable, head.temporal, head.spatial))
+
+    # --- time -------------------------------------------------------------------------------------
+
+    def _wake_at(self, due: float) -> None:
+        if due >= self._timer_at or self._closed:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = due
+        self._timer = self._loop.call_at(due, self._wake)
+
+    def _wake(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        now = self._loop.time()
+        self._ask(now, self._rate())
+        try:
+            self._hand_on(now, self.receiver.tick(now))
+        except MediaDatagramError as error:
+            self._refused(error)

@@ -1,0 +1,32 @@
+"""A frame on its way through the bridge, with what is known of it besides its bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from bridges.wire.frame import MediaFrame
+
+__all__ = ["Piece", "fresh"]
+
+_THE_ONE_BEFORE = (1,)
+
+
+class Piece(NamedTuple):
+    """What is handed from whoever brings a track to whoever takes it on. Times are the loop's."""
+
+    frame: MediaFrame
+    captured: float
+    """When it began to age, in seconds: see bridges.media.own.ages."""
+    needs: tuple[int, ...]
+    """How many pieces before this one of the track those are that it cannot be decoded without."""
+    discardable: bool = False
+    """Whether no other needs this one."""
+    temporal: int = 0
+    spatial: int = 0
+    """Layers, 0 (base) to 7."""
+
+
+def fresh(frame: MediaFrame, now: float) -> Piece:
+    """Return a frame of which no more is known than itself: a picture that is no key frame needs the last."""
+    return Piece(frame, now, () if frame.key_frame else _THE_ONE_BEFORE)
