@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edge.rtp.track import Codec
     from lab.cluster import Cluster
 
-__all__ = ["Guest", "Publication", "Subscription", "stream_format"]
+__all__ = ["Guest", "Publication", "Subscription", "stream_format", "watch"]
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -40,6 +40,25 @@ def stream_format(codec: Codec) -> dict[str, Any]:
     if codec.is_video:
         return {"codec": codec.value}
     return {"codec": codec.value, "sampleRate": codec.clock_rate, "channelNum": 2}
+
+
+def watch(
+    cluster: Cluster,
+    part: str,
+    *,
+    room: str,
+    stream: str,
+    kinds: Iterable[TrackKind],
+    on_frame: Callable[[TrackKind, MediaFrame], None],
+) -> Subscription:
+    """Subscribe to tracks of a stream for a part of the cluster that is nobody in the room.
+
+    Raises RoomError as Room.subscribe_for.
+    """
+    key = SubscriptionKey(part, secrets.token_hex(10))
+    wanted = list(kinds)
+    cluster.rooms.act(room, lambda there: there.subscribe_for(part, key.id, stream, wanted))
+    return Subscription(cluster, room, key, on_frame)
 
 
 class Guest:
@@ -192,7 +211,10 @@ class Subscription:
     def end(self) -> None:
         """End it; one that is over already is fine."""
         with contextlib.suppress(RoomError):
-            self._cluster.rooms.act(self._room, lambda room: room.unsubscribe(self._key.owner, self._key.id))
+            # Right for a participant's, too: who asks is this process, whoever it is for.
+            self._cluster.rooms.act(
+                self._room, lambda room: room.unsubscribe_for(self._key.owner, self._key.id)
+            )
 
     async def _fetch(self, kind: TrackKind, sink: str) -> None:
         backoff = Backoff(base=0.05, cap=1.0)
