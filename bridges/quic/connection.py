@@ -1,4 +1,4 @@
-"""One QUIC connection, either role: aioquic's sans-IO core driven on the plain asyncio loop.
+"""One QUIC connection, either role: aioquic's sans-IO core driven on the plain asyncio loop, by its clock.
 
 Knows nothing of what travels on the streams, nor of sockets: an endpoint (dial.py, listen.py) brings the
 datagrams in and takes them out. aioquic's own asyncio protocol is not used: its stream readers are kept for
@@ -7,6 +7,9 @@ the connection's whole life and never learn of a reset.
 aioquic has no flow control towards the application: whatever a peer sends is delivered, and whatever is
 written is queued. So the handler must take data at once, writers look at `backlog`, and what waits for
 missing bytes before it is bounded here.
+
+Whatever happens to a connection in one turn of the loop (datagrams come, somebody writes), it sends once, at
+the turn's end: what it sends then travels together.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from bridges.quic.roundtrip import patience
 from bridges.quic.streams import Streams, is_unidirectional
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from aioquic.quic.connection import NetworkAddress, QuicConnection
 
@@ -59,8 +62,8 @@ class ConnectionHandler(Protocol):
 class Endpoint(Protocol):
     """The socket's side of a connection."""
 
-    def send_datagram(self, data: bytes, address: NetworkAddress) -> None:
-        """Put a datagram on the network."""
+    def send_datagrams(self, datagrams: Sequence[bytes], address: NetworkAddress) -> None:
+        """Put datagrams on the network, in order."""
 
     def established(self, connection: Connection) -> None:
         """Take note that the handshake is done."""
@@ -111,7 +114,10 @@ class Connection:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self.on_progress: Callable[[], None] | None = None
-        """Called after each datagram, which may have acknowledged something: for who waits for `backlog`."""
+        """Called once in a turn of the loop in which datagrams came, which may have acknowledged something:
+        for who waits for `backlog`."""
+        self._heard = False
+        """Whether datagrams came in this turn."""
         self._handler: ConnectionHandler | None = None
         self._undelivered: list[Callable[[ConnectionHandler], None]] = []
         self._on_datagram: Callable[[bytes], None] | None = None
@@ -263,7 +269,7 @@ class Connection:
             return
         phrase = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
         self._quic.close(error_code=code, reason_phrase=phrase)
-        self._transmit()
+        self._send_waiting()
         self._end(f"closed by us: {reason}" if reason else "closed by us")
 
     async def wait_closed(self) -> None:
@@ -282,21 +288,21 @@ class Connection:
         self._max_reassembly_bytes = self._settings.max_unverified_bytes
         self._deadline = self._loop.call_later(seconds, overdue, self)
 
-    def datagram_received(self, data: bytes, address: NetworkAddress) -> None:
-        """Take a datagram from the network."""
+    def datagram_received(self, data: bytes, address: NetworkAddress, now: float) -> None:
+        """Take a datagram from the network, which came at `now` of the loop's clock."""
         if self.closed:
             return
-        self._heard_at = self._loop.time()
+        self._heard_at = now
+        self._heard = True
         self.bytes_in += len(data)
-        self._quic.receive_datagram(data, address, now=self._heard_at)
-        self._advance()
-        if self.on_progress is not None and not self.closed:
-            self.on_progress()
+        self._quic.receive_datagram(data, address, now=now)
+        self._hear()
+        self._transmit_soon()
 
     # --- what aioquic says ----------------------------------------------------------------------
 
-    def _advance(self) -> None:
-        """Act upon what the core has to say, then send what it wants sent."""
+    def _hear(self) -> None:
+        """Act upon what the core has to say."""
         while not self.closed and (event := self._quic.next_event()) is not None:
             if isinstance(event, events.DatagramFrameReceived):
                 self._datagram_taken(event.data)
@@ -306,11 +312,6 @@ class Connection:
             return
         if internals.received_bytes(self._quic) - self._accounted_bytes > self._max_reassembly_bytes:
             self.close(_EXCESSIVE_LOAD, "too much data out of order")
-            return
-        self._transmit()
-        ending = internals.termination(self._quic)
-        if ending is not None:
-            self._end(_describe(ending))
 
     def _event_received(self, event: events.QuicEvent) -> None:
         match event:
@@ -329,6 +330,7 @@ class Connection:
             case events.HandshakeCompleted():
                 self.established = True
                 self._deadline.cancel()
+                self._send_waiting()  # the peer is done, too, even if ours is closed in this very turn
                 self._endpoint.established(self)
             case events.ConnectionIdIssued():
                 self._endpoint.connection_id_issued(self, event.connection_id)
@@ -415,16 +417,30 @@ class Connection:
             self._transmit_handle = self._loop.call_soon(self._transmit)
 
     def _transmit(self) -> None:
+        """Do what a turn of the loop ends with."""
+        if self._heard:
+            self._heard = False
+            if self.on_progress is not None and not self.closed:
+                self.on_progress()
         if self._transmit_handle is not None:
             self._transmit_handle.cancel()
             self._transmit_handle = None
         if self.closed:
             return
-        for data, address in self._quic.datagrams_to_send(now=self._loop.time()):
-            self.bytes_out += len(data)
-            self._endpoint.send_datagram(data, address)
+        self._send_waiting()
         self._streams.forget(self._stream_exists)
         self._arm_timer()
+        ending = internals.termination(self._quic)
+        if ending is not None:
+            self._end(_describe(ending))
+
+    def _send_waiting(self) -> None:
+        """Send what the core wants sent."""
+        outgoing = self._quic.datagrams_to_send(now=self._loop.time())
+        if outgoing:
+            datagrams = [data for data, _ in outgoing]
+            self.bytes_out += sum(map(len, datagrams))
+            self._endpoint.send_datagrams(datagrams, outgoing[0][1])  # all have the same way
 
     def _stream_exists(self, stream_id: int) -> bool:
         return internals.stream_exists(self._quic, stream_id)
@@ -447,7 +463,8 @@ class Connection:
         recovery.note_lateness(self._quic, now - self._timer_at)
         self._timer = self._timer_at = None
         self._quic.handle_timer(now=now)
-        self._advance()
+        self._hear()
+        self._transmit()
 
     def _keep_alive(self) -> None:
         """Ping a peer that has been silent; its answer, or the lack of it, tells whether it is alive."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import NetworkAddress, QuicConnection
 
-from bridges.quic import internals, recovery
+from bridges.quic import internals, pump, recovery
 from bridges.quic.connection import Connection
 from bridges.quic.errors import DialError
 from bridges.quic.settings import MAX_DATAGRAM_FRAME
@@ -20,6 +20,7 @@ from bridges.quic.trust import Trust
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bridges.quic.pump import Count
     from bridges.quic.settings import QuicSettings
 
 __all__ = ["dial"]
@@ -34,6 +35,7 @@ async def dial(
     fingerprint: str | None,
     settings: QuicSettings,
     alpn: Sequence[str] | None = None,
+    count: Count = lambda _name, _by=1: None,
 ) -> Connection:
     """Return a connection to `host` (name or address) whose handshake is done and whose certificate fits.
 
@@ -41,13 +43,16 @@ async def dial(
     `settings.trusted_fingerprints`, and if there are none, the dial is refused unless
     `settings.insecure_unpinned`. `alpn` are the protocols that are offered, `settings.alpn` if None;
     `Connection.protocol` is what was agreed upon. Every address of a name is tried in turn, all within
-    `settings.handshake_timeout` seconds. No byte of ours travels on a stream before the certificate is known
+    `settings.handshake_timeout` seconds. `count` is called with the name of whatever the connection's socket
+    loses (bridges.quic.pump). No byte of ours travels on a stream before the certificate is known
     to be right. Raises DialError.
     """
     if fingerprint is None and not settings.takes_unnamed:
         raise DialError(f"{host}:{port}: the fingerprint of its certificate is not known")
     named = settings.trusted_fingerprints if fingerprint is None else (fingerprint,)
-    attempt = _Attempt(host, Trust(named or None), tuple(settings.alpn if alpn is None else alpn), settings)
+    attempt = _Attempt(
+        host, Trust(named or None), tuple(settings.alpn if alpn is None else alpn), settings, count
+    )
     try:
         async with asyncio.timeout(settings.handshake_timeout):
             return await _dial_any(attempt, port)
@@ -64,6 +69,7 @@ class _Attempt(NamedTuple):
     trust: Trust
     alpn: tuple[str, ...]
     settings: QuicSettings
+    counted: Count
 
 
 async def _dial_any(attempt: _Attempt, port: int) -> Connection:
@@ -86,8 +92,7 @@ async def _dial_one(attempt: _Attempt, family: socket.AddressFamily, address: Ne
     try:
         # Connected, so that the kernel drops strangers' datagrams and says when nobody listens there.
         udp.connect(address)
-        endpoint = _DialEndpoint(attempt.trust)
-        await asyncio.get_running_loop().create_datagram_endpoint(lambda: endpoint, sock=udp)
+        endpoint = _DialEndpoint(udp, attempt)
     except BaseException:
         udp.close()
         raise
@@ -108,12 +113,12 @@ async def _dial_one(attempt: _Attempt, family: socket.AddressFamily, address: Ne
     return await endpoint.connect(connection, address)
 
 
-class _DialEndpoint(asyncio.DatagramProtocol):
+class _DialEndpoint:
     """The socket of one dialled connection."""
 
-    def __init__(self, trust: Trust) -> None:
-        self._trust = trust
-        self._transport: asyncio.DatagramTransport | None = None
+    def __init__(self, udp: socket.socket, attempt: _Attempt) -> None:
+        self._trust = attempt.trust
+        self._pump = pump.Pump(udp, self, count=attempt.counted, offload=attempt.settings.offload)
         self._connection: Connection | None = None
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -128,26 +133,22 @@ class _DialEndpoint(asyncio.DatagramProtocol):
             raise
         return connection
 
-    # --- asyncio's side -------------------------------------------------------------------------
+    # --- the socket's side ----------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.DatagramTransport", transport)
-
-    def datagram_received(self, data: bytes, addr: NetworkAddress) -> None:
+    def datagram_received(self, data: bytes, address: NetworkAddress, now: float) -> None:
         if self._connection is not None:
-            self._connection.datagram_received(data, addr)
+            self._connection.datagram_received(data, address, now)
 
-    def error_received(self, exc: Exception) -> None:
+    def error_received(self, error: OSError) -> None:
         # Believed only as long as there is no connection: anybody in the path can send an ICMP message, and
         # an established connection is judged by what is encrypted.
         if not self._done.done():
-            self._done.set_exception(exc)
+            self._done.set_exception(error)
 
     # --- the connection's side ------------------------------------------------------------------
 
-    def send_datagram(self, data: bytes, address: NetworkAddress) -> None:  # noqa: ARG002 - the socket is connected
-        assert self._transport is not None
-        self._transport.sendto(data)
+    def send_datagrams(self, datagrams: Sequence[bytes], address: NetworkAddress) -> None:  # noqa: ARG002 - the socket is connected
+        self._pump.send(datagrams)
 
     def established(self, connection: Connection) -> None:
         if self._done.done():
@@ -164,8 +165,7 @@ class _DialEndpoint(asyncio.DatagramProtocol):
     def finished(self, connection: Connection, reason: str) -> None:  # noqa: ARG002
         if not self._done.done():
             self._done.set_exception(DialError(reason))
-        if self._transport is not None:
-            self._transport.close()
+        self._pump.close()
 
     def connection_id_issued(self, connection: Connection, connection_id: bytes) -> None:
         """One connection has this socket for itself."""

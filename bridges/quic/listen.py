@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from aioquic.buffer import Buffer  # type: ignore[attr-defined] # re-exported without saying so
@@ -21,7 +21,7 @@ from aioquic.quic.packet import (
 from aioquic.quic.retry import QuicRetryTokenHandler
 
 from bridges.codes import CloseCode
-from bridges.quic import recovery
+from bridges.quic import pump, recovery
 from bridges.quic.connection import Connection
 from bridges.quic.gate import HandshakeGate, Verdict
 from bridges.quic.settings import MAX_DATAGRAM_FRAME
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from bridges.quic.certificate import Certificate
     from bridges.quic.connection import ConnectionHandler
+    from bridges.quic.pump import Count
     from bridges.quic.settings import QuicSettings
 
 __all__ = ["Listener", "listen"]
@@ -41,6 +42,7 @@ __all__ = ["Listener", "listen"]
 log = structlog.get_logger(__name__)
 
 _INTERNAL_ERROR: Final = 0x1FF
+_LONG_HEADER: Final = 0x80
 
 
 async def listen(
@@ -51,7 +53,7 @@ async def listen(
     on_connection: Callable[[Connection], ConnectionHandler],
     settings: QuicSettings,
     alpn: Sequence[str] | None = None,
-    count: Callable[[str], None] = lambda _: None,
+    count: Count = lambda _name, _by=1: None,
 ) -> Listener:
     """Listen on a UDP port (0: a free one) and return the listener.
 
@@ -67,14 +69,14 @@ async def listen(
         udp = udp_socket(family, buffer_bytes=settings.socket_buffer_bytes)
         try:
             udp.bind(address)
-            listener = Listener(
+            return Listener(
+                udp,
                 certificate,
                 on_connection,
                 settings,
                 alpn=settings.alpn if alpn is None else alpn,
                 count=count,
             )
-            await loop.create_datagram_endpoint(lambda: listener, sock=udp)
         except BaseException:
             udp.close()
             raise
@@ -82,28 +84,30 @@ async def listen(
         raise UnavailableError(
             f"cannot listen on {host}:{port} (UDP): {error.strerror or error}; choose another address or port"
         ) from None
-    return listener
 
 
-class Listener(asyncio.DatagramProtocol):
+class Listener:
     """A listening socket with its connections. Made by listen().
 
     Peers that have shown nothing yet are held apart: a connection is *verified* once its user says so
     (`Connection.verified`), and what is not verified in `settings.verify_timeout` is closed. Counted are
     `handshake_full` (too many connections), `handshake_limited` (too many from one address),
     `handshake_failed`, `retry_sent`, `retry_refused` (a forged, old or stolen proof of an address),
-    `unverified` (no token in time) and `unverified_crowded` (closed for others, who may be quicker).
+    `unverified` (no token in time), `unverified_crowded` (closed for others, who may be quicker), and what
+    the socket loses (bridges.quic.pump).
     """
 
     def __init__(
         self,
+        udp: socket.socket,
         certificate: Certificate,
         on_connection: Callable[[Connection], ConnectionHandler],
         settings: QuicSettings,
         *,
         alpn: Sequence[str],
-        count: Callable[[str], None],
+        count: Count,
     ) -> None:
+        self._port: Final[int] = udp.getsockname()[1]
         self._on_connection = on_connection
         self._settings = settings
         self._count = count
@@ -116,7 +120,6 @@ class Listener(asyncio.DatagramProtocol):
             burst=settings.handshake_burst,
         )
         self._retry = QuicRetryTokenHandler()
-        self._transport: asyncio.DatagramTransport | None = None
         self._connections: dict[Connection, set[bytes]] = {}
         self._by_id: dict[bytes, Connection] = {}
         self._shaking: set[Connection] = set()
@@ -124,13 +127,12 @@ class Listener(asyncio.DatagramProtocol):
         self._unverified: Unverified[Connection] = Unverified(
             most=settings.max_unverified, most_of_one=settings.max_unverified_per_address
         )
+        self._pump = pump.Pump(udp, self, count=count, offload=settings.offload)
 
     @property
     def port(self) -> int:
         """The UDP port that peers dial."""
-        assert self._transport is not None
-        port: int = self._transport.get_extra_info("sockname")[1]
-        return port
+        return self._port
 
     @property
     def connections(self) -> int:
@@ -145,35 +147,34 @@ class Listener(asyncio.DatagramProtocol):
         """Close all connections and stop listening; peers are told at once."""
         for connection in list(self._connections):
             connection.close(0, "going away")
-        if self._transport is not None:
-            self._transport.close()
+        self._pump.close()
 
-    # --- asyncio's side -------------------------------------------------------------------------
+    # --- the socket's side ----------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the socket."""
-        self._transport = cast("asyncio.DatagramTransport", transport)
-
-    def datagram_received(self, data: bytes, addr: NetworkAddress) -> None:
+    def datagram_received(self, data: bytes, address: NetworkAddress, now: float) -> None:
         """Give a datagram to its connection, or begin one."""
-        try:
-            header = pull_quic_header(
-                Buffer(data=data), host_cid_length=self._configuration.connection_id_length
-            )
-        except ValueError:
-            return  # not QUIC; the port is open to everybody
-        connection = self._by_id.get(header.destination_cid)
-        if connection is None:
-            connection = self._begin(header, len(data), addr)
+        connection = self._connection_of(data, address)
         if connection is not None:
-            connection.datagram_received(data, addr)
+            connection.datagram_received(data, address, now)
+
+    def error_received(self, error: OSError) -> None:
+        """Do nothing: what cannot be sent to one peer is lost, as on the way; its connection will notice."""
+
+    def _connection_of(self, data: bytes, address: NetworkAddress) -> Connection | None:
+        id_end = 1 + self._configuration.connection_id_length
+        if data and not data[0] & _LONG_HEADER:  # most of all: RFC 9000 section 17.3
+            return self._by_id.get(data[1:id_end])
+        try:
+            header = pull_quic_header(Buffer(data=data), host_cid_length=id_end - 1)
+        except ValueError:
+            return None  # not QUIC; the port is open to everybody
+        return self._by_id.get(header.destination_cid) or self._begin(header, len(data), address)
 
     # --- the connections' side ------------------------------------------------------------------
 
-    def send_datagram(self, data: bytes, address: NetworkAddress) -> None:
-        """Put a datagram on the network."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.sendto(data, address)
+    def send_datagrams(self, datagrams: Sequence[bytes], address: NetworkAddress) -> None:
+        """Put datagrams on the network."""
+        self._pump.send(datagrams, address)
 
     def established(self, connection: Connection) -> None:
         """Hand a connection out."""
@@ -302,14 +303,12 @@ class Listener(asyncio.DatagramProtocol):
         )
 
     def _negotiate_version(self, header: QuicHeader, address: NetworkAddress) -> None:
-        self.send_datagram(
-            encode_quic_version_negotiation(
-                source_cid=header.destination_cid,
-                destination_cid=header.source_cid,
-                supported_versions=self._configuration.supported_versions,
-            ),
-            address,
+        answer = encode_quic_version_negotiation(
+            source_cid=header.destination_cid,
+            destination_cid=header.source_cid,
+            supported_versions=self._configuration.supported_versions,
         )
+        self._pump.send([answer], address)
 
     def _send_retry(self, header: QuicHeader, address: NetworkAddress, now: float) -> None:
         assert header.version is not None
@@ -320,13 +319,11 @@ class Listener(asyncio.DatagramProtocol):
             retry_source_connection_id=source_id,
             now=now,
         )
-        self.send_datagram(
-            encode_quic_retry(
-                version=header.version,
-                source_cid=source_id,
-                destination_cid=header.source_cid,
-                original_destination_cid=header.destination_cid,
-                retry_token=token,
-            ),
-            address,
+        answer = encode_quic_retry(
+            version=header.version,
+            source_cid=source_id,
+            destination_cid=header.source_cid,
+            original_destination_cid=header.destination_cid,
+            retry_token=token,
         )
+        self._pump.send([answer], address)

@@ -75,6 +75,8 @@ class QuicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Bytes of one connection that may wait for missing ones before them; beyond, it is closed."""
     socket_buffer_bytes: Annotated[int, Meta(ge=1 << 16)] = 1 << 20
     """Size asked for the socket's receive and send buffers."""
+    offload: bool = True
+    """Let the kernel cut and join datagrams (GSO and GRO) where it can: one call for many."""
     congestion: Literal["causeway", "reno", "cubic"] = "causeway"
     """Who decides how fast is sent: our controller, made for media on bad paths, or one of the library's."""
     retry: bool = False
@@ -94,11 +96,6 @@ class QuicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def takes_unnamed(self) -> bool:
         """Whether a peer may be dialled for which no fingerprint is said."""
         return self.insecure_unpinned or bool(self.trusted_fingerprints)
-
-    @property
-    def owt_alpn(self) -> tuple[str, ...]:
-        """What stands for OWT's wire among the protocols: all but our own."""
-        return tuple(protocol for protocol in self.alpn if protocol != OWN_PROTOCOL)
 
     def __post_init__(self) -> None:
         if not self.alpn:

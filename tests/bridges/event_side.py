@@ -15,7 +15,7 @@ from bridges.wire import framing, messages
 from tests.bridges.node_stub import SECRET, NodeStub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from bridges.wire.messages import BridgeHello, ClusterHello, Event, Ready
 
@@ -187,7 +187,7 @@ def silence(connection: Connection) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(endpoint, name)
 
-        def send_datagram(self, data: bytes, address: Any) -> None:
+        def send_datagrams(self, datagrams: Sequence[bytes], address: Any) -> None:
             pass
 
     endpoint = connection._endpoint

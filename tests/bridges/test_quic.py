@@ -107,7 +107,7 @@ async def listening(settings: QuicSettings = FAST) -> AsyncIterator[Pair]:
         certificate=pair.certificate,
         on_connection=pair.on_connection,
         settings=settings,
-        count=lambda name: pair.refused.update([name]),
+        count=lambda name, by=1: pair.refused.update({name: by}),
     )
     try:
         yield pair
@@ -511,7 +511,7 @@ def sent_beyond(connection: Connection, stream_id: int, offset: int) -> bool:
 
 def kill_socket(connection: Connection) -> None:
     """Let a connection's datagrams go nowhere, as if its process had been killed."""
-    connection._endpoint.send_datagram = lambda data, address: None  # type: ignore[method-assign] # sabotage
+    connection._endpoint.send_datagrams = lambda datagrams, address: None  # type: ignore[method-assign] # sabotage
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -241,13 +241,13 @@ async def test_datagrams_seen_on_the_way_and_said_again_by_somebody_else_change_
 def spy_on(connection: Connection, seen: list[bytes]) -> None:
     """Note what a dialled connection sends."""
     endpoint: Any = connection._endpoint
-    send = endpoint.send_datagram
+    send = endpoint.send_datagrams
 
-    def noted(data: bytes, address: NetworkAddress) -> None:
-        seen.append(data)
-        send(data, address)
+    def noted(datagrams: list[bytes], address: NetworkAddress) -> None:
+        seen.extend(datagrams)
+        send(datagrams, address)
 
-    endpoint.send_datagram = noted
+    endpoint.send_datagrams = noted
 
 
 async def test_only_agreed_protocols_are_spoken_and_both_ends_know_which() -> None:
@@ -261,7 +261,7 @@ async def test_only_agreed_protocols_are_spoken_and_both_ends_know_which() -> No
             pair.listener.port,
             fingerprint=pair.certificate.fingerprint,
             settings=both,
-            alpn=both.owt_alpn,
+            alpn=("h3",),
         )
         assert owt.protocol == "h3"
         owt.close()

@@ -7,8 +7,9 @@
 
 When every task waits, the clock jumps to the next timer. UDP sockets only serve to have addresses: what is
 sent on them goes through the loop's network, over the path to the port that it is for, or without delay if
-there is none. What else needs real time or other threads (TCP, subprocesses, name resolution) does not belong
-here; the bridges' QUIC does. When nothing at all is left to happen, that is an error and not a hang.
+there is none; the pumps under the bridges' QUIC (bridges.quic.pump) are exchanged for such. What else needs
+real time or other threads (TCP, subprocesses, name resolution) does not belong here. When nothing at all is
+left to happen, that is an error and not a hang.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ import socket
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
+from unittest.mock import patch
 
 from tests.impairment.core import Impairment, Profile
 from tests.impairment.deliveries import Deliveries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from bridges.quic.pump import Receiver
     from tests.impairment.core import Rebinding
 
 __all__ = ["Network", "Path", "StuckError", "VirtualLoop"]
@@ -84,7 +87,7 @@ class Network:
         self.unreachable = 0
         """Datagrams to where nobody listens, or to where a NAT has forgotten."""
         self._loop = loop
-        self._sockets: dict[int, _Transport] = {}
+        self._sockets: dict[int, _Pump] = {}
         self._paths: dict[int, Path] = {}
         self._deliveries = Deliveries(loop, limit=1_000_000)
 
@@ -107,16 +110,16 @@ class Network:
         )
         return self._paths[port]
 
-    def add(self, transport: _Transport) -> None:
+    def add(self, pump: _Pump) -> None:
         """Take a socket."""
-        self._sockets[transport.port] = transport
+        self._sockets[pump.port] = pump
 
-    def remove(self, transport: _Transport) -> None:
+    def remove(self, pump: _Pump) -> None:
         """Forget a socket."""
-        if self._sockets.get(transport.port) is transport:
-            del self._sockets[transport.port]
+        if self._sockets.get(pump.port) is pump:
+            del self._sockets[pump.port]
 
-    def send(self, sender: _Transport, data: bytes, to: Address) -> None:
+    def send(self, sender: _Pump, data: bytes, to: Address) -> None:
         """Carry a datagram."""
         now, source = self._loop.time(), sender.address
         arrivals: tuple[float, ...] = (now,)
@@ -138,30 +141,32 @@ class Network:
             receiver.take(data, source)
 
 
-class _Transport(asyncio.DatagramTransport):
+class _Pump:
     """A UDP socket on the network. The real one is only held, so that nobody else has its port."""
 
-    def __init__(self, network: Network, protocol: asyncio.DatagramProtocol, udp: socket.socket) -> None:
-        super().__init__()
+    def __init__(self, udp: socket.socket, receiver: Receiver, **options: object) -> None:
+        del options  # what they are about, no kernel does here
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
         self.address: Final[Address] = udp.getsockname()
         self.port: Final[int] = self.address[1]
         try:
             self._peer: Address | None = udp.getpeername()
         except OSError:
             self._peer = None
-        self._network = network
-        self._protocol = protocol
+        self._loop = loop
+        self._receiver = receiver
         self._socket = udp
-        self._closing = False
+        self._closed = False
+        loop.network.add(self)
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        known = {"sockname": self.address, "peername": self._peer, "socket": self._socket}
-        return known.get(name, default)
-
-    def sendto(self, data: Any, addr: Any = None) -> None:
-        to: Any = self._peer if addr is None else addr
-        if not self._closing:
-            self._network.send(self, bytes(data), to)
+    def send(self, datagrams: Sequence[bytes], address: Address | None = None) -> None:
+        """Give datagrams to the network."""
+        to = self._peer if address is None else address
+        assert to is not None
+        if not self._closed:
+            for data in datagrams:
+                self._loop.network.send(self, data, to)
 
     def hears(self, source: Address) -> bool:
         """Whether a datagram from there would be let in: a connected socket has one peer."""
@@ -169,20 +174,14 @@ class _Transport(asyncio.DatagramTransport):
 
     def take(self, data: bytes, source: Address) -> None:
         """Hand over what has arrived."""
-        self._protocol.datagram_received(data, cast("tuple[str, int]", source))
-
-    def is_closing(self) -> bool:
-        return self._closing
+        self._receiver.datagram_received(data, source, self._loop.time())
 
     def close(self) -> None:
-        if self._closing:
-            return
-        self._closing = True
-        self._network.remove(self)
-        self._socket.close()
-        asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None)
-
-    abort = close
+        """Leave the network."""
+        if not self._closed:
+            self._closed = True
+            self._loop.network.remove(self)
+            self._socket.close()
 
 
 class _Selector(selectors.DefaultSelector):
@@ -220,7 +219,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     @contextmanager
     def running(cls) -> Iterator[VirtualLoop]:
         """Lend a loop; what still runs on it at the end is cancelled."""
-        with asyncio.Runner(loop_factory=cls) as runner:
+        with patch("bridges.quic.pump.Pump", _Pump), asyncio.Runner(loop_factory=cls) as runner:
             yield cast("VirtualLoop", runner.get_loop())
 
     def time(self) -> float:
@@ -234,14 +233,3 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Return the address that `host` already is."""
         ipaddress.ip_address(host)
         return socket.getaddrinfo(host, port, **{k: v for k, v in hints.items() if k in {"family", "type"}})
-
-    async def create_datagram_endpoint(  # type: ignore[override]  # what is used of it
-        self, protocol_factory: Any, *, sock: socket.socket
-    ) -> tuple[Any, Any]:
-        """Put a bound or connected UDP socket on the network."""
-        protocol = protocol_factory()
-        transport = _Transport(self.network, protocol, sock)
-        self.network.add(transport)
-        self.call_soon(protocol.connection_made, transport)
-        await asyncio.sleep(0)
-        return transport, protocol
