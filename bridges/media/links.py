@@ -186,12 +186,21 @@ class Links:
                 "state": "up" if link.connection is not None and link.connection.up else "down",
                 "connects": link.connects,
                 "error": link.error,
+                **_carried(link.connection),
             }
             for link in self._wanted.values()
         ]
         accepted = [
-            {"peer": peer, "room": room, "role": "listener", "state": "up", "connects": 1, "error": ""}
-            for peer, room in self._accepted
+            {
+                "peer": peer,
+                "room": room,
+                "role": "listener",
+                "state": "up",
+                "connects": 1,
+                "error": "",
+                **_carried(connection),
+            }
+            for (peer, room), connection in self._accepted.items()
             if (peer, room) not in self._wanted
         ]
         return dialled + accepted
@@ -274,6 +283,7 @@ class Links:
             link.error = reason
         _log.info("media.link_down", peer=key[0], room=key[1], role=connection.role, reason=reason)
         if connection.room:
+            self.figures.connection_ended(*key, connection.carried())
             if self.current(*key) is None:
                 self.figures.went_down(*key, reason)
             self._tell(key, reason)
@@ -357,6 +367,7 @@ class Links:
             options.media_ip,
             options.media_port,
             fingerprint=options.media_fingerprint,
+            count=self.figures.counters.count,
             settings=self._quic,
         )
         began = asyncio.get_running_loop().time()
@@ -385,3 +396,10 @@ class Links:
                 await link.hurry.wait()
         except TimeoutError:
             return
+
+
+def _carried(connection: MediaConnection | None) -> dict[str, Any]:
+    """Return what a connection speaks, and what became of its datagrams."""
+    if connection is None or not connection.up:
+        return {"wire": ""}
+    return {"wire": connection.wire, **connection.carried()._asdict()}
