@@ -70,7 +70,9 @@ class EventBridge:
         tallies = Tallies(max_entries=settings.event.max_links)
         self._figures = Figures(tallies)
         self._own = OwnWire(node, settings, self, tallies)
-        self._dialler = Dialler(self, self._own, settings.event, settings.quic)
+        self._dialler = Dialler(
+            self, self._own, settings.event, settings.quic, count=self._figures.counters.count
+        )
         self._delivery = Delivery(
             node,
             settings.event,

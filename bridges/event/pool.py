@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bridges.event.streams import StreamOwner
     from bridges.node.cascading import CascadingOptions
     from bridges.quic import QuicSettings
+    from bridges.quic.pump import Count
 
 __all__ = ["Carrier", "Dialler"]
 
@@ -101,10 +102,16 @@ class _Pool:
 
 
 class Dialler:
-    """The connections that we dialled: each closed when the last conference lets go of it."""
+    """The connections that we dialled: each closed when the last conference lets go of it.
 
-    def __init__(self, owner: StreamOwner, own: OwnWire, settings: EventSettings, quic: QuicSettings) -> None:
+    `count` is called with the name of whatever their sockets lose.
+    """
+
+    def __init__(
+        self, owner: StreamOwner, own: OwnWire, settings: EventSettings, quic: QuicSettings, *, count: Count
+    ) -> None:
         self._own = own
+        self._count = count
         self._owner = owner
         self._settings = settings
         self._quic = quic
@@ -204,6 +211,7 @@ class Dialler:
                 fingerprint=address.fingerprint,
                 settings=self._quic,
                 alpn=self._quic.alpn,
+                count=self._count,
             )
             if connection.protocol == OWN_PROTOCOL:
                 own = self._own.take(connection, address.peer)
