@@ -174,6 +174,9 @@ class RtpEndpoint:
             self.foreign += 1
             return
         now = asyncio.get_running_loop().time()
+        if control:
+            # Whatever it is: Janus shows where it wants to have RTCP with datagrams that are none.
+            self.rtcp_peer = sender
         try:
             if control:
                 packets = rtcp.decode(data)
@@ -184,7 +187,6 @@ class RtpEndpoint:
             self.malformed += 1
             _log.debug("rtp.malformed", sender=sender[0], reason=str(error))
             return
-        self.rtcp_peer = sender
         for tenant in list(self._tenants):
             tenant.hear(now, packets)
 
