@@ -1,15 +1,16 @@
 """How connections share a bottleneck and carry media over bad paths: ours, Reno and CUBIC in one run.
 
 Everything is real QUIC (aioquic's connections, TLS, packets, acknowledgements) over simulated paths in
-virtual time, so the figures do not depend on the machine. Ours sends media as datagrams through the send
-queue, with lost ones repeated; Reno and CUBIC are the library's own, with a stream per frame. The stories:
+virtual time, so the figures do not depend on the machine. Ours carries media on our own media wire, all of
+it; Reno and CUBIC are the library's own, with a stream per frame. The stories:
 
 1. A greedy flow alone: share of the line, time in its queue (median / 95th percentile, ms), packets dropped.
 2. Beside a flow of another kind, or of the same: each one's share of the line, and the queue.
 3. A hole of two seconds: how long after its end (ms) the first sound packet and picture are there in time,
    and how many later ones are not.
-4. Media over bottlenecks: share of video, key frames and sound within 200 ms beyond the path's delay, and the
-   99th percentile of the video's delay (ms).
+4. Beside a flow that does not give way: one in the manner of BBR, one of a fixed rate.
+5. Media over bottlenecks: share of video, key frames and sound within 200 ms beyond the path's delay, and the
+   99th percentile of the video's delay (ms). Ours counts what is handed on, in order and decodable.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bench._machine import report
+from bench._virtual.peer import Stalls
+from bench._virtual.rivals import BANDWIDTH
 from bench._virtual.scenario import OURS, Line, greedy, hole, media
 
 if TYPE_CHECKING:
@@ -34,6 +37,17 @@ CONTROLLERS: Final = (OURS, "reno", "cubic")
 MEGABIT: Final = 1e6
 BEGIN: Final = 0.5
 LATER: Final = 3.5
+
+
+class Load(NamedTuple):
+    """A line, how many video and sound tracks it carries, and what else there is."""
+
+    line: Line
+    count: int
+    rival: str | None = None
+    back_rival: str | None = None
+    stalls: Stalls | None = None
+    since: float = 2.0
 
 
 class Row(NamedTuple):
@@ -59,7 +73,7 @@ def alone(line: Line, controller: str, seed: int) -> Figures:
     }
 
 
-def beside(line: Line, controller: str, rival: str, seed: int) -> Figures:
+def beside(line: Line, controller: str, rival: str | float, seed: int) -> Figures:
     """Let two flows share a line; the rival begins with us or, with every other seed, later."""
     flows = [(controller, BEGIN), (rival, BEGIN if seed % 2 and rival != controller else LATER)]
     result = greedy(line, flows, seed=seed, seconds=30)
@@ -82,9 +96,19 @@ def after_hole(line: Line, controller: str, seed: int) -> Figures:
     }
 
 
-def tracks(line: Line, controller: str, count: int, rival: str | None, seed: int) -> Figures:
+def tracks(load: Load, controller: str, seed: int) -> Figures:
     """Carry so many video and sound tracks."""
-    result = media(line, controller, seed=seed, video=count, sound=count, rival=rival)
+    result = media(
+        load.line,
+        controller,
+        seed=seed,
+        video=load.count,
+        sound=load.count,
+        rival=load.rival,
+        back_rival=load.back_rival,
+        stalls=load.stalls,
+        since=load.since,
+    )
     return {
         "video": result["video"].in_time,
         "key": result["key"].in_time,
@@ -122,36 +146,67 @@ def lines_shared() -> dict[str, tuple[Line, str]]:
         for rate, loss in ((2, 0.0), (2, 0.01), (6, 0.0))
         for trip in (20, 80, 200)
     }
-    return lines | {
-        "Reno, 6 Mbit/s, 200 ms, loss 1%": (Line(round_trip=0.2, rate=6 * MEGABIT, loss=0.01), "reno"),
-        "Reno, 2 Mbit/s, 80 ms, queue of 300 ms": (
-            Line(round_trip=0.08, rate=2 * MEGABIT, queue=0.3),
-            "reno",
-        ),
-        "CUBIC, 4 Mbit/s, 80 ms, loss 0%": (Line(round_trip=0.08, rate=4 * MEGABIT), "cubic"),
-        "its own kind, 2 Mbit/s, 80 ms": (Line(round_trip=0.08, rate=2 * MEGABIT), ""),
+    return (
+        lines
+        | {
+            "Reno, 6 Mbit/s, 200 ms, loss 1%": (Line(round_trip=0.2, rate=6 * MEGABIT, loss=0.01), "reno"),
+            "Reno, 2 Mbit/s, 80 ms, queue of 300 ms": (
+                Line(round_trip=0.08, rate=2 * MEGABIT, queue=0.3),
+                "reno",
+            ),
+            "CUBIC, 4 Mbit/s, 80 ms, loss 0%": (Line(round_trip=0.08, rate=4 * MEGABIT), "cubic"),
+        }
+        | {
+            f"its own kind, {rate} Mbit/s, {trip} ms": (Line(round_trip=trip / 1e3, rate=rate * MEGABIT), "")
+            for rate in (2, 6)
+            for trip in (20, 80, 200)
+        }
+    )
+
+
+def lines_defiant() -> dict[str, tuple[Line, str | float]]:
+    """Return the lines that are shared with flows which do not give way."""
+    return {
+        f"as BBR, 4 Mbit/s, {trip} ms": (Line(round_trip=trip / 1e3, rate=4 * MEGABIT), BANDWIDTH)
+        for trip in (20, 80, 200)
+    } | {
+        f"fixed {rate} of 2 Mbit/s, {trip} ms": (
+            Line(round_trip=trip / 1e3, rate=2 * MEGABIT),
+            rate * MEGABIT,
+        )
+        for rate in (0.5, 1, 1.5)
+        for trip in (80, 200)
     }
 
 
-def lines_media() -> dict[str, tuple[Line, int, str | None]]:
-    """Return the bottlenecks for media, how many tracks of each kind, and who else is there."""
+def lines_media() -> dict[str, Load]:
+    """Return what is carried over which bottleneck."""
+    jitter = Line(round_trip=0.08, jitter=0.02)
     return {
-        "1 + 1 over 2 Mbit/s": (Line(round_trip=0.08, rate=2 * MEGABIT), 1, None),
-        "1 + 1 over 2 Mbit/s, loss 2%": (Line(round_trip=0.08, rate=2 * MEGABIT, loss=0.02), 1, None),
-        "1 + 1 over 2 Mbit/s, queue of 30 ms": (
-            Line(round_trip=0.08, rate=2 * MEGABIT, queue=0.03),
-            1,
-            None,
+        "1 + 1 over 2 Mbit/s": Load(Line(round_trip=0.08, rate=2 * MEGABIT), 1),
+        "1 + 1 over 2 Mbit/s, loss 2%": Load(Line(round_trip=0.08, rate=2 * MEGABIT, loss=0.02), 1),
+        "1 + 1 over 2 Mbit/s, queue of 30 ms": Load(Line(round_trip=0.08, rate=2 * MEGABIT, queue=0.03), 1),
+        "1 + 1 over 1.2 Mbit/s": Load(Line(round_trip=0.08, rate=1.2 * MEGABIT), 1),
+        "1 + 1 over 1.2 Mbit/s, loss 2%": Load(Line(round_trip=0.08, rate=1.2 * MEGABIT, loss=0.02), 1),
+        "1 + 1 beside Reno on 2 Mbit/s": Load(Line(round_trip=0.08, rate=2 * MEGABIT), 1, "reno"),
+        "1 + 1 beside Reno on 4 Mbit/s": Load(Line(round_trip=0.08, rate=4 * MEGABIT), 1, "reno"),
+        "1 + 1 over 4 Mbit/s, Reno on the way back": Load(
+            Line(round_trip=0.08, rate=4 * MEGABIT, back_rate=4 * MEGABIT), 1, back_rival="reno"
         ),
-        "1 + 1 over 1.2 Mbit/s": (Line(round_trip=0.08, rate=1.2 * MEGABIT), 1, None),
-        "1 + 1 over 1.2 Mbit/s, loss 2%": (Line(round_trip=0.08, rate=1.2 * MEGABIT, loss=0.02), 1, None),
-        "1 + 1 beside Reno on 2 Mbit/s": (Line(round_trip=0.08, rate=2 * MEGABIT), 1, "reno"),
-        "1 + 1 beside Reno on 4 Mbit/s": (Line(round_trip=0.08, rate=4 * MEGABIT), 1, "reno"),
-        "3 + 3 into 2 Mbit/s": (Line(round_trip=0.08, rate=2 * MEGABIT), 3, None),
-        "8 + 8 over 10 Mbit/s, loss 1%": (Line(round_trip=0.08, rate=10 * MEGABIT, loss=0.01), 8, None),
-        "8 + 8, jitter of 20 ms each way": (Line(round_trip=0.08, jitter=0.02), 8, None),
-        "1 + 1, 80 ms, loss 2%": (Line(round_trip=0.08, loss=0.02), 1, None),
-        "1 + 1, 80 ms, loss 5%": (Line(round_trip=0.08, loss=0.05), 1, None),
+        "3 + 3 into 2 Mbit/s": Load(Line(round_trip=0.08, rate=2 * MEGABIT), 3),
+        "8 + 8 over 10 Mbit/s, loss 1%": Load(Line(round_trip=0.08, rate=10 * MEGABIT, loss=0.01), 8),
+        "8 + 8 over 12 Mbit/s, Reno on the way back": Load(
+            Line(round_trip=0.08, rate=12 * MEGABIT, back_rate=4 * MEGABIT), 8, back_rival="reno"
+        ),
+        "8 + 8 over 12 Mbit/s, sender stalls": Load(
+            Line(round_trip=0.08, rate=12 * MEGABIT), 8, stalls=Stalls(length=0.03, every=0.1)
+        ),
+        "8 + 8, jitter of 20 ms each way": Load(jitter, 8),
+        "8 + 8, the same, all at once": Load(jitter, 8, since=0.0),
+        "8 + 8, 200 ms, jitter of 20 ms, all at once": Load(Line(round_trip=0.2, jitter=0.02), 8, since=0.0),
+        "1 + 1, 80 ms, loss 2%": Load(Line(round_trip=0.08, loss=0.02), 1),
+        "1 + 1, 80 ms, loss 5%": Load(Line(round_trip=0.08, loss=0.05), 1),
+        "1 + 1, 200 ms, loss 5%, from the first": Load(Line(round_trip=0.2, loss=0.05), 1, since=0.0),
     }
 
 
@@ -165,13 +220,15 @@ def rows() -> list[Row]:
             found.append(
                 Row("beside", name, controller, partial(beside, line, controller, rival or controller))
             )
+        for name, (line, defiant) in lines_defiant().items():
+            found.append(Row("against", name, controller, partial(beside, line, controller, defiant)))
         for trip in (20, 80, 200):
             for loss in (0.0, 0.02):
                 line = Line(round_trip=trip / 1e3, loss=loss)
                 name = f"{trip} ms, loss {loss:.0%}"
                 found.append(Row("hole", name, controller, partial(after_hole, line, controller)))
-        for name, (line, count, other) in lines_media().items():
-            found.append(Row("media", name, controller, partial(tracks, line, controller, count, other)))
+        for name, load in lines_media().items():
+            found.append(Row("media", name, controller, partial(tracks, load, controller)))
     return found
 
 
@@ -197,7 +254,7 @@ def cell(part: str, figures: Figures) -> str:
                 f"{figures['share']:4.0%} {figures['queue']:3.0f}/{figures['queue_p95']:3.0f} ms"
                 f" {figures['dropped']:4.1%}"
             )
-        case "beside":
+        case "beside" | "against":
             return f"{figures['share']:4.0%}:{figures['rival']:4.0%} {figures['queue_p95']:4.0f} ms"
         case "hole":
             return (
@@ -214,6 +271,7 @@ def cell(part: str, figures: Figures) -> str:
 HEADS: Final = {
     "alone": "a greedy flow alone: share, queue median/p95, dropped",
     "beside": "beside another flow: shares, queue p95",
+    "against": "beside a flow that does not give way: shares, queue p95",
     "hole": "after two silent seconds (worst seed): first sound/video in time, late or missing sound/video",
     "media": "media in time: video, key frames, sound, p99 of video in ms",
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from bench._virtual.media import DEADLINE, SOUND, VIDEO
-from bench._virtual.own_media import OwnMedia, OwnShown
+from bench._virtual.own_media import OwnMedia
 from bench._virtual.peer import connect
 from bench._virtual.scenario import OURS, percentile
 from bench._virtual.stream_media import StreamMedia
@@ -18,9 +18,9 @@ from tests.impairment.core import Bursts, Impairment, Profile
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from bench._virtual.media import Track
+    from bench._virtual.media import Shown, Track
 
-__all__ = ["Cell", "Lossy", "told"]
+__all__ = ["Cell", "Lossy", "profile_of", "told"]
 
 _BEGIN: Final = 0.5
 _FROM: Final = 2.0
@@ -69,6 +69,12 @@ class Cell:
         )
 
 
+def profile_of(lossy: Lossy, round_trip: float) -> Profile:
+    """Return what a line does in each direction."""
+    bursts = Bursts(share=lossy.bursts, length=4) if lossy.bursts else None
+    return Profile(delay=round_trip / 2, jitter=lossy.jitter, loss=lossy.loss, bursts=bursts)
+
+
 def told(
     lossy: Lossy,
     round_trip: float,
@@ -80,8 +86,7 @@ def told(
 ) -> Cell:
     """Send tracks over a line: on our own wire for our controller, else on a stream per track."""
     world = World()
-    bursts = Bursts(share=lossy.bursts, length=4) if lossy.bursts else None
-    profile = Profile(delay=round_trip / 2, jitter=lossy.jitter, loss=lossy.loss, bursts=bursts)
+    profile = profile_of(lossy, round_trip)
     there, back = (Impairment(profile, f"{seed} {way}") for way in ("there", "back"))
     sender, receiver = connect(world, there, back, congestion=wire, fit=lambda quic: steer(quic, wire))
     kind_of_media = OwnMedia if wire == OURS else StreamMedia
@@ -105,5 +110,5 @@ def told(
     )
 
 
-def _delays(shown: Iterable[OwnShown], kinds: set[Kind]) -> list[float]:
+def _delays(shown: Iterable[Shown], kinds: set[Kind]) -> list[float]:
     return [each.complete - each.captured for each in shown if each.kind in kinds]

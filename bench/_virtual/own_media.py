@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from aioquic.quic.events import DatagramFrameReceived
 
+from bench._virtual.media import Shown
 from bridges.media.own.receiver import MediaReceiver, Received
 from bridges.media.own.sender import MediaSender, Source
 from bridges.media.own.sending import Kind
@@ -22,17 +22,7 @@ if TYPE_CHECKING:
     from bench._virtual.peer import Peer
     from bench._virtual.world import World
 
-__all__ = ["OwnMedia", "OwnShown"]
-
-
-@dataclass(slots=True)
-class OwnShown:
-    """What became of one frame."""
-
-    kind: Kind
-    captured: float
-    complete: float = math.inf
-    """When it was handed on: whole, decodable, and in order."""
+__all__ = ["OwnMedia"]
 
 
 class _Datagrams:
@@ -67,7 +57,7 @@ class OwnMedia:
         end: float = math.inf,
         stagger: float = 0.0037,
     ) -> None:
-        self.shown: dict[tuple[int, int], OwnShown] = {}
+        self.shown: dict[tuple[int, int], Shown] = {}
         """By number of track and frame."""
         self.media_bytes = 0
         self.sender: Final = MediaSender()
@@ -100,7 +90,7 @@ class OwnMedia:
             kind = Kind.KEY
             self._wanted.discard(number)
         size = track.key_size if kind is Kind.KEY else track.size
-        self.shown[number, count] = OwnShown(kind, now)
+        self.shown[number, count] = Shown(kind, now)
         self.media_bytes += size
         self.sender.measured(self._recovery.controller.delay.base)
         needs = (1,) if kind is Kind.DELTA else ()

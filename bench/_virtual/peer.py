@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +11,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
 from bridges.quic import Certificate
+from bridges.quic.recovery import note_lateness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,10 +21,23 @@ if TYPE_CHECKING:
     from bench._virtual.world import World
     from tests.impairment.core import Impairment
 
-__all__ = ["Peer", "connect"]
+__all__ = ["Peer", "Stalls", "connect"]
 
 _ADDRESS: Final = ("192.0.2.1", 4433)
 _MAX_DATAGRAM_FRAME: Final = 65536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stalls:
+    """A process that has something else to do: for `length` seconds at every multiple of `every`."""
+
+    length: float
+    every: float
+
+    def over_at(self, now: float) -> float:
+        """Return when the process comes to what happens now."""
+        begun = now - now % self.every
+        return max(now, begun + self.length)
 
 
 class Peer:
@@ -38,6 +53,8 @@ class Peer:
         """Called before every transmission: a source that always has more to send writes it here."""
         self.on_queued: Callable[[float, float], None] | None = None
         """Told the time, and how long a datagram waited in the bottleneck; for every one that passed it."""
+        self.stalls: Stalls | None = None
+        """What keeps this end from its work."""
         self.sent_bytes = 0
         """Bytes of UDP payload given to the path."""
         self.received_bytes = 0
@@ -48,6 +65,10 @@ class Peer:
 
     def advance(self) -> None:
         """Act upon what the connection says, then send what it wants sent."""
+        at = self._free_at()
+        if at > self._world.now:
+            self._world.at(at, self.advance)
+            return
         while (event := self.quic.next_event()) is not None:
             self.on_event(event)
         self.on_turn()
@@ -65,9 +86,17 @@ class Peer:
 
     def receive(self, data: bytes) -> None:
         """Take a datagram from the path."""
+        at = self._free_at()
+        if at > self._world.now:
+            self._world.at(at, lambda: self.receive(data))
+            return
         self.received_bytes += len(data)
         self.quic.receive_datagram(data, _ADDRESS, now=self._world.now)
         self.advance()
+
+    def _free_at(self) -> float:
+        now = self._world.now
+        return now if self.stalls is None else self.stalls.over_at(now)
 
     def _arm(self) -> None:
         timer_at = self.quic.get_timer()
@@ -78,8 +107,12 @@ class Peer:
             self._world.wake_at(timer_at, lambda: self._due(timer_at))
 
     def _due(self, timer_at: float) -> None:
-        if timer_at == self._timer_at:
+        at = self._free_at()
+        if at > self._world.now:
+            self._world.at(at, lambda: self._due(timer_at))
+        elif timer_at == self._timer_at:
             self._timer_at = None
+            note_lateness(self.quic, self._world.now - timer_at)
             self.quic.handle_timer(now=self._world.now)
             self.advance()
 

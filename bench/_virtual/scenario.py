@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from bench._virtual.media import DEADLINE, SOUND, VIDEO, Media
-from bench._virtual.peer import connect
+from bench._virtual.media import DEADLINE, SOUND, VIDEO, FrameStreams
+from bench._virtual.own_media import OwnMedia
+from bench._virtual.peer import Stalls, connect
+from bench._virtual.rivals import BANDWIDTH, Constant, pace
 from bench._virtual.traffic import Bulk
 from bench._virtual.world import World
 from bridges.media.own.sending import Kind
@@ -17,6 +19,8 @@ from tests.impairment.core import Bottleneck, Cause, Hole, Impairment, Profile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from aioquic.quic.connection import QuicConnection
 
     from bench._virtual.media import Shown
     from bench._virtual.peer import Peer
@@ -31,11 +35,13 @@ _RESOLUTION: Final = 0.0005
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A path with the same delay, jitter and losses in both directions, and one bottleneck there."""
+    """A path with the same delay, jitter and losses in both directions, and bottlenecks."""
 
     round_trip: float
     rate: float | None = None
     """Bits a second; None: no bottleneck."""
+    back_rate: float | None = None
+    """The same on the way back."""
     queue: float = 0.1
     """Seconds that the bottleneck's queue holds."""
     loss: float = 0.0
@@ -44,7 +50,10 @@ class Line:
 
     def directions(self, seed: int) -> tuple[Impairment, Impairment]:
         """Return there and back."""
-        bottleneck = None if self.rate is None else Bottleneck(rate=self.rate, queue=self.queue)
+        bottlenecks = (
+            None if rate is None else Bottleneck(rate=rate, queue=self.queue)
+            for rate in (self.rate, self.back_rate)
+        )
         profiles = (
             Profile(
                 delay=self.round_trip / 2,
@@ -53,7 +62,7 @@ class Line:
                 bottleneck=each,
                 holes=self.holes,
             )
-            for each in (bottleneck, None)
+            for each in bottlenecks
         )
         there, back = (
             Impairment(profile, f"{seed} {way}")
@@ -77,14 +86,22 @@ class Greedy:
     """Share of the packets that the bottleneck dropped."""
 
 
-def greedy(line: Line, flows: Sequence[tuple[str, float]], *, seed: int, seconds: float = 20.0) -> Greedy:
-    """Let flows (controller, when it begins) share a line; the first third does not count."""
+def greedy(
+    line: Line, flows: Sequence[tuple[str | float, float]], *, seed: int, seconds: float = 20.0
+) -> Greedy:
+    """Let flows (controller, when it begins) share a line; the first third does not count.
+
+    A controller may also be a number: a flow of so many bits a second, whatever happens.
+    """
     assert line.rate is not None
     world = World()
     there, back = line.directions(seed)
     waits: list[tuple[float, float]] = []
-    bulks = []
+    bulks: list[Bulk | Constant] = []
     for controller, begin in flows:
+        if not isinstance(controller, str):
+            bulks.append(Constant(world, there, controller, begin=begin))
+            continue
         sender, receiver = _connect(world, there, back, controller)
         sender.on_queued = lambda at, waited: waits.append((at, waited))
         bulks.append(Bulk(world, sender, receiver, begin=begin))
@@ -124,27 +141,35 @@ def media(
     video: int = 1,
     sound: int = 1,
     rival: str | None = None,
+    back_rival: str | None = None,
+    stalls: Stalls | None = None,
     seconds: float = 12.0,
+    since: float = 2.0,
 ) -> dict[str, InTime]:
     """Send tracks over a line, perhaps beside a greedy flow; return figures for video, key and sound.
 
-    The first two seconds do not count.
+    `back_rival` is a greedy flow the other way, `stalls` is what keeps the sender's process from its work.
+    What was captured before `since` does not count. A frame of ours counts when the receiver hands it on, in
+    order and decodable; with other controllers, when it has arrived.
     """
     world = World()
     there, back = line.directions(seed)
     sender, receiver = _connect(world, there, back, controller)
+    sender.stalls = stalls
     tracks = [VIDEO] * video + [SOUND] * sound
     shown: dict[tuple[int, int], Shown] = {}
 
     def begin() -> None:
         nonlocal shown
-        shown = Media(world, sender, receiver, tracks, begin=_BEGIN, end=seconds).shown
+        shown = _media(controller)(world, sender, receiver, tracks, begin=_BEGIN, end=seconds).shown
 
     world.at(_BEGIN, begin)
     if rival is not None:
         Bulk(world, *_connect(world, there, back, rival), begin=_BEGIN)
+    if back_rival is not None:
+        Bulk(world, *_connect(world, back, there, back_rival), begin=_BEGIN)
     world.run(seconds + 2)
-    frames = [each for each in shown.values() if each.captured >= 2]
+    frames = [each for each in shown.values() if each.captured >= since]
     kinds = {"video": {Kind.KEY, Kind.DELTA}, "key": {Kind.KEY}, "sound": {Kind.SOUND}}
     return {
         name: _in_time(line, [each for each in frames if each.kind in chosen])
@@ -182,7 +207,7 @@ def hole(line: Line, controller: str, *, seed: int, length: float = 2.0) -> Reco
 
     def start() -> None:
         nonlocal shown
-        shown = Media(world, sender, receiver, [VIDEO, SOUND], begin=_BEGIN, end=end + 3).shown
+        shown = _media(controller)(world, sender, receiver, [VIDEO, SOUND], begin=_BEGIN, end=end + 3).shown
 
     world.at(_BEGIN, start)
     world.run(end + 5)
@@ -214,7 +239,16 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def _connect(world: World, there: Impairment, back: Impairment, controller: str) -> tuple[Peer, Peer]:
-    return connect(world, there, back, congestion=controller, fit=lambda quic: steer(quic, controller))
+    def fit(quic: QuicConnection) -> None:
+        steer(quic, controller)
+        if controller == BANDWIDTH:
+            pace(quic)
+
+    return connect(world, there, back, congestion=controller, fit=fit)
+
+
+def _media(controller: str) -> type[OwnMedia | FrameStreams]:
+    return OwnMedia if controller == OURS else FrameStreams
 
 
 def _in_time(line: Line, frames: Sequence[Shown]) -> InTime:

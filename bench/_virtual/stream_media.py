@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aioquic.quic.events import StreamDataReceived
 
-from bench._virtual.own_media import OwnShown
+from bench._virtual.media import Shown
 from bridges.media.own.sending import Kind
 
 if TYPE_CHECKING:
@@ -36,13 +36,13 @@ class StreamMedia:
         begin: float = 0.5,
         end: float = math.inf,
     ) -> None:
-        self.shown: dict[tuple[int, int], OwnShown] = {}
+        self.shown: dict[tuple[int, int], Shown] = {}
         """By number of track and frame."""
         self.media_bytes = 0
         self._world = world
         self._sender = sender
         self._end = end
-        self._under_way: dict[int, deque[tuple[int, OwnShown]]] = {}
+        self._under_way: dict[int, deque[tuple[int, Shown]]] = {}
         """By stream: where each frame ends, in bytes."""
         self._written: dict[int, int] = {}
         self._arrived: dict[int, int] = {}
@@ -62,7 +62,7 @@ class StreamMedia:
     def _capture(self, number: int, stream_id: int, track: Track, count: int) -> None:
         now, kind = self._world.now, track.kind(count, number * 23)
         size = track.key_size if kind is Kind.KEY else track.size
-        shown = self.shown[number, count] = OwnShown(kind, now)
+        shown = self.shown[number, count] = Shown(kind, now)
         self.media_bytes += size
         self._written[stream_id] += size
         self._under_way[stream_id].append((self._written[stream_id], shown))
