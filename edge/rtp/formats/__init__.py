@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from edge.rtp.formats.av1 import Av1Packets, Av1Pictures
+from edge.rtp.formats.h264 import H264Packets, H264Pictures
 from edge.rtp.formats.opus import OpusPackets, OpusSound
 from edge.rtp.formats.vp8 import Vp8Packets, Vp8Pictures
+from edge.rtp.formats.vp9 import Vp9Packets, Vp9Pictures
 from edge.rtp.track import Codec, RtpTrack
 
 if TYPE_CHECKING:
@@ -22,10 +25,16 @@ __all__ = ["depacketizer", "packetizer"]
 
 _DEPACKETIZERS: Final[dict[Codec, Callable[[RtpTrack, int], Depacketizer]]] = {
     Codec.VP8: Vp8Pictures,
+    Codec.VP9: Vp9Pictures,
+    Codec.H264: H264Pictures,
+    Codec.AV1: Av1Pictures,
     Codec.OPUS: OpusSound,
 }
 _PACKETIZERS: Final[dict[Codec, Callable[[], Packetizer]]] = {
     Codec.VP8: Vp8Packets,
+    Codec.VP9: Vp9Packets,
+    Codec.H264: H264Packets,
+    Codec.AV1: Av1Packets,
     Codec.OPUS: OpusPackets,
 }
 

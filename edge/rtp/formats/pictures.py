@@ -39,6 +39,7 @@ class Pictures(ABC):
         self._timestamp: int | None = None
         self._bytes = 0
         self._intact = False
+        self._awaits_key_frame = False
         self._width = self._height = 0
 
     @property
@@ -67,7 +68,7 @@ class Pictures(ABC):
         if not self._intact:
             if not self._begins_key_frame(packet.payload):
                 return None
-            self._intact = True
+            self._intact = self._awaits_key_frame = True
         if self._timestamp is None:
             self._begin(packet.timestamp)
         self._bytes += len(packet.payload)
@@ -78,6 +79,9 @@ class Pictures(ABC):
             return None
         picture = self._finish()
         self._begin(None)
+        if self._awaits_key_frame and not picture.key_frame:
+            raise RtpError("what began like a key frame was none")
+        self._awaits_key_frame = False
         if picture.key_frame and picture.width:
             self._width, self._height = picture.width, picture.height
         return Encoded(
