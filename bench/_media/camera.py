@@ -64,6 +64,15 @@ class Camera:
         sent.media_bytes += size
         self.source.write(frame)
 
+    async def roll(self) -> None:
+        """Capture and send until cancelled."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            self.shoot(Sent([], []))
+            due = max(due + 1 / self.track.rate, loop.time() - 1)
+            await asyncio.sleep(due - loop.time())
+
     def _is_due(self) -> bool:
         return not self._count or (self._count + self._phase) % self.track.key_every == 0
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import time
+from collections import Counter, deque
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import structlog
 
 from bench._frames import Delays
 from bench._media.camera import Camera, shoot
@@ -21,6 +25,8 @@ from bridges.internal.settings import InternalSettings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from structlog.typing import EventDict
+
     from bench._virtual.media import Track
     from bridges.media.bridge import MediaBridge
 
@@ -28,20 +34,29 @@ __all__ = ["ROOM", "Site"]
 
 ROOM: Final = "room"
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_OURS: Final = {"aioquic", "bridges"}
+_REST: Final = 20.0
+"""Seconds in which everything that has ended must be gone."""
 _PATIENCE: Final = InternalSettings(source_wait=30.0)
 
 
 class Site:
     """What is running of one cluster; every method that `handle` knows is called by whoever measures."""
 
-    def __init__(self, cluster: str, hub: InternalListener, own: MediaBridge) -> None:
+    def __init__(
+        self, cluster: str, hub: InternalListener, own: MediaBridge, tasks: asyncio.TaskGroup
+    ) -> None:
         self._cluster = cluster
         self._hub = hub
         self._bridge = own
+        self._tasks = tasks
+        self._rolling: dict[str, list[asyncio.Task[None]]] = {}
         self._cameras: dict[str, list[Camera]] = {}
         self._takers: dict[str, list[InternalReceiver]] = {}
         self._delays = Delays()
         self._lost: list[str] = []
+        self._complaints: deque[str] = deque(maxlen=100)
+        structlog.configure(processors=[self._complain, *structlog.get_config()["processors"]])
         self._joined = asyncio.Event()
 
     @classmethod
@@ -51,8 +66,8 @@ class Site:
         if core is not None:
             os.sched_setaffinity(0, {core})
         hub = await InternalListener.start()
-        async with bridge(cluster, hub.port, wire) as own:
-            site = cls(cluster, hub, own)
+        async with asyncio.TaskGroup() as tasks, bridge(cluster, hub.port, wire) as own:
+            site = cls(cluster, hub, own, tasks)
             try:
                 yield site
             finally:
@@ -104,8 +119,14 @@ class Site:
             for track in tracks
         ]
 
+    async def on_roll(self, stream: str) -> None:
+        """Let the cameras of a stream run until it is withdrawn."""
+        self._rolling[stream] = [self._tasks.create_task(camera.roll()) for camera in self._cameras[stream]]
+
     async def on_withdraw(self, stream: str) -> None:
         """Have it no more."""
+        for task in self._rolling.pop(stream, ()):
+            task.cancel()
         for camera in self._cameras.pop(stream):
             camera.source.close()
 
@@ -142,11 +163,11 @@ class Site:
     # --- frames ----------------------------------------------------------------------------------
 
     async def on_send(self, streams: list[str], seconds: float) -> dict[str, Any]:
-        """Capture and send; return the stamps and the bytes of media (see Sent), and the CPU seconds."""
+        """Capture and send; return the stamps and the bytes of media (see Sent), and how long it took."""
         cameras = [camera for stream in streams for camera in self._cameras[stream]]
-        began = time.process_time()
+        began = time.monotonic()
         sent = await shoot(cameras, seconds)
-        return {**asdict(sent), "cpu": time.process_time() - began}
+        return {**asdict(sent), "seconds": time.monotonic() - began}
 
     async def on_subscribed(self, count: int) -> None:
         """Wait until so many tracks of ours are taken by somebody."""
@@ -174,6 +195,22 @@ class Site:
 
     # --- figures ---------------------------------------------------------------------------------
 
+    async def on_complaints(self) -> list[str]:
+        """Return what was logged as an error, at most 100, and forget it."""
+        told = list(self._complaints)
+        self._complaints.clear()
+        return told
+
+    async def on_at_rest(self) -> bool:
+        """Wait until the bridge has no link and no track; return False if that takes too long."""
+        try:
+            async with asyncio.timeout(_REST):
+                while (stats := await self.on_stats())["links"] or stats["tracks"]:  # noqa: ASYNC110 - only asking tells
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            return False
+        return True
+
     async def on_stats(self) -> Any:
         """Return the bridge's figures."""
         return await self._bridge.handle("getStats", [])
@@ -182,12 +219,35 @@ class Site:
         """Return the seconds of processor that this process has used."""
         return time.process_time()
 
-    async def on_memory(self) -> dict[str, float]:
-        """Return bytes resident, and how many objects there are, when what is garbage is gone."""
+    async def on_resident(self) -> int:
+        """Return the bytes of memory that this process has."""
+        return _resident()
+
+    async def on_rest(self) -> tuple[int, dict[str, int]]:
+        """Return the bytes when what is garbage is gone, and how many objects of each of our types there are.
+
+        Under `all` are all that the collector knows.
+        """
         gc.collect()
-        return {"resident": _resident(), "objects": len(gc.get_objects())}
+        held = gc.get_objects()
+        types = Counter(type(each) for each in held)
+        counts = {
+            f"{kind.__module__}.{kind.__qualname__}": count
+            for kind, count in types.items()
+            if kind.__module__.partition(".")[0] in _OURS
+        }
+        counts["asyncio.Task"] = len(asyncio.all_tasks())
+        return _resident(), {**counts, "all": len(held)}
+
+    def _complain(self, _logger: object, _level: str, event: EventDict) -> EventDict:
+        error = sys.exc_info()[1]
+        self._complaints.append(str(event["event"]) if error is None else f"{event['event']}: {error!r}")
+        raise structlog.DropEvent
 
     def _leave_all(self) -> None:
+        for tasks in self._rolling.values():
+            for task in tasks:
+                task.cancel()
         for receivers in self._takers.values():
             for receiver in receivers:
                 receiver.close()
