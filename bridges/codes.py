@@ -1,7 +1,7 @@
 """What a stream or connection between bridges is closed with; docs/wire.md lists the numbers.
 
 Below 0x110 are the wire's own (bridges.wire.errors); our own wire has its own numbers, from 0x200
-(bridges.wire.own.errors).
+(bridges.wire.own.errors) for events and from 0x220 for media (bridges.wire.own_media.errors).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from bridges.wire.errors import (
     UnknownMessageError,
     WireError,
 )
+from bridges.wire.own_media.errors import MediaDatagramError
 
 __all__ = ["CloseCode", "is_fault", "name_of"]
 
@@ -57,6 +58,7 @@ _WIRE_NAMES: Final[dict[int, str]] = {
         UnknownMessageError,
         OversizedError,
         ReplayedError,
+        MediaDatagramError,
     )
 }
 

@@ -79,6 +79,10 @@ class Tally:
     resumes: int = 0
     snapshots: int = 0
     divergences: int = 0
+    datagrams_lost: int = 0
+    datagrams_repeated: int = 0
+    datagrams_parity: int = 0
+    datagrams_recovered: int = 0
     is_up: bool = False
     since: datetime | None = None
     error: str = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from bridges.media.own.ages import Ages
 from bridges.media.own.incoming import TrackLimits
@@ -28,9 +28,20 @@ if TYPE_CHECKING:
     from bridges.media.settings import MediaSettings
     from bridges.quic import Connection
 
-__all__ = ["Carriage", "PieceTaker"]
+__all__ = ["Carriage", "Carried", "PieceTaker"]
 
 _MAX_SOUND_BYTES: Final = 64 << 10
+
+
+class Carried(NamedTuple):
+    """What became of datagrams, and what is kept; the fields are those of LinkFigures with these names."""
+
+    datagrams_lost: int = 0
+    datagrams_repeated: int = 0
+    datagrams_parity: int = 0
+    datagrams_recovered: int = 0
+    queued_bytes: int = 0
+    held_bytes: int = 0
 
 
 class PieceTaker(Protocol):
@@ -108,6 +119,18 @@ class Carriage:
             self._timer.cancel()
             self._timer = None
 
+    def carried(self) -> Carried:
+        """Return what was counted so far."""
+        sent = self.sender.figures
+        return Carried(
+            datagrams_lost=sent["lost"],
+            datagrams_repeated=sent["repeated"],
+            datagrams_parity=sent["parity"],
+            datagrams_recovered=self.receiver.totals()["recovered"],
+            queued_bytes=self.sender.queue.waiting,
+            held_bytes=self.receiver.size,
+        )
+
     # --- tracks that come in ----------------------------------------------------------------------
 
     def expect(self, taker: PieceTaker, *, sound: bool) -> int:
@@ -123,6 +146,10 @@ class Carriage:
         self._takers[alias] = taker
         self._next_alias = (alias + 1) % (MAX_ALIAS + 1)
         return alias
+
+    def missed(self, alias: int) -> int:
+        """Return how many frames of a track have not come, or not whole, or not to be decoded."""
+        return self.receiver.track(alias).missed
 
     def forget(self, alias: int) -> None:
         """Expect a track no more."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from bridges.codes import CloseCode, is_fault, name_of
-from bridges.media.carriage import Carriage
+from bridges.media.carriage import Carriage, Carried
 from bridges.media.session import DialerSession, ListenerSession, State
 from bridges.quic import OWN_PROTOCOL
 from bridges.wire.errors import SequenceError, WireError
@@ -87,6 +87,7 @@ class TrackStream:
     def finish(self) -> None:
         """End our half in order: what was sent still arrives."""
         if self._end():
+            self.connection.note_finished(self)
             self._quic.send(self.id, b"", end=True)
 
     def reset(self, code: int = 0) -> None:
@@ -119,6 +120,8 @@ class MediaConnection:
         self._dialled = hello is not None
         self._session = ListenerSession() if hello is None else DialerSession(hello)
         self._users: dict[int, tuple[TrackStream, StreamUser]] = {}
+        self._finished: set[int] = set()
+        """Streams of the peer whose half of ours has ended, and on which it may still say something."""
         self._deadline = asyncio.get_running_loop().call_later(settings.hello_timeout, self._silent)
         self.peer = peer
         self.room = "" if hello is None else hello.room
@@ -148,9 +151,12 @@ class MediaConnection:
 
     @property
     def backlog(self) -> int:
-        """Bytes of all tracks that were sent and are not yet acknowledged, or wait to be sent."""
-        waiting = 0 if self.carriage is None else self.carriage.sender.queue.waiting
-        return waiting + sum(stream.backlog for stream, _user in self._users.values())
+        """Bytes of all tracks' streams that were sent and are not yet acknowledged."""
+        return sum(stream.backlog for stream, _user in self._users.values())
+
+    def carried(self) -> Carried:
+        """Return what became of the datagrams of media; nothing on OWT's wire."""
+        return Carried() if self.carriage is None else self.carriage.carried()
 
     @property
     def round_trip(self) -> RoundTrip | None:
@@ -188,6 +194,11 @@ class MediaConnection:
         """Call the stream's user no more."""
         self._users.pop(stream.id, None)
 
+    def note_finished(self, stream: TrackStream) -> None:
+        """Take what the peer still says on a stream that we have ended for what it is: too late."""
+        if self._is_peers(stream.id):
+            self._finished.add(stream.id)
+
     def close(self, reason: str, code: int = 0) -> None:
         """Close the connection; streams and owner are told in a moment."""
         if not self.closed and is_fault(code):
@@ -211,10 +222,12 @@ class MediaConnection:
             self._signalling(data, end=end)
             return
         entry = self._users.get(stream_id)
-        if entry is None and self._is_peers(stream_id):
+        if entry is None and self._is_peers(stream_id) and stream_id not in self._finished:
             entry = self._admit(stream_id)
         if entry is not None:
             entry[1].data(data, end=end)
+        if end:
+            self._finished.discard(stream_id)
 
     def stream_reset(self, stream_id: int, code: int) -> None:
         """Take note that the peer gave a stream up."""
@@ -224,6 +237,7 @@ class MediaConnection:
         entry = self._users.pop(stream_id, None)
         if entry is not None:
             entry[1].ended(f"reset by the peer, code 0x{code:x} {name_of(code).upper()}")
+        self._finished.discard(stream_id)
 
     def connection_lost(self, reason: str) -> None:
         """Take note that the connection is gone."""

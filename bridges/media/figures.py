@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bridges.figures import Counters, LinkFigures, PeerFigures, Tallies, Tally, named, sendable
+from bridges.media.carriage import Carried
 from bridges.quic.figures import describe_peer, round_trip_ms
 
 if TYPE_CHECKING:
@@ -50,6 +51,14 @@ class Figures:
             tally.bytes_out += moved.bytes
         tally.drops += moved.dropped
 
+    def connection_ended(self, peer: str, room: str, carried: Carried) -> None:
+        """Add what became of a connection's datagrams."""
+        tally = self._tallies.of(peer, room)
+        tally.datagrams_lost += carried.datagrams_lost
+        tally.datagrams_repeated += carried.datagrams_repeated
+        tally.datagrams_parity += carried.datagrams_parity
+        tally.datagrams_recovered += carried.datagrams_recovered
+
     def forget(self, room: str) -> None:
         """Drop what was counted of a room."""
         self._tallies.forget(room)
@@ -66,6 +75,7 @@ class Figures:
     ) -> LinkFigures:
         """Return a link's figures of this moment; `tracks` are those that there are now."""
         tally = self._tallies.get(peer, room) or Tally()
+        carried = Carried() if current is None else current.carried()
         incoming = [each for each in tracks if each.incoming]
         outgoing = [each for each in tracks if not each.incoming]
         return LinkFigures(
@@ -86,6 +96,12 @@ class Figures:
             tracks_out=len(outgoing),
             connects=tally.connects,
             reconnects=tally.reconnects,
+            datagrams_lost=tally.datagrams_lost + carried.datagrams_lost,
+            datagrams_repeated=tally.datagrams_repeated + carried.datagrams_repeated,
+            datagrams_parity=tally.datagrams_parity + carried.datagrams_parity,
+            datagrams_recovered=tally.datagrams_recovered + carried.datagrams_recovered,
+            queued_bytes=carried.queued_bytes,
+            held_bytes=carried.held_bytes,
             round_trip_ms=None if current is None else round_trip_ms(current.quic),
             error=sendable(error or tally.error),
         )

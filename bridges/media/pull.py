@@ -207,7 +207,14 @@ class PulledTrack:
 
     @property
     def _all_dropped(self) -> int:
-        return self._dropped + sum(output.dropped for output in self._outputs)
+        return self._dropped + self._missed + sum(output.dropped for output in self._outputs)
+
+    @property
+    def _missed(self) -> int:
+        """Frames that did not come, of those that are datagrams."""
+        if self._carriage is None or self._alias is None:
+            return 0
+        return self._carriage.missed(self._alias)
 
     # What the stream says.
 
@@ -325,6 +332,7 @@ class PulledTrack:
         self._cancel(self._asking)
         self._cancel(self._deadline)
         self._asking = self._deadline = None
+        self._dropped += self._missed
         if self._carriage is not None and self._alias is not None:
             self._carriage.forget(self._alias)
         self._carriage = self._alias = None

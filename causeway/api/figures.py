@@ -91,7 +91,7 @@ class LinkFigures(_Figures, frozen=True, kw_only=True):
     """Of the conference, on its streams; not what QUIC adds."""
     bytes_out: Count = 0
     drops: Count = 0
-    """Events that a node refused or that a limit cost, or media frames that could not be sent in time."""
+    """Events that a node refused or a limit cost, or media frames that did not go out, or come, in time."""
     duplicates: Count = 0
     """Events that came again and were passed over."""
     tracks_in: Count = 0
@@ -100,6 +100,18 @@ class LinkFigures(_Figures, frozen=True, kw_only=True):
     """Times that the link came up."""
     reconnects: Count = 0
     """Of these, those after the first."""
+    datagrams_lost: Count = 0
+    """Of media on our own wire, on the way to the peer."""
+    datagrams_repeated: Count = 0
+    """Of these, those that were sent again."""
+    datagrams_parity: Count = 0
+    """Sent to the peer in advance, to make up for losses."""
+    datagrams_recovered: Count = 0
+    """Lost on the way here, and brought back by parity."""
+    queued_bytes: Count = 0
+    """Media that waits to be sent to the peer."""
+    held_bytes: Count = 0
+    """Media from the peer that has not come whole, or that parity may need."""
     resumes: Count = 0
     """Breaks after which only what was missing had to be sent."""
     snapshots: Count = 0

@@ -138,12 +138,20 @@ def _notes(link: LinkFigures) -> str:
         "duplicates": link.duplicates,
         "tracks in": link.tracks_in,
         "tracks out": link.tracks_out,
+        "datagrams lost": link.datagrams_lost,
+        "sent again": link.datagrams_repeated,
+        "parity": link.datagrams_parity,
+        "recovered": link.datagrams_recovered,
     }
     notes = [f"{name} {count}" for name, count in told.items() if count]
     if link.lag_ms is not None:
         notes.append(f"oldest waits {_millis(link.lag_ms)}")
     if link.backlog:
         notes.append(f"{_bytes(link.backlog)} under way")
+    if link.queued_bytes:
+        notes.append(f"{_bytes(link.queued_bytes)} to be sent")
+    if link.held_bytes:
+        notes.append(f"{_bytes(link.held_bytes)} incomplete")
     if link.error:
         notes.append(link.error if link.state == "down" else f"last: {link.error}")
     return "; ".join(notes)

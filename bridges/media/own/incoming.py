@@ -106,6 +106,11 @@ class IncomingTrack:
         return self._rebuilding.recovered
 
     @property
+    def missed(self) -> int:
+        """Frames that were not handed on, and will not be."""
+        return self._next - self.figures["handed"]
+
+    @property
     def malformed(self) -> int:
         """Parity that cannot be right."""
         return self._rebuilding.malformed

@@ -78,15 +78,15 @@ class MediaReceiver:
         track = self._tracks.pop(alias, None)
         if track is not None:
             self._size -= track.size
-            self._closed += track.figures
+            self._closed += _figures_of(track)
 
     def track(self, alias: int) -> IncomingTrack:
         """Return a track, for its figures; raises KeyError."""
         return self._tracks[alias]
 
     def totals(self) -> Counter[str]:
-        """Return the figures of all tracks, those that were closed included."""
-        return sum((each.figures for each in self._tracks.values()), Counter(self._closed))
+        """Return the figures of all tracks, those that were closed included, and what parity `recovered`."""
+        return sum(map(_figures_of, self._tracks.values()), Counter(self._closed))
 
     def receive(self, now: float, datagram: bytes) -> list[Output]:
         """Take a datagram; return what follows from it.
@@ -148,3 +148,7 @@ class MediaReceiver:
             outputs.append(KeyFrameWanted(track.alias))
         self._due = min(self._due, track.due())
         return outputs
+
+
+def _figures_of(track: IncomingTrack) -> Counter[str]:
+    return track.figures + Counter(recovered=track.recovered)

@@ -16,4 +16,4 @@ class MediaDatagramError(WireError):
     """
 
     code: ClassVar[int] = 0x220
-    name: ClassVar[str] = "media datagram"
+    name: ClassVar[str] = "media_datagram"
