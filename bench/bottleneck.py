@@ -25,6 +25,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bench._machine import report
+from bench._plots import Bars
+from bench._results import Results
 from bench._virtual.peer import Stalls
 from bench._virtual.rivals import BANDWIDTH
 from bench._virtual.scenario import OURS, Line, greedy, hole, media
@@ -277,16 +279,43 @@ HEADS: Final = {
 }
 
 
-def table(told: Mapping[tuple[str, str, str], Figures]) -> None:
-    """Print a table for each part."""
+DRAWN: Final = {
+    "alone": (("share", "share of the line", "%", 100), ("queue_p95", "time in its queue, p95", "ms", 110)),
+    "beside": (("share", "share of the line", "%", 100), ("queue_p95", "time in its queue, p95", "ms", 300)),
+    "against": (("share", "share of the line", "%", 100), ("queue_p95", "time in its queue, p95", "ms", 300)),
+    "hole": (("sound", "first sound in time", "ms", 2000), ("video", "first picture in time", "ms", 2000)),
+    "media": (("video", "video in time", "%", 100), ("sound", "sound in time", "%", 100)),
+}
+"""What the plots of each part show: figure, title, unit, top of the axis."""
+
+
+def tell_all(results: Results, told: Mapping[tuple[str, str, str], Figures]) -> None:
+    """Print a table and draw two panels for each part."""
     for part, head in HEADS.items():
         names = list(dict.fromkeys(name for each, name, _ in told if each == part))
         if not names:
             continue
-        print(f"\n{head}\n{'':42}" + "".join(f"{controller:>24}" for controller in CONTROLLERS))
-        for name in names:
-            cells = (cell(part, told[part, name, controller]) for controller in CONTROLLERS)
-            print(f"{name:42}" + "".join(f"{each:>24}" for each in cells))
+        rows = [
+            [name, *(cell(part, told[part, name, controller]) for controller in CONTROLLERS)]
+            for name in names
+        ]
+        results.table((head, *CONTROLLERS), rows, part=part)
+        panels = [
+            Bars(
+                title=title,
+                unit=unit,
+                names=names,
+                series={
+                    controller: [
+                        told[part, name, controller][figure] * (100 if unit == "%" else 1) for name in names
+                    ]
+                    for controller in CONTROLLERS
+                },
+                top=top,
+            )
+            for figure, title, unit, top in DRAWN[part]
+        ]
+        results.draw([panels], title=head.partition(":")[0], part=part)
 
 
 def summary(told: Mapping[tuple[str, str, str], Figures]) -> Figures:
@@ -324,7 +353,9 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="one seed, every fourth row: shows that it works"
     )
+    Results.options(parser)
     options = parser.parse_args()
+    results = Results.of("bottleneck", parser, options)
     chosen = rows()
     if options.quick:
         names = list(dict.fromkeys((row.part, row.name) for row in chosen))[::4]
@@ -335,7 +366,7 @@ def main() -> None:
         for row, each in zip(chosen, pool.map(partial(tell, seeds=seeds), chosen), strict=True):
             told[row.part, row.name, row.controller] = each
             print(f"{row.part}: {row.name}: {row.controller}: {cell(row.part, each)}", file=sys.stderr)
-    table(told)
+    tell_all(results, told)
     report("bottleneck", summary(told))
 
 
