@@ -156,8 +156,10 @@ class Side:
         self.feedback.append(feedback)
         self.changes.note()
 
-    async def cascade(self, other: Side, *, token: str = "room-token", room: str = ROOM) -> None:
-        """Order the bridge to dial the other side's."""
+    async def cascade(
+        self, other: Side, *, token: str = "room-token", room: str = ROOM, port: int | None = None
+    ) -> None:
+        """Order the bridge to dial the other side's, or `port` on the way to it."""
         info = await other.call("getInfo")
         options = {
             "room": room,
@@ -167,7 +169,7 @@ class Side:
             "evIP": "127.0.0.1",
             "evPort": 9,
             "mediaIP": info["ip"],
-            "mediaPort": info["port"],
+            "mediaPort": port or info["port"],
             "mediaFingerprint": info["fingerprint"],
         }
         assert await self.call("startCascading", options) == "ok"

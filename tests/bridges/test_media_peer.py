@@ -93,10 +93,10 @@ class Peer:
 
 
 @asynccontextmanager
-async def peer_of(own: Side) -> AsyncIterator[Peer]:
+async def peer_of(own: Side, *, settings: QuicSettings = OWT_WIRE) -> AsyncIterator[Peer]:
     """Dial a side's bridge."""
     info = await own.call("getInfo")
-    quic = await dial(info["ip"], info["port"], fingerprint=info["fingerprint"], settings=OWT_WIRE)
+    quic = await dial(info["ip"], info["port"], fingerprint=info["fingerprint"], settings=settings)
     peer = Peer()
     peer.quic = quic
     quic.handler = peer
@@ -112,9 +112,13 @@ async def let_in(peer: Peer, own: Side) -> None:
     await own.poll(lambda stats: any(link["peer"] == "rogue" for link in stats["links"]))
 
 
-def subscribe(connection_id: str = "quic-1-1", kind: TrackKind = "video") -> tuple[object, ...]:
+def subscribe(
+    connection_id: str = "quic-1-1", kind: TrackKind = "video", *, alias: int | None = None
+) -> tuple[object, ...]:
     media = MediaOptions(tracks=[TrackRequest(id="t", type=kind, from_="stream-1")])
-    options = SubscribeOptions(room=ROOM, cluster="rogue", connection_id=connection_id, media=media)
+    options = SubscribeOptions(
+        room=ROOM, cluster="rogue", connection_id=connection_id, media=media, alias=alias
+    )
     return Ready(), TrackHello(id="t", kind=kind), Subscribe(options=options)
 
 
@@ -256,6 +260,25 @@ async def test_the_end_of_a_stream_unsubscribes_whichever_way_it_comes() -> None
         peer.quic.close()
         await east.changes.until(lambda: east.unsubscribed == ["by-end", "by-reset", "by-loss"])
         await east.changes.until(lambda: source.subscribers == 0)
+
+
+async def test_what_a_peer_says_after_we_have_ended_a_track_disturbs_nothing() -> None:
+    async with side("east") as east, peer_of(east) as peer:
+        source = east.source("stream-1", "video")
+        await let_in(peer, east)
+        asking, ending = peer.open(*subscribe("asking")), peer.open(*subscribe("ending"))
+        await east.changes.until(lambda: source.subscribers == 2)
+        source.close()
+        await peer.changes.until(lambda: peer.ended == {asking, ending})
+        peer.say(asking, Feedback.request_key_frame())
+        peer.quic.send(asking, b"", end=True)
+        peer.quic.send(ending, b"", end=True)
+        east.source("stream-1", "audio")
+        still = peer.open(*subscribe("still", "audio"))
+        await east.changes.until(lambda: len(east.subscribed) == 3)
+        assert still not in peer.resets
+        assert peer.lost == []
+        assert east.bridge.figures().counters == {}
 
 
 async def test_a_peer_that_does_not_acknowledge_costs_bounded_memory_then_gets_a_decodable_rest() -> None:
