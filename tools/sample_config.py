@@ -18,6 +18,7 @@ import msgspec
 
 from bridges.settings import Settings as BridgeSettings
 from control.settings import Settings as ControlSettings
+from edge.settings import Settings as EdgeSettings
 from lab.settings import Settings as LabSettings
 
 TARGET: Final = Path(__file__).parents[1] / "configs" / "causeway.toml"
@@ -31,6 +32,7 @@ HEAD: Final = """\
 #   causeway db upgrade --config FILE    [state] [database] [log]
 #   causeway bridge --config FILE        [bridge] [log]
 #   python -m lab.cluster --config FILE  [lab] [log]
+#   causeway edge rtp --config FILE      [lab] [edge] [log]
 #
 # The environment overrides the file: CAUSEWAY_<TABLE>__<KEY>, with two underscores before each deeper key,
 # for example CAUSEWAY_DATABASE__URL or CAUSEWAY_CONTROL__LEASE__TTL. Give secrets that way, or keep this
@@ -50,7 +52,7 @@ def main() -> None:
     """Write the file."""
     lines = [HEAD.rstrip("\n")]
     tables: dict[str, msgspec.Struct] = {}
-    for spec in (ControlSettings, BridgeSettings, LabSettings):
+    for spec in (ControlSettings, BridgeSettings, LabSettings, EdgeSettings):
         settings = spec()
         tables |= {name: getattr(settings, name) for name in spec.__struct_fields__}
     log = tables.pop("log")

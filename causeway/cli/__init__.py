@@ -38,6 +38,7 @@ COMMANDS: Final[dict[str, LazyCommand]] = {
     "lab": LazyCommand("causeway.cli.lab:command", "Run regions, bridges and a conference on this machine."),
     "control": LazyCommand("causeway.cli.control:command", "Run the central service."),
     "bridge": LazyCommand("causeway.cli.bridge:command", "Run the event and media bridge of one cluster."),
+    "edge": LazyCommand("causeway.cli.edge:command", "Run a cluster that is made of other people's media."),
     "db": LazyCommand("causeway.cli.db:command", "Look after the database: upgrade its schema."),
     "cluster": LazyCommand("causeway.cli.cluster:command", "List, show, drain and block clusters."),
     "agent": LazyCommand("causeway.cli.agent:command", "List, show and drain bridges and recorders."),

@@ -14,10 +14,11 @@ import pytest
 from bridges.settings import Settings as BridgeSettings
 from causeway.settings import TABLES, load
 from control.settings import Settings as ControlSettings
+from edge.settings import Settings as EdgeSettings
 from lab.settings import Settings as LabSettings
 
 SAMPLE: Final = Path(__file__).parents[2] / "configs" / "causeway.toml"
-SPECS: Final[list[type[msgspec.Struct]]] = [ControlSettings, BridgeSettings, LabSettings]
+SPECS: Final[list[type[msgspec.Struct]]] = [ControlSettings, BridgeSettings, LabSettings, EdgeSettings]
 OPTION: Final = re.compile(r"^#([a-z][a-z0-9_]*) = ", re.MULTILINE)
 
 
