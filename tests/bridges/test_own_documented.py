@@ -10,7 +10,8 @@ from bridges.wire.own import messages
 from bridges.wire.own.codec import OwnDeframer, encode
 from bridges.wire.own.errors import OwnCode, OwnWireError
 
-CHAPTER = (Path(__file__).parents[2] / "docs" / "wire.md").read_text().partition("## Our wire")[2]
+PAGE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text()
+CHAPTER = PAGE.partition("## Our wire")[2].partition("## Media on our wire")[0]
 
 
 def test_the_example_is_what_is_sent() -> None:

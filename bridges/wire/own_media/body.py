@@ -2,7 +2,7 @@
 
 OWT's 40-byte header (bridges.wire.frame) says little that is not always the same. Its fields travel in 12 or
 14 bytes where that loses nothing, else the whole header does; the pointer in it, which means nothing, is left
-out. docs/wire-media.md has the layout.
+out. docs/wire.md has the layout.
 """
 
 from __future__ import annotations

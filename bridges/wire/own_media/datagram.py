@@ -1,7 +1,7 @@
 """What one QUIC datagram carries: a fragment of a frame, parity over fragments, or a few fragments at once.
 
 The names follow Media over QUIC (track alias, dependencies between objects) and RTP over QUIC (the flow's
-number comes first); the layout is ours, as docs/wire-media.md has it. Numbers are big-endian; a `varint` is
+number comes first); the layout is ours, as docs/wire.md has it. Numbers are big-endian; a `varint` is
 that of RFC 9000, section 16, in its one- and two-byte forms.
 """
 
