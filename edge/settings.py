@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 from causeway.telemetry import LogSettings
+from edge.janus.settings import JanusSettings
 from edge.rtp.settings import RtpSettings
 from edge.rtp.track import Codec
 from lab.settings import LabSettings
@@ -81,6 +82,8 @@ class EdgeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Streams that are sent as RTP; likewise."""
     rtp: RtpSettings = field(default_factory=RtpSettings)
     """`[edge.rtp]`"""
+    janus: JanusSettings = field(default_factory=JanusSettings)
+    """`[edge.janus]`"""
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

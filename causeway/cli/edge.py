@@ -43,3 +43,19 @@ def rtp(config: Path | None) -> None:
     settings = load_settings(Settings, config)
     configure(settings.log, process="edge")
     run_until_signal(running_rtp_edge(settings), stop_timeout=settings.lab.stop_timeout)
+
+
+@command.command("janus")
+@config_option
+def janus(config: Path | None) -> None:
+    """Have a Janus server take part as a cluster: its VideoRooms are the rooms of conferences.
+
+    `edge.janus` in the file says which server. docs/janus.md has an example.
+    """
+    from edge.janus.connector import running_connector  # noqa: PLC0415 - as above
+    from edge.process import run_until_signal  # noqa: PLC0415
+    from edge.settings import Settings  # noqa: PLC0415
+
+    settings = load_settings(Settings, config)
+    configure(settings.log, process="edge")
+    run_until_signal(running_connector(settings), stop_timeout=settings.lab.stop_timeout)

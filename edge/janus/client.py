@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from collections import deque
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import structlog
@@ -32,7 +33,7 @@ from edge.janus.messages import (
 from lab.tasks import Tasks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from websockets.asyncio.client import ClientConnection
 
@@ -64,25 +65,29 @@ class JanusRefusedError(CausewayError):
 class Room:
     """A handle of the VideoRoom plugin: what is asked through it, and what it is told in return."""
 
-    def __init__(self, client: JanusClient, handle: int, limit: int) -> None:
+    def __init__(self, client: JanusClient, handle: int, *, limit: int, on_news: Callable[[], None]) -> None:
         self._client = client
         self.handle = handle
-        self._news: asyncio.Queue[RoomNews] = asyncio.Queue(limit)
+        self._limit = limit
+        self._on_news = on_news
+        self._news: deque[RoomNews] = deque()
 
     async def ask(self, body: Request) -> RoomView:
         """Ask for something; returns what is answered. Raises JanusLostError, JanusRefusedError."""
         reply = await self._client.ask("message", handle=self.handle, body=body)
         return reply.view
 
-    async def next_news(self) -> RoomNews:
-        """Return what happened next in the room that was joined."""
-        return await self._news.get()
+    def drain(self) -> Iterator[RoomNews]:
+        """Return what has happened in the room that was joined, since the last call."""
+        while self._news:
+            yield self._news.popleft()
 
     def take(self, news: RoomNews) -> bool:
         """Keep news until they are asked for; False when there is no room for them."""
-        if self._news.full():
+        if len(self._news) >= self._limit:
             return False
-        self._news.put_nowait(news)
+        self._news.append(news)
+        self._on_news()
         return True
 
 
@@ -101,12 +106,15 @@ class JanusClient:
         self._lost = asyncio.Event()
         self._reason = "the connection was closed"
 
-    async def attach(self) -> Room:
-        """Return a new handle of the VideoRoom plugin. Raises JanusLostError, JanusRefusedError."""
+    async def attach(self, *, on_news: Callable[[], None]) -> Room:
+        """Return a new handle of the VideoRoom plugin; `on_news` is called when it has news.
+
+        Raises JanusLostError, JanusRefusedError.
+        """
         reply = await self.ask("attach", plugin=PLUGIN)
         if reply.id is None:
             raise JanusLostError("the Janus server has attached nothing")
-        room = self._rooms[reply.id] = Room(self, reply.id, self._settings.max_waiting)
+        room = self._rooms[reply.id] = Room(self, reply.id, limit=self._settings.max_waiting, on_news=on_news)
         return room
 
     async def detach(self, room: Room) -> None:

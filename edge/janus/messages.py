@@ -121,6 +121,7 @@ class Join(_Body, frozen=True, kw_only=True, tag="join"):
     """Be told of who comes, goes and publishes. Whoever does not publish is an attendee."""
 
     ptype: Literal["publisher"]
+    id: RoomId
     display: str
     pin: str
     token: str

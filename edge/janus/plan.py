@@ -7,7 +7,6 @@ in `Done`. So nothing is lost by a failure, and after a loss it is enough to for
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct, field
@@ -19,6 +18,7 @@ from edge.rtp.track import Codec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bridges.wire.objects import Stream
     from edge.janus.messages import Offered
 
 __all__ = [
@@ -36,7 +36,7 @@ __all__ = [
     "StopForwarding",
     "Track",
     "Unpublish",
-    "Watch",
+    "far_stream",
     "grouped",
     "plan",
     "tracks_of",
@@ -84,8 +84,6 @@ class Done(Struct, kw_only=True):
     published: dict[RoomId, tuple[Track, ...]] = field(default_factory=dict)
     forwarded: set[RoomId] = field(default_factory=set)
     """Whose tracks the server sends to us."""
-    watcher: RoomId | None = None
-    """On whose behalf the cluster's streams are subscribed to."""
     added: dict[str, FarStream] = field(default_factory=dict)
 
 
@@ -126,12 +124,6 @@ class StopForwarding(Struct, frozen=True):
     person: RoomId
 
 
-class Watch(Struct, frozen=True):
-    """Subscribe on this person's behalf from now on; everything that is subscribed to goes on."""
-
-    person: RoomId
-
-
 class Add(Struct, frozen=True):
     """Show a stream of another cluster in the server's room."""
 
@@ -146,7 +138,7 @@ class Remove(Struct, frozen=True):
 
 
 _CODECS: Final = {codec.value: codec for codec in Codec}
-Action = Join | Leave | Publish | Unpublish | Forward | StopForwarding | Watch | Add | Remove
+Action = Join | Leave | Publish | Unpublish | Forward | StopForwarding | Add | Remove
 
 
 def plan(seen: Seen, done: Done) -> Iterator[Action]:
@@ -155,8 +147,7 @@ def plan(seen: Seen, done: Done) -> Iterator[Action]:
     So plan again after each; when all is done, it returns nothing.
     """
     yield from _endings(seen, done)
-    yield from _arrivals(seen, done)
-    # Only now: while a former watcher is still there, nothing that is watched is interrupted.
+    yield from (Join(person) for person in seen.people if person not in done.joined)
     yield from (Leave(person) for person in done.joined if person not in seen.people)
     yield from _beginnings(seen, done)
 
@@ -173,13 +164,6 @@ def _endings(seen: Seen, done: Done) -> Iterator[Action]:
             yield Unpublish(person)
 
 
-def _arrivals(seen: Seen, done: Done) -> Iterator[Action]:
-    yield from (Join(person) for person in seen.people if person not in done.joined)
-    if done.watcher not in seen.people:
-        watchers = (person for person in seen.people if person in done.joined)
-        yield from (Watch(person) for person in islice(watchers, 1))
-
-
 def _beginnings(seen: Seen, done: Done) -> Iterator[Action]:
     for person, there in seen.people.items():
         if person not in done.joined:
@@ -188,7 +172,7 @@ def _beginnings(seen: Seen, done: Done) -> Iterator[Action]:
             yield Publish(person, there.tracks)
         elif person in seen.pulled and _holds(seen, done, person) and person not in done.forwarded:
             yield Forward(person)
-    if done.watcher in seen.people:
+    if done.joined & seen.people.keys():
         for stream, shown in seen.far.items():
             if stream not in done.added:
                 yield Add(stream, shown)
@@ -209,6 +193,16 @@ def tracks_of(offered: list[Offered]) -> tuple[Track, ...]:
             continue
         tracks.append(Track("video" if known.is_video else "audio", known, one.mindex, one.simulcast))
     return tuple(tracks)
+
+
+def far_stream(stream: Stream, *, display: str) -> FarStream | None:
+    """Return a stream of another cluster as it can be shown; None if it has no track of a known codec."""
+    tracks = []
+    for track in stream.media.tracks:
+        codec = _CODECS.get(str((track.format or {}).get("codec", "")).lower())
+        if codec is not None and codec.is_video == (track.type == "video"):
+            tracks.append((track.type, codec))
+    return FarStream(display, tuple(tracks)) if tracks else None
 
 
 def grouped(tracks: tuple[Track, ...]) -> list[tuple[Track, ...]]:
