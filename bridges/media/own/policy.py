@@ -48,6 +48,8 @@ class Path:
     """Share of datagrams, 0 to 1."""
     run_length: float = 1.0
     """Losses in a row, on average."""
+    copies: int = 0
+    """So often sound is carried again at least: where queues overflow, a repeat comes too late."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +89,14 @@ class Repair:
     in_runs: bool
     loss: float
     """To size parity of key frames by."""
+    least_copies: int = 0
 
     @property
     def copies(self) -> int:
         """In how many later datagrams a frame of sound is carried again."""
         if self.in_time:
-            return 0
-        return 2 if self.in_runs and self.level else int(self.level)
+            return self.least_copies
+        return max(2 if self.in_runs and self.level else int(self.level), self.least_copies)
 
     def key_rows(self, parts: int) -> int:
         """Return how much parity goes with a key frame of so many fragments."""
@@ -165,4 +168,5 @@ class Policy:
             level=Level(self._loss.judge(now, path.loss)),
             in_runs=bool(self._runs.judge(now, path.run_length)),
             loss=path.loss,
+            least_copies=path.copies,
         )
