@@ -56,6 +56,7 @@ class Connector:
     def __init__(self, place: Place) -> None:
         """Raise ConfigError when the server's URLs are none."""
         settings = place.settings
+        self.cluster = place.cluster
         self._place = place
         self._settings = settings
         self._portal = Portal.of(settings.public_url or settings.url)

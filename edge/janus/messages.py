@@ -55,7 +55,7 @@ NOT_THERE: Final = frozenset({426, 428})
 ALREADY_THERE: Final = frozenset({427, 436})
 """Codes of a refusal because it is there already: the room; the id, or the remotization."""
 
-RoomId = Annotated[int, Meta(ge=0, le=2**64 - 1)] | Annotated[str, Meta(min_length=1, max_length=256)]
+RoomId = Annotated[int, Meta(ge=0, le=2**63 - 1)] | Annotated[str, Meta(min_length=1, max_length=256)]
 """Of rooms, and of those in them: numbers, or text where the server is set up so (`string_ids`)."""
 _Port = Annotated[int, Meta(ge=0, le=65535)]
 _Text = Annotated[str, Meta(max_length=4096)]
@@ -327,7 +327,7 @@ class _PluginData(Struct, frozen=True):
 class _Envelope(Struct, frozen=True):
     janus: Annotated[str, Meta(max_length=64)]
     transaction: Annotated[str, Meta(max_length=128)] | None = None
-    sender: Annotated[int, Meta(ge=0, le=2**64 - 1)] | None = None
+    sender: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
     data: _Made | None = None
     plugindata: _PluginData | None = None
     error: _Error | None = None
