@@ -7,13 +7,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import av
-import numpy as np
 from av.video.frame import PictureType
 
 from edge.rtp.track import Codec
 from lab.media.picture import MovingPicture
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 324, 178  # not whole macroblocks, so that cropping counts
