@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bridges.wire import framing, rpc
 from bridges.wire.frame import AudioInfo, Feedback, FrameFormat, MediaFrame, VideoInfo
 from bridges.wire.framing import Metadata
+from tests.fuzz.media_seeds import media_seeds
 from tests.fuzz.own_seeds import own_seeds
 from tests.fuzz.targets import RIGHT_TOKEN, TARGETS
 
@@ -120,6 +121,7 @@ def seeds() -> dict[str, list[bytes]]:
     ]
     return {
         **own_seeds(),
+        **media_seeds(),
         "owt_framing": [_raw(*binary, chunk=3), *(_raw(one) for one in binary), _framed(*events, chunk=7)],
         "owt_messages": [*map(_line, greeting + events + signals), b"{", b"[" * 500, b'{"type":7}', b"\xff"],
         "owt_structs": [one[5:] for one in binary],

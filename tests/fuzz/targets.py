@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from msgspec import structs
+
 from bridges.event.session import (
     EventReceived,
     EventSession,
@@ -26,6 +28,7 @@ from bridges.wire.frame import Feedback, MediaFrame
 from bridges.wire.framing import Deframer, Metadata
 from bridges.wire.messages import ClusterHello, SubscribeOptions, TrackHello
 from bridges.wire.objects import MediaOptions, TrackRequest
+from tests.fuzz.media_targets import own_media
 from tests.fuzz.own_targets import own_dialer, own_framing, own_listener
 
 if TYPE_CHECKING:
@@ -200,6 +203,9 @@ _MEDIA: Final[dict[str, Callable[[], media._Session]]] = {
     "dialer": lambda: media.DialerSession(ClusterHello(room="r", token="t", cluster="c")),
     "listener": media.ListenerSession,
     "puller": lambda: media.PullerSession(_TRACK, _OPTIONS, max_frame_bytes=8192),
+    "puller on our own wire": lambda: media.PullerSession(
+        _TRACK, structs.replace(_OPTIONS, alias=1), max_frame_bytes=8192
+    ),
     "pusher": media.PusherSession,
 }
 
@@ -264,5 +270,6 @@ _ALL: Final[tuple[Target, ...]] = (
     own_framing,
     own_listener,
     own_dialer,
+    own_media,
 )
 TARGETS: Final[dict[str, Target]] = {target.__name__: target for target in _ALL}
