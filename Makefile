@@ -25,11 +25,11 @@ check: setup ## format, lint, types, import rules, dependencies
 	$(VENV)/deptry .
 
 test: check ## everything: the checks above and all tests
-	@tools/rabbitmq
+	@tools/system-packages
 	$(VENV)/pytest -n auto $(ARGS)
 
 nightly: check ## all tests with more examples of each property, fuzzing, events over bad paths, 10,000 schedules; all new
-	@tools/rabbitmq
+	@tools/system-packages
 	HYPOTHESIS_PROFILE=thorough $(VENV)/pytest -n auto $(ARGS)
 	$(VENV)/python -m tests.fuzz --seconds 60
 	$(VENV)/python bench/exactly_once.py --seed $${SEED:-$$(date +%s)}

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-__all__ = ["HEIGHT", "WIDTH", "Receiver", "free_pairs", "publishing", "receiving"]
+__all__ = ["HEIGHT", "PICTURES", "WIDTH", "Receiver", "free_pairs", "publishing", "receiving"]
 
-WIDTH, HEIGHT = 640, 360
+WIDTH, HEIGHT = 320, 180
 PICTURES: Final = 50  # of the loop that is published
 _PICTURE_BYTES: Final = WIDTH * HEIGHT * 3 // 2
 _QUIET: Final = ("-nostdin", "-hide_banner", "-loglevel", "warning")
@@ -85,9 +85,9 @@ async def publishing(codec: str, folder: Path, *, video_port: int, audio_port: i
     video, audio = _PAYLOAD_TYPES
     arguments = [
         *("-re", "-stream_loop", "-1", "-f", "rawvideo", "-pix_fmt", "yuv420p"),
-        *("-s", f"{WIDTH}x{HEIGHT}", "-r", "25", "-i", str(raw)),
+        *("-s", f"{WIDTH}x{HEIGHT}", "-r", "15", "-i", str(raw)),
         *("-re", "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000"),
-        *("-map", "0:v", *_ENCODERS[codec], "-g", "25", "-b:v", "800k", "-threads", "1"),
+        *("-map", "0:v", *_ENCODERS[codec], "-g", "15", "-b:v", "400k", "-threads", "1"),
         *("-payload_type", video, "-f", "rtp", f"rtp://127.0.0.1:{video_port}?pkt_size=1200"),
         *("-map", "1:a", "-c:a", "libopus", "-b:a", "48k", "-ac", "2"),
         *("-payload_type", audio, "-f", "rtp", f"rtp://127.0.0.1:{audio_port}"),
