@@ -49,7 +49,7 @@ def test_sound_is_back_within_a_round_trip_after_a_hole(round_trip: float, seed:
     assert recovered.sound <= max(
         round_trip, 0.02 + round_trip / 2 + 0.02
     )  # captured every 20 ms, probed as well
-    assert recovered.video <= max(2 * round_trip, 0.1)
+    assert recovered.video <= 0.1 + 2.5 * round_trip  # a key frame first: what came before it is lost
     assert recovered.sound_missing <= 2
 
 

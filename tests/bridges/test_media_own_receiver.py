@@ -68,13 +68,28 @@ def test_frames_are_put_together_and_handed_on_in_order() -> None:
 
 def test_what_misses_something_is_waited_for_as_long_as_the_sender_may_send_it() -> None:
     media = receiver()
-    assert numbers(media.receive(0.0, frame(0)[0])) == [0]
+    assert numbers(media.receive(0.8, frame(0)[0])) == [0]
     assert media.receive(1.0, frame(2)[0]) == []
     assert due(media) == pytest.approx(1.1)
     assert media.tick(1.09) == []
     assert numbers(media.tick(1.1)) == [2]
     assert media.receive(1.2, frame(1)[0]) == []
     assert media.totals() == {"handed": 2, "given_up": 1, "spare": 1}
+
+
+def test_what_a_silent_path_has_swallowed_is_not_waited_for() -> None:
+    media = receiver()
+    assert numbers(media.receive(0.0, frame(0)[0])) == [0]
+    assert media.receive(0.1, frame(2, linger=150)[0]) == []
+    assert numbers(media.receive(2.0, frame(60, linger=150)[0])) == [2, 60]
+    assert media.totals() == {"handed": 3, "given_up": 58}
+
+
+def test_a_silence_in_which_something_may_still_be_repeated_says_nothing() -> None:
+    media = receiver()
+    assert numbers(media.receive(0.0, frame(0)[0])) == [0]
+    assert media.receive(0.5, frame(2, linger=150)[0]) == []
+    assert numbers(media.receive(0.6, frame(1, linger=150)[0])) == [1, 2]
 
 
 def test_patience_has_an_end_whatever_the_sender_says() -> None:

@@ -27,6 +27,7 @@ _HISTORY: Final = 2 * MAX_SPAN
 """Frames that parity may still be over after they were handed on."""
 _MICROSECOND: Final = 1e-6
 _COMES_ROUND: Final = 2**32 * _MICROSECOND
+_SHORT_SILENCE: Final = 0.3
 _SILENCE: Final = 2.0
 
 
@@ -118,7 +119,9 @@ class IncomingTrack:
     def take(self, now: float, datagram: Fragment | Parity) -> list[Received]:
         """Take what came; return the frames that can be handed on by it, in order."""
         handed: list[Received] = []
-        self._came_at = now
+        silent, self._came_at = now - self._came_at, now
+        if isinstance(datagram, Fragment) and _SHORT_SILENCE < silent < math.inf:
+            handed += self._after_silence(now, datagram.head, silent)
         found = self._parity(now, datagram, handed) if isinstance(datagram, Parity) else [datagram]
         while found:
             found += self._fragment(now, found.pop(), handed)
@@ -148,6 +151,12 @@ class IncomingTrack:
         return min(self._hopeless_at, wish)
 
     # --- taking -----------------------------------------------------------------------------------
+
+    def _after_silence(self, now: float, head: FrameHead, silent: float) -> list[Received]:
+        """Give up at once what the path has swallowed while it was silent: it would come too late."""
+        if head.frame <= self._next or silent < head.linger * LINGER_UNIT:
+            return []
+        return list(self._give_up(now, head.frame))
 
     def _parity(self, now: float, parity: Parity, handed: list[Received]) -> list[Fragment]:
         last = parity.frame + len(parity.counts) - 1

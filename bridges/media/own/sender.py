@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from bridges.media.own.measuring import LossMeter
 from bridges.media.own.outgoing import OutgoingFrame, OutgoingTrack, Source
 from bridges.media.own.policy import Path, Policy, repeat_takes
+from bridges.media.own.relief import Relief
 from bridges.media.own.sending import Fragment, Kind, Limits, SendQueue
 from bridges.wire.own_media.datagram import MAX_ALIAS, is_parity, newest_fragment
 
@@ -100,12 +101,15 @@ class MediaSender:
         self.queue: Final = SendQueue(queue or Limits(backlog=_BACKLOG))
         self.sent_bytes = 0
         """Of all datagrams, since the beginning."""
+        self.sound_copies = 0
+        """So often sound is carried again at least."""
         self._limits = limits or SenderLimits()
         self._tuning = tuning
         self._tracks: dict[int, _Track] = {}
         self._wanted: dict[int, _Track] = {}
         """Those of which a key frame is."""
         self._round_trip = 0.0
+        self._relief = Relief()
 
     # --- tracks and frames ------------------------------------------------------------------------
 
@@ -124,6 +128,7 @@ class MediaSender:
     def close(self, alias: int) -> None:
         """End a track; nothing of it that waits is sent."""
         self._wanted.pop(alias, None)
+        self._relief.forget(alias)
         if self._tracks.pop(alias, None) is not None:
             self.queue.forget(alias)
 
@@ -148,19 +153,28 @@ class MediaSender:
             track.outgoing.leave_out(source)
             self.figures[Outcome.LEFT_OUT.value] += 1
             return Outcome.LEFT_OUT
-        path = Path(round_trip=self._round_trip, loss=self.meter.loss, run_length=self.meter.run_length)
+        path = Path(
+            round_trip=self._round_trip,
+            loss=self.meter.loss,
+            run_length=self.meter.run_length,
+            copies=self.sound_copies,
+        )
         repair = track.policy.choose(now, path)
         offered = track.outgoing.prepare(source, repair)
         outcome = Outcome.REFUSED
         if offered is None:
             if track.outgoing.fits(source.body):
                 outcome = Outcome.UNDECODABLE
-        elif self.queue.offer(now, offered.frame, offered.datagrams, rate=rate):
+        elif self._passes(now, alias, offered.frame.kind, rate) and self.queue.offer(
+            now, offered.frame, offered.datagrams, rate=rate
+        ):
             outcome = Outcome.TAKEN
             self.figures["fragments"] += len(offered.datagrams)
             for parity in track.outgoing.take(offered, repair):
                 self._offer_parity(now, parity, rate)
         self.figures[outcome.value] += 1
+        if outcome is Outcome.REFUSED:
+            self._relief.refused(now, alias)
         if outcome is Outcome.TAKEN and not source.needs:
             self._wanted.pop(alias, None)
             track.key_at = now
@@ -168,6 +182,12 @@ class MediaSender:
         elif outcome is not Outcome.TAKEN and not source.discardable and not source.temporal:
             self._want(alias, track)  # what is missing of a higher layer comes with the next key frame anyway
         return outcome
+
+    def _passes(self, now: float, alias: int, kind: Kind, rate: float | None) -> bool:
+        """Return whether a frame's track need not pause for the sake of the others."""
+        if kind is Kind.SOUND or not rate:
+            return True
+        return self._relief.passes(now, alias, key=kind is Kind.KEY, wait=self.queue.waiting / rate)
 
     def _offer_parity(self, now: float, parity: Offered, rate: float | None) -> None:
         if self.queue.offer(now, parity.frame, parity.datagrams, rate=rate):
@@ -194,7 +214,7 @@ class MediaSender:
         for alias, track in self._wanted.items():
             if now < self._wish_at(track):
                 continue
-            if room <= 0:
+            if room <= 0 or not self._relief.may_go_on(now, alias):
                 track.held_until = now + _KEY_BACKLOG / 2
                 continue
             room -= track.key_size
