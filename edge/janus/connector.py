@@ -65,7 +65,8 @@ class Connector:
         self._serving: dict[str, asyncio.Task[None]] = {}
         self._doomed: dict[str, RoomNames] = {}
         """Rooms that the server shall not have any more."""
-        self._client: JanusClient | None = None
+        self.client: JanusClient | None = None
+        """The present connection; None while there is none."""
         self._tasks: asyncio.TaskGroup | None = None
         """Of the present connection."""
         self._peer = ""
@@ -118,7 +119,7 @@ class Connector:
             self._grace.cancel()
         try:
             async with asyncio.TaskGroup() as tasks:
-                self._client, self._tasks = client, tasks
+                self.client, self._tasks = client, tasks
                 for conference in {**self._rooms, **self._doomed}:
                     self._begin(conference)
                 reason = await client.wait_lost()
@@ -126,17 +127,17 @@ class Connector:
                 for task in self._serving.values():
                     task.cancel()
         finally:
-            self._client = self._tasks = None
+            self.client = self._tasks = None
             self._serving.clear()
             loop = asyncio.get_running_loop()
             self._grace = loop.call_later(self._settings.grace, self._abandon)
 
     def _begin(self, conference: str) -> None:
-        if self._client is None or self._tasks is None:
+        if self.client is None or self._tasks is None:
             return  # with the next connection
         if (former := self._serving.get(conference)) is not None:
             former.cancel()
-        serving = self._tend(conference, self._client)
+        serving = self._tend(conference, self.client)
         self._serving[conference] = self._tasks.create_task(serving, name=f"janus-{conference}")
 
     async def _tend(self, conference: str, client: JanusClient) -> None:

@@ -140,7 +140,7 @@ class JanusPerson:
             while True:
                 frame = await track.recv()
                 if isinstance(frame, av.VideoFrame):
-                    number = read_number(frame.to_ndarray(format="yuv420p"))
+                    number = read_number(frame.to_ndarray(format="yuv420p").astype(np.uint8, copy=False))
                     if number is not None:
                         self.numbers.setdefault(feed, []).append(number)
                 else:
@@ -178,7 +178,7 @@ class JanusPerson:
         transaction = str(next(self._transactions))
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting[transaction] = answer
-        more = {"transaction": transaction, "apisecret": API_SECRET}
+        more: dict[str, Any] = {"transaction": transaction, "apisecret": API_SECRET}
         if self._session is not None:
             more["session_id"] = self._session
         await self._socket.send(json.dumps(message | more))

@@ -37,6 +37,7 @@ class JanusServer:
 
     def __init__(self, folder: Path, *, string_ids: bool = False) -> None:
         self.folder = folder
+        self.string_ids = string_ids
         self._program = shutil.which("janus") or pytest.fail(
             "janus is missing: install the Janus server (Debian: apt-get install janus)", False
         )

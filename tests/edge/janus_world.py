@@ -11,6 +11,7 @@ from bridges.settings import BridgeSettings
 from control.http.server import address_of, bind, make_server
 from control.settings import HttpSettings
 from edge.janus.connector import Connector, running_connector
+from edge.janus.messages import ListRooms
 from edge.janus.settings import JanusSettings
 from edge.settings import EdgeSettings, Settings
 from lab.settings import LabSettings
@@ -20,6 +21,7 @@ from tests.edge.janus_server import ADMIN_KEY, API_SECRET
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from edge.janus.messages import RoomId
     from tests.edge.janus_server import JanusServer
 
 __all__ = ["World", "world"]
@@ -42,8 +44,18 @@ class World:
         assert found["region"] == region
         return found
 
+    async def rooms_of(self, region: str) -> list[RoomId]:
+        """Return the rooms that the region's server has."""
+        client = self.connectors[region].client
+        assert client is not None
+        handle = await client.attach(on_news=lambda: None)
+        view = await handle.ask(ListRooms(admin_key=ADMIN_KEY))
+        await client.detach(handle)
+        return [one.room for one in view.rooms]
+
     @asynccontextmanager
     async def region(self, name: str, janus: JanusServer) -> AsyncIterator[Connector]:
+        """Run a region's connector and bridges."""
         settings = Settings(
             lab=LabSettings(
                 cluster=f"janus-{name}",
@@ -60,6 +72,7 @@ class World:
                     admin_key=ADMIN_KEY,
                     call_timeout=5.0,
                     keepalive_interval=1.0,
+                    string_ids=janus.string_ids,
                 )
             ),
         )
