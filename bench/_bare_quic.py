@@ -14,25 +14,29 @@ from aioquic.quic.configuration import QuicConfiguration
 from bridges.quic import Certificate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 __all__ = ["connected", "listening"]
 
 P = TypeVar("P", bound=QuicConnectionProtocol)
 
 _ALPN: Final = ["bench"]
+_DATAGRAM_BYTES: Final = 65536
 _IDLE: Final = 60.0
 """Seconds after which aioquic gives a silent connection up, unless it is told otherwise."""
 
 
 @asynccontextmanager
-async def listening(protocol: type[QuicConnectionProtocol], *, idle: float = _IDLE) -> AsyncIterator[int]:
+async def listening(
+    protocol: Callable[..., QuicConnectionProtocol], *, idle: float = _IDLE
+) -> AsyncIterator[int]:
     """Listen on loopback until the end; give the UDP port."""
     certificate = Certificate.self_signed("bench")
     configuration = QuicConfiguration(
         is_client=False,
         alpn_protocols=_ALPN,
         idle_timeout=idle,
+        max_datagram_frame_size=_DATAGRAM_BYTES,
         certificate=certificate.certificate,
         private_key=certificate.private_key,
     )
@@ -49,7 +53,11 @@ async def listening(protocol: type[QuicConnectionProtocol], *, idle: float = _ID
 async def connected(port: int, protocol: type[P], *, idle: float = _IDLE) -> AsyncIterator[P]:
     """Stay connected until the end."""
     configuration = QuicConfiguration(
-        is_client=True, alpn_protocols=_ALPN, idle_timeout=idle, verify_mode=ssl.CERT_NONE
+        is_client=True,
+        alpn_protocols=_ALPN,
+        idle_timeout=idle,
+        max_datagram_frame_size=_DATAGRAM_BYTES,
+        verify_mode=ssl.CERT_NONE,
     )
     async with connect("127.0.0.1", port, configuration=configuration, create_protocol=protocol) as made:
         assert isinstance(made, protocol)

@@ -57,6 +57,8 @@ class Probe:
     video_p50: float
     busy: tuple[float, ...]
     """Of the first, the middle and the last process."""
+    arrived: float
+    """Share of the frames that came, however late."""
 
     @property
     def p99(self) -> float:
@@ -105,8 +107,10 @@ class Chain:
         delays = {
             kind: [1e3 * taken.get(each, math.inf) for each in sent[kind]] for kind in ("video", "sound")
         }
+        stamps = [*sent["video"], *sent["sound"]]
         return Probe(
             publishers=publishers,
+            arrived=sum(each in taken for each in stamps) / len(stamps),
             video_p99=percentile(delays["video"], 99),
             sound_p99=percentile(delays["sound"], 99),
             video_p50=percentile(delays["video"], 50),

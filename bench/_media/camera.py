@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bench._frames import frame_of, stamp, stamp_of
 from bridges.wire.frame import FeedbackCommand
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bridges.internal.listener import InternalListener
     from bridges.wire.frame import Feedback
 
-__all__ = ["Camera", "Sent", "shoot"]
+__all__ = ["Camera", "Sent", "Shooter", "shoot"]
 
 
 @dataclass(slots=True)
@@ -80,7 +80,18 @@ class Camera:
         self._wanted = self._wanted or feedback.command is FeedbackCommand.REQUEST_KEY_FRAME
 
 
-async def shoot(cameras: Iterable[Camera], seconds: float) -> Sent:
+class Shooter(Protocol):
+    """What sends the frames of a track when it is told."""
+
+    @property
+    def track(self) -> Track:
+        """What it sends."""
+
+    def shoot(self, sent: Sent) -> None:
+        """Send the next frame, and note it."""
+
+
+async def shoot(cameras: Iterable[Shooter], seconds: float) -> Sent:
     """Let all of them run for so many seconds, their frames evenly spread over time."""
     sent = Sent([], [])
     begin = time.monotonic()
