@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -119,7 +120,7 @@ class _Run:
             for each in (self._sender, self._receiver, self._pressure):
                 each.open(alias, sound=sound)
         for alias, camera in enumerate(cameras):
-            world.at(_BEGIN + alias * 0.0037, lambda alias=alias, each=camera: self._picture(alias, each, 0))
+            world.at(_BEGIN + alias * 0.0037, partial(self._picture, alias, camera, 0))
         world.at(_BEGIN, lambda: self._piece_of_sound(0))
         world.at(_BEGIN, self._note)
 
@@ -176,7 +177,7 @@ class _Run:
         for alias, kbps in decision.ask.items():
             if self._cameras[alias].follows:
                 at = now + self._cameras[alias].reaction
-                self._world.at(at, lambda alias=alias, kbps=kbps: self._follow(alias, kbps))
+                self._world.at(at, partial(self._follow, alias, kbps))
         for alias, highest in decision.layers.items():
             self._sender.let_through(alias, highest)
         targets = self.outcome.targets

@@ -154,6 +154,20 @@ def test_layers_that_others_need_are_needed_until_the_next_key_frame() -> None:
     assert of(1) == (1,)
 
 
+def test_a_plain_stream_is_glanced_at_now_and_then_until_it_has_layers() -> None:
+    dependencies = Dependencies()
+    key, spare, base = b"\0", b"\0\0\1\x01slice", b"\0\0\1\x41slice"
+
+    def of(payload: bytes) -> bool:
+        return dependencies.of(picture(payload, key=payload is key, format_=FrameFormat.H264)).discardable
+
+    of(key)
+    for _ in range(100):
+        assert not of(base)
+    alternately = [of(payload) for _ in range(30) for payload in (spare, base)]
+    assert alternately[-30:] == [True, False] * 15
+
+
 def test_before_a_key_frame_the_one_before_is_needed_and_sound_needs_nothing() -> None:
     assert Dependencies().of(picture(b"\x01" * 30)).needs == (1,)
     info = AudioInfo(samples=960, sample_rate=48_000, channels=2)

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from bridges.wire.bitstream import layer_of
+from bridges.wire.bitstream import BASE, layer_of
 from bridges.wire.own_media.datagram import MAX_NEED, MAX_NEEDS
 
 if TYPE_CHECKING:
+    from bridges.wire.bitstream import Layer
     from bridges.wire.frame import MediaFrame
 
 __all__ = ["Dependence", "Dependencies"]
+
+_PLAIN: Final = 60
+"""After so many pictures of the base in a row, most streams have nothing else,"""
+_GLANCE: Final = 7
+"""and only every so many is looked at; odd, as layers come in turn."""
 
 
 class Dependence(NamedTuple):
@@ -39,6 +45,8 @@ class Dependencies:
         self._count = 0
         self._last: dict[int, int] = {}
         """By temporal layer: which frame of it was the last that others may need."""
+        self._plain = 0
+        """Pictures of the base since one that was not."""
 
     def of(self, frame: MediaFrame) -> Dependence:
         """Return what the next frame needs."""
@@ -47,7 +55,7 @@ class Dependencies:
             if frame.is_video:
                 self._last = {0: self._count}
             return _ALONE
-        layer, discardable = layer_of(frame.format, frame.payload)
+        layer, discardable = self._layer(frame)
         # A frame can name so many: the highest layers count as one.
         temporal = min(layer, MAX_NEEDS - 1)
         needs = sorted(
@@ -56,3 +64,11 @@ class Dependencies:
         if not discardable:
             self._last[temporal] = self._count
         return Dependence(tuple(dict.fromkeys(needs)) or (1,), discardable, temporal)
+
+    def _layer(self, frame: MediaFrame) -> Layer:
+        """Return a picture's layer; to take one for the base is always safe, and costs nothing."""
+        if self._plain > _PLAIN and self._count % _GLANCE:
+            return BASE
+        layer = layer_of(frame.format, frame.payload)
+        self._plain = self._plain + 1 if layer == BASE else 0
+        return layer
