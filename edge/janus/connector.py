@@ -21,7 +21,7 @@ from causeway.backoff import Backoff
 from causeway.errors import UnavailableError
 from edge.janus.admissions import Admitted
 from edge.janus.client import JanusLostError, JanusRefusedError, connected
-from edge.janus.messages import NOT_THERE, DestroyRoom
+from edge.janus.messages import NOT_THERE, DestroyRoom, ListRooms
 from edge.janus.names import Portal, RoomNames, invitation
 from edge.janus.people import Place
 from edge.janus.room import JanusRoom
@@ -73,6 +73,7 @@ class Connector:
         self._grace: asyncio.TimerHandle | None = None
         """Since the connection was lost: when those in the server's rooms count as gone."""
         self._burying = asyncio.Lock()
+        self._tidied = False
         rooms = place.cluster.rooms
         rooms.on_created.append(self._created)
         rooms.on_deleted.append(self._deleted)
@@ -122,7 +123,9 @@ class Connector:
                 self.client, self._tasks = client, tasks
                 for conference in {**self._rooms, **self._doomed}:
                     self._begin(conference)
+                tidying = tasks.create_task(self._tidy(client))
                 reason = await client.wait_lost()
+                tidying.cancel()
                 _log.warning("janus.lost", url=self._settings.url, reason=reason)
                 for task in self._serving.values():
                     task.cancel()
@@ -148,6 +151,32 @@ class Connector:
             _log.warning("janus.room_left", conference=conference, error=str(error))
         if (room := self._rooms.get(conference)) is not None:
             await room.serve(client, peer=self._peer)
+
+    async def _tidy(self, client: JanusClient) -> None:
+        """Have the server forget rooms of former starts for which control had no use any more.
+
+        They are told by their description, which is the conference's id: only ours have these numbers.
+        """
+        settings = self._settings
+        if self._tidied:
+            return
+        await asyncio.sleep(settings.leftover_after)  # control makes those again that it wants
+        try:
+            handle = await client.attach(on_news=lambda: None)
+            view = await handle.ask(ListRooms(admin_key=settings.admin_key or None))
+            await client.detach(handle)
+        except (JanusLostError, JanusRefusedError) as error:
+            _log.info("janus.not_tidied", error=str(error))
+            return
+        self._tidied = True
+        for one in view.rooms:
+            names = self._names(one.description)
+            if one.description not in self._rooms and names.room == one.room:
+                self._doomed[one.description] = names
+                self._begin(one.description)
+
+    def _names(self, conference: str) -> RoomNames:
+        return RoomNames.of(conference, key=self._key, string_ids=self._settings.string_ids)
 
     async def _bury(self, conference: str, client: JanusClient) -> None:
         """Remove a doomed room from the server. Raises JanusLostError, JanusRefusedError."""
@@ -182,7 +211,7 @@ class Connector:
     # --- what the cluster wants -----------------------------------------------------------------------
 
     def _created(self, conference: str) -> None:
-        names = RoomNames.of(conference, key=self._key, string_ids=self._settings.string_ids)
+        names = self._names(conference)
         self._rooms[conference] = JanusRoom(conference, names=names, place=self._place)
         self._begin(conference)
 

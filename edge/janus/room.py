@@ -198,7 +198,7 @@ class JanusRoom:
         limit = record.options.input_limit
         create = CreateRoom(
             room=names.room,
-            description=record.name,
+            description=self.conference,
             secret=names.secret,
             pin=names.pin,
             allowed=tokens,

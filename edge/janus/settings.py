@@ -66,6 +66,9 @@ class JanusSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Seconds, upper end of the first retry's random delay; doubles with every failure. Default 0.1."""
     retry_cap: _Seconds = 2.0
     """Seconds that the delay grows to at most. Default 2."""
+    leftover_after: _Seconds = 60.0
+    """Seconds after the start until rooms of former starts that control has not asked for again are removed;
+    the server lists them to who has the `admin_key`. Default 60."""
     refusal_pause: _Seconds = 5.0
     """Seconds until something that the server or the cluster refused is tried again. Default 5."""
     grace: _Seconds = 3.0
