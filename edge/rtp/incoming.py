@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Incoming"]
 
 _TICK: Final = 0.005  # seconds at least between two ticks
+_PATIENCE: Final = 10.0  # seconds of silence after which a sender is told nothing more
 _NTP_FRACTION: Final = 1 << 16
 
 
@@ -36,7 +37,7 @@ class Incoming:
         self._ssrc = ssrc
         self._settings = settings
         self._source: _Source | None = None
-        self._pli = Throttle(settings.key_frame_interval)
+        self._asked = float("-inf")
         self._wants_key_frame = False
         self._reports = Throttle(settings.report_interval)
         self._ticked = float("-inf")
@@ -113,8 +114,9 @@ class Incoming:
                 packets.append(Remb(sender=self._ssrc, bitrate=self._bitrate, media=(source.ssrc,)))
         if missing := source.order.missing(now):
             packets.append(Nack(sender=self._ssrc, media=source.ssrc, sequences=missing))
-        if self._lacks_key_frame(source) and self._pli.ready(now):
+        if self._lacks_key_frame(source) and now - self._asked >= self._settings.key_frame_interval:
             self._wants_key_frame = False
+            self._asked = now
             packets.append(PictureLoss(sender=self._ssrc, media=source.ssrc))
         if packets and not isinstance(packets[0], ReceiverReport):
             # A compound packet begins with a report (RFC 3550, section 6.1).
@@ -124,14 +126,14 @@ class Incoming:
     def due(self) -> float | None:
         """Return when to call `tick` next; None: not before a packet comes."""
         source = self._source
-        if source is None or source.gone:
+        if source is None or source.gone or self._ticked - source.last_packet > _PATIENCE:
             return None
         due = max(self._reported, source.last_packet - self._settings.report_interval)
         due += self._settings.report_interval
         if (missing := source.order.due()) is not None:
             due = min(due, missing)
         if self._lacks_key_frame(source):
-            due = min(due, self._ticked + _TICK)
+            due = min(due, self._asked + self._settings.key_frame_interval)
         return max(due, self._ticked + _TICK)
 
     def _lacks_key_frame(self, source: _Source) -> bool:
