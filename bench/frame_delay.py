@@ -23,13 +23,11 @@ from typing import TYPE_CHECKING, Any, Final
 from bench._aioquic import Sink, Spout
 from bench._frames import PICTURE_BYTES, PICTURES_PER_SECOND, Delays, media, percentile, pictures, stamp
 from bench._machine import report
+from bench._media.node import TOKEN, WIRES, bridge
 from bench._processes import Remote, process
 from bridges.internal.listener import InternalListener
 from bridges.internal.receiver import InternalReceiver
 from bridges.internal.settings import InternalSettings
-from bridges.media.bridge import MediaBridge
-from bridges.quic import Certificate
-from bridges.settings import BridgeSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
     from bridges.wire.frame import MediaFrame
 
 ROOM: Final = "room"
-TOKEN: Final = "token"
+STREAM: Final = "stream"
 KINDS: Final = ("video", "audio")
 BULK_ROUNDS: Final = 3
 """Bare aioquic gets several tries, of which the best counts: whatever else the machine does slows it."""
@@ -50,7 +48,8 @@ class Publisher:
         self._listener = listener
         self._joined = asyncio.Event()
         self._sources = {
-            kind: listener.add_source(kind, on_joined=lambda _: self._joined.set()) for kind in KINDS
+            kind: listener.add_source(f"{STREAM}-{kind}", on_joined=lambda _: self._joined.set())
+            for kind in KINDS
         }
 
     @classmethod
@@ -94,50 +93,6 @@ class Publisher:
         return len(schedule), time.monotonic() - begin
 
 
-class Node:
-    """The least of a conference node: one room, whose tracks the publisher has."""
-
-    def __init__(self, publisher_port: int) -> None:
-        self._publisher_port = publisher_port
-        self.worker_id = "mediabridge-bench@127.0.0.1"
-        self.node_id = self.worker_id
-        self.counters: dict[str, int] = {}
-        self.bridge: MediaBridge | None = None
-
-    async def find_conference_node(self, room: str) -> str:
-        """Return the one node that there is."""
-        assert room == ROOM
-        return "node"
-
-    async def call(self, target: str, method: str, args: Sequence[Any], *, timeout: float = 2.0) -> Any:
-        """Answer the bridge."""
-        del target, timeout
-        assert self.bridge is not None
-        if method == "getRoomToken":
-            return TOKEN
-        if method == "subscribe":
-            _admin, connection_id, options = args
-            (track,) = options["media"]["tracks"]
-            address = {"id": track["type"], "ip": "127.0.0.1", "port": self._publisher_port}
-            await self.bridge.handle("linkup", [connection_id, {track["type"]: address}])
-        return "ok"
-
-
-@asynccontextmanager
-async def bridge(cluster: str, publisher_port: int) -> AsyncIterator[MediaBridge]:
-    """Run one media bridge."""
-    node = Node(publisher_port)
-    own = MediaBridge(node, BridgeSettings(cluster=cluster), Certificate.self_signed(cluster))
-    node.bridge = own
-    await own.start()
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(own.run())
-        await asyncio.sleep(0)
-        own.node_connected()
-        yield own
-        running.cancel()
-
-
 class Setup:
     """Publisher, two bridges with a link and both tracks pulled, and the takers of this process."""
 
@@ -149,22 +104,23 @@ class Setup:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls) -> AsyncIterator[Setup]:
+    async def running(cls, wire: str) -> AsyncIterator[Setup]:
         """Set everything up, and down at the end."""
         async with AsyncExitStack() as stack:
             publisher = await stack.enter_async_context(process(Publisher.running))
             port = await publisher.call("port")
-            near = await stack.enter_async_context(process(bridge, "near", port))
-            far = await stack.enter_async_context(process(bridge, "far", port))
+            near = await stack.enter_async_context(process(bridge, "near", port, wire))
+            far = await stack.enter_async_context(process(bridge, "far", port, wire))
             own = cls(publisher, near, far)
             await own._link(near, far)
             address = await far.call("getInternalAddress")
-            for target, delays in ((port, own.direct), (address["port"], own.bridged)):
+            takers = (port, f"{STREAM}-", own.direct), (address["port"], "", own.bridged)
+            for target, prefix, delays in takers:
                 for kind in KINDS:
                     receiver = await InternalReceiver.connect(
                         "127.0.0.1",
                         target,
-                        kind,
+                        f"{prefix}{kind}",
                         on_frame=delays.take,
                         on_lost=_fail,
                         settings=InternalSettings(source_wait=10.0),
@@ -188,7 +144,7 @@ class Setup:
             "mediaFingerprint": info["fingerprint"],
         }
         await far.call("startCascading", order)
-        tracks = [{"id": kind, "type": kind, "from": "stream"} for kind in KINDS]
+        tracks = [{"id": kind, "type": kind, "from": STREAM} for kind in KINDS]
         await far.call(
             "publish", "session", "mediabridge", {"cluster": "near", "room": ROOM, "pubArgs": tracks}
         )
@@ -281,10 +237,10 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-async def run(*, seconds: float, quick: bool) -> dict[str, float]:
+async def run(*, wire: str, seconds: float, quick: bool) -> dict[str, float]:
     """Return all figures."""
     figures: dict[str, float] = {}
-    async with Setup.running() as setup:
+    async with Setup.running(wire) as setup:
         say(f"delay: {PICTURES_PER_SECOND} pictures and 50 sounds a second for {seconds:g} s")
         figures |= await measure_delay(setup, seconds)
         say(f"first drop: pictures of {PICTURE_BYTES} bytes, faster and faster")
@@ -306,10 +262,13 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=12.0, help="of the delay measurement (default 12)")
     parser.add_argument("--quick", action="store_true", help="all in 10 s: shows that it works, no more")
+    parser.add_argument("--wire", choices=list(WIRES), default="causeway", help="default: our own")
     options = parser.parse_args()
     if options.seconds < 1:
         parser.error("--seconds: at least 1")
-    figures = asyncio.run(run(seconds=1.5 if options.quick else options.seconds, quick=options.quick))
+    figures = asyncio.run(
+        run(wire=options.wire, seconds=1.5 if options.quick else options.seconds, quick=options.quick)
+    )
     say("")
     for name, value in figures.items():
         say(f"{name:28} {value:12.3f}")

@@ -87,6 +87,8 @@ class World:
 
     def __init__(self, sites: dict[str, Remote], paths: dict[str, Remote], seed: int) -> None:
         self.actions = 0
+        self.frames = 0
+        """Frames that were taken."""
         self.complaints: list[str] = []
         """What bridges logged as an error."""
         self._sites = sites
@@ -132,6 +134,7 @@ class World:
         """Return what every bridge holds."""
         found = {}
         for name, site in self._sites.items():
+            self.frames += await site.call("count")
             resident, counts = await site.call("rest")
             found[name] = Look(minutes, resident / 2**20, counts)
         return found
@@ -245,8 +248,8 @@ def grown(looks: list[Look]) -> tuple[float, float]:
     return growth(judged([(look.minutes, look.mebibytes) for look in looks])), growth(counted) / counted[0][1]
 
 
-async def run(*, minutes: float, cycle: float, seed: int) -> tuple[dict[str, list[Look]], int, list[str]]:
-    """Return what the bridges held after every cycle, by name, how much happened, and what went wrong."""
+async def run(*, minutes: float, cycle: float, seed: int) -> tuple[dict[str, list[Look]], World]:
+    """Return what the bridges held after every cycle, by name, and the world that is over."""
     looks: dict[str, list[Look]] = {name: [] for name in WIRES}
     async with World.running(seed) as world:
         began = time.monotonic()
@@ -257,7 +260,7 @@ async def run(*, minutes: float, cycle: float, seed: int) -> tuple[dict[str, lis
                 looks[name].append(look)
             now = ", ".join(f"{name} {each[-1].mebibytes:.1f} MiB" for name, each in looks.items())
             print(f"  {passed:5.1f} min, {world.actions} actions: {now}", file=sys.stderr, flush=True)
-        return looks, world.actions, world.complaints
+    return looks, world
 
 
 def main() -> None:
@@ -275,8 +278,9 @@ def main() -> None:
     if options.quick:
         minutes, cycle = 0.0, 3.0
     results = Results.of("soak", parser, options)
-    looks, actions, complaints = asyncio.run(run(minutes=minutes, cycle=cycle, seed=options.seed))
-    lines, figures, bad = [], {"actions": float(actions), "minutes": looks["a"][-1].minutes}, complaints
+    looks, world = asyncio.run(run(minutes=minutes, cycle=cycle, seed=options.seed))
+    lines, bad = [], world.complaints
+    figures = {"minutes": looks["a"][-1].minutes, "actions": world.actions, "frames": world.frames}
     for name, found in looks.items():
         mebibytes, share = grown(found)
         kept = lasting(found)
@@ -321,7 +325,7 @@ def main() -> None:
                 ),
             ]
         ],
-        title=f"{actions} actions of churn on three media bridges",
+        title=f"{world.actions} actions of churn on three media bridges",
     )
     report("soak", figures)
     for each in bad:

@@ -186,8 +186,10 @@ class Site:
         return delays
 
     async def on_count(self) -> int:
-        """Return how many frames have come since they were forgotten."""
-        return len(self._delays)
+        """Return how many frames have come since they were forgotten, and forget them."""
+        count = len(self._delays)
+        self._delays.clear()
+        return count
 
     async def on_lost(self) -> list[str]:
         """Return why tracks were lost that nobody had given up."""
