@@ -24,7 +24,7 @@ from bridges.wire.own_media.datagram import (
     FrameHead,
     Parity,
     encode_bundle,
-    encode_fragment,
+    encode_frame,
     encode_parity,
 )
 
@@ -153,10 +153,7 @@ class OutgoingTrack:
             source.temporal,
             source.spatial,
         )
-        datagrams = [
-            encode_fragment(head, part, parts, payload)
-            for part, payload in enumerate(_evenly(source.body, parts))
-        ]
+        datagrams = encode_frame(head, _evenly(source.body, parts))
         in_time_until = source.captured + self._deadline
         useful = self._deadline if self.sound or source.discardable else self._useful
         frame = OutgoingFrame(

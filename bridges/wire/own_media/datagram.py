@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import enum
 import struct
-from typing import Final, NamedTuple, TypeAlias
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from bridges.wire.own_media.errors import MediaDatagramError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "LINGER_UNIT",
@@ -34,6 +38,7 @@ __all__ = [
     "decode",
     "encode_bundle",
     "encode_fragment",
+    "encode_frame",
     "encode_parity",
     "is_parity",
     "newest_fragment",
@@ -67,6 +72,8 @@ _MAX_LAYER: Final = 7
 _MAX_LENGTH: Final = 0xFFFF
 _FRAME_ID: Final = struct.Struct("!I")
 _TIMES: Final = struct.Struct("!IB")
+_FIXED_HEAD: Final = 1 + 1 + 4 + 4 + 1
+"""Bytes of a fragment before `needs`, if its alias has one."""
 _DISCARDABLE: Final = 0x2
 _LAYERED: Final = 0x1
 _MIN_SYMBOL: Final = 3
@@ -144,6 +151,15 @@ def encode_fragment(head: FrameHead, index: int, count: int, payload: bytes) -> 
     if not 0 <= index < count <= MAX_FRAGMENTS or not payload:
         raise ValueError(f"fragment {index} of {count}, {len(payload)} bytes")
     return _head_bytes(head) + _varint(index) + _varint(count) + payload
+
+
+def encode_frame(head: FrameHead, payloads: Sequence[bytes]) -> list[bytes]:
+    """Return the datagrams of all fragments of a frame. Raises ValueError, as encode_fragment does."""
+    count = len(payloads)
+    if not 1 <= count <= MAX_FRAGMENTS or not all(payloads):
+        raise ValueError(f"a frame of {count} fragments")
+    beginning, end = _head_bytes(head), _varint(count)
+    return [beginning + _varint(index) + end + payload for index, payload in enumerate(payloads)]
 
 
 def _head_bytes(head: FrameHead) -> bytes:
@@ -232,27 +248,34 @@ def _decode(data: bytes) -> Datagram:
 
 def _read_fragment(data: bytes) -> Fragment:
     first = data[0]
-    alias, at = _read_varint(data, 1)
-    (frame,) = _FRAME_ID.unpack_from(data, at)
-    captured, linger = _TIMES.unpack_from(data, at + 4)
-    at += 9
-    needs = tuple(data[at : at + (first >> 2 & 3)])
-    at += first >> 2 & 3
-    temporal = spatial = 0
-    if first & _LAYERED:
-        layers = data[at]
-        at += 1
-        temporal, spatial = layers >> 4, layers & 0xF
-    index, at = _read_varint(data, at)
+    length = _FIXED_HEAD + (data[1] > _ONE_BYTE_MAX) + (first >> 2 & 3) + (first & _LAYERED)
+    head = _read_head(data[:length])
+    index, at = _read_varint(data, length)
     count, at = _read_varint(data, at)
     if not index < count <= MAX_FRAGMENTS:
         raise MediaDatagramError(f"fragment {index} of {count}")
     if at >= len(data):
         raise MediaDatagramError("a fragment of nothing")
+    return Fragment(head, index, count, data, at)
+
+
+@lru_cache(maxsize=256)  # of one frame they are all the same, and of a few frames at a time they come
+def _read_head(data: bytes) -> FrameHead:
+    first = data[0]
+    alias, at = _read_varint(data, 1)
+    (frame,) = _FRAME_ID.unpack_from(data, at)
+    captured, linger = _TIMES.unpack_from(data, at + 4)
+    at += 9
+    needs = tuple(data[at : at + (first >> 2 & 3)])
+    temporal = spatial = 0
+    if first & _LAYERED:
+        temporal, spatial = data[-1] >> 4, data[-1] & 0xF
     head = FrameHead(alias, frame, captured, linger, needs, bool(first & _DISCARDABLE), temporal, spatial)
+    if len(needs) != first >> 2 & 3:
+        raise IndexError
     if needs or first & _LAYERED:
         _check_relations(head)
-    return Fragment(head, index, count, data, at)
+    return head
 
 
 def _read_parity(data: bytes) -> Parity:
