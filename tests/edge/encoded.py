@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import av
 from av.video.frame import PictureType
@@ -34,7 +34,7 @@ def drawn() -> NDArray[np.uint8]:
 def pictures(codec: Codec, count: int = 10) -> list[tuple[bytes, bool]]:
     """Return pictures as (bytes, key frame), in the order in which they are decoded."""
     name, options = _ENCODERS[codec]
-    encoder = av.VideoCodecContext.create(name, "w")
+    encoder = cast("av.VideoCodecContext", av.VideoCodecContext.create(name, "w"))
     encoder.width, encoder.height, encoder.pix_fmt = WIDTH, HEIGHT, "yuv420p"
     encoder.time_base, encoder.framerate = Fraction(1, 90_000), Fraction(30)
     encoder.bit_rate, encoder.gop_size, encoder.thread_count = 1_500_000, 300, 1
@@ -53,7 +53,8 @@ def pictures(codec: Codec, count: int = 10) -> list[tuple[bytes, bool]]:
 
 def decoded(codec: Codec, frames: list[bytes]) -> list[tuple[int, int]]:
     """Return the sizes of the pictures that really come out."""
-    decoder = av.VideoCodecContext.create({Codec.AV1: "libdav1d"}.get(codec, codec.value), "r")
+    name = "libdav1d" if codec is Codec.AV1 else codec.value
+    decoder = cast("av.VideoCodecContext", av.VideoCodecContext.create(name, "r"))
     decoder.thread_count = 1
     shown = []
     for frame in [*frames, None]:

@@ -117,11 +117,11 @@ class Path:
 
     def _land(self, data: bytes, *, to_receiver: bool) -> None:
         if rtp.is_rtcp(data):
-            for packet in rtcp.decode(data):
+            for report in rtcp.decode(data):
                 if to_receiver:
-                    self.receiver.hear(self.now, packet)
+                    self.receiver.hear(self.now, report)
                 else:
-                    again, wish = self.sender.hear(self.now, packet)
+                    again, wish = self.sender.hear(self.now, report)
                     self.wishes += wish
                     for each in again:
                         self._launch(each, to_receiver=True)

@@ -1,23 +1,27 @@
 """H.264 in RTP packets (RFC 6184, packetization modes 0 and 1), and the size that a parameter set says. Pure.
 
-Frames are the NAL units of a picture, each behind a start code (H.264, annex B). Parameter sets that were
-told beside the packets, in SDP, are put before key frames that come without.
+Frames are the NAL units of a picture, each behind a start code (H.264, annex B). Parameter sets that came
+before, or were told beside the packets, in SDP, are put before key frames that come without.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edge.rtp.errors import RtpError
 from edge.rtp.formats.bits import Bits
 from edge.rtp.formats.chunks import even_chunks
 from edge.rtp.formats.pictures import Picture, Pictures
 
+if TYPE_CHECKING:
+    from edge.rtp.track import RtpTrack
+
 __all__ = ["H264Packets", "H264Pictures", "nal_units"]
 
 _START_CODE: Final = b"\0\0\0\1"
-_IDR, _SPS, _PPS, _DELIMITER, _FILLER = 5, 7, 8, 9, 12
+_IDR, _SPS, _DELIMITER, _FILLER = 5, 7, 9, 12
+_PARAMETERS: Final = frozenset({_SPS, 8, 13, 15})  # with the picture's, the extension's and the subset's
 _STAP_A: Final = 24
 _FU_A: Final = 28
 _SINGLE: Final = range(1, 24)
@@ -30,6 +34,10 @@ class H264Pictures(Pictures):
 
     _units: list[bytearray]
     _open: bool  # whether the last unit goes on in the next packet
+
+    def __init__(self, track: RtpTrack, max_frame_bytes: int) -> None:
+        super().__init__(track, max_frame_bytes)
+        self._parameters: list[bytes] = []  # the sets that came last
 
     def _begins_key_frame(self, payload: bytes) -> bool:
         kind = payload[0] & 0x1F
@@ -73,8 +81,12 @@ class H264Pictures(Pictures):
         units: list[bytes | bytearray] = list(self._units)
         kinds = {unit[0] & 0x1F for unit in units}
         key_frame = _IDR in kinds
-        if key_frame and _SPS not in kinds:
-            units[:0] = self._track.parameters
+        if _SPS in kinds:
+            self._parameters = [bytes(unit) for unit in units if unit[0] & 0x1F in _PARAMETERS]
+        elif key_frame:
+            units[:0] = self._parameters or self._track.parameters
+            if len(units) == len(self._units):
+                raise RtpError("an H264 key frame without parameter sets")
         width = height = 0
         for unit in units:
             if unit[0] & 0x1F == _SPS:
