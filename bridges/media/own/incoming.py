@@ -125,7 +125,9 @@ class IncomingTrack:
         found = self._parity(now, datagram, handed) if isinstance(datagram, Parity) else [datagram]
         while found:
             found += self._fragment(now, found.pop(), handed)
-        handed += self._advance(now)
+        following = self._frames.get(self._next)
+        if now >= self._hopeless_at or (following is not None and self._is_settled(following)):
+            handed += self._advance(now)
         return handed
 
     def tick(self, now: float) -> list[Received]:
@@ -174,8 +176,10 @@ class IncomingTrack:
         if rebuilding.has(head.frame, fragment.part):
             self.figures["duplicates"] += 1
             return []
-        handed += self._shift_window(now, head.frame)
-        handed += self._make_room(now, len(fragment.raw))
+        if head.frame >= self._next + self._limits.window:
+            handed += self._shift_window(now, head.frame)
+        if rebuilding.size + len(fragment.raw) > self._limits.track_bytes:
+            handed += self._make_room(now, len(fragment.raw))
         frame = self._frame(now, fragment)
         if frame is None or frame.dead:
             return []
