@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lab.rooms import Rooms
     from lab.settings import RestSettings
     from lab.tokens import Tokens
-    from lab.workers import Worker, Workers
+    from lab.workers import BridgePurpose, Worker, Workers
 
 __all__ = ["Management"]
 
@@ -243,9 +243,9 @@ class Management:
     # --- cascading --------------------------------------------------------------------------------
 
     async def _get_bridges(self, request: Request) -> Response:
-        self._rooms.record(request.path_params["room"])
+        room = self._rooms.record(request.path_params["room"]).id
         await self._body(request, _AskBridges)
-        workers = [self._worker("eventbridge"), self._worker("mediabridge")]
+        workers = [self._worker("eventbridge", room), self._worker("mediabridge", room)]
         event, media = await asyncio.gather(*(worker.address() for worker in workers))
         answer = {
             "eventbridgeip": event.host,
@@ -268,9 +268,9 @@ class Management:
             raise _HttpError(HTTPStatus.BAD_REQUEST, "selfCluster is not this cluster")
         if asked.targetCluster == self._cluster:
             raise _HttpError(HTTPStatus.BAD_REQUEST, "a cluster does not cascade to itself")
-        workers = [self._worker("eventbridge")]
+        workers = [self._worker("eventbridge", room)]
         if asked.mediaIP is not None:
-            workers.append(self._worker("mediabridge"))
+            workers.append(self._worker("mediabridge", room))
         options = {**msgspec.to_builtins(asked), "selfCluster": self._cluster}
         timeout = self._settings.cascade_timeout
         answers = await asyncio.gather(
@@ -287,9 +287,8 @@ class Management:
         """Ours alone: OWT's cascades end with their rooms."""
         room = self._rooms.record(request.path_params["room"]).id
         order = {"room": room, "targetCluster": request.path_params["peer"]}
-        newest = [self._workers.newest(purpose) for purpose in ("eventbridge", "mediabridge")]
-        # A bridge that is not there has no link; one that is new has none of the former's.
-        workers = [worker for worker in newest if worker is not None]
+        # All of them: a room may have moved since its link was made, and who has none takes no notice.
+        workers = self._workers.all
         timeout = self._settings.cascade_timeout
         answers = await asyncio.gather(
             *(worker.call("stopCascading", [order], timeout=timeout) for worker in workers)
@@ -298,8 +297,8 @@ class Management:
             raise RpcFailedError("stopCascading: a bridge did not take the order")
         return PlainTextResponse("ok")
 
-    def _worker(self, purpose: Any) -> Worker:
-        worker = self._workers.newest(purpose)
+    def _worker(self, purpose: BridgePurpose, room: str) -> Worker:
+        worker = self._workers.of(purpose, room)
         if worker is None:
             raise _HttpError(HTTPStatus.SERVICE_UNAVAILABLE, f"no {purpose} has joined")
         return worker

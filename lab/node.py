@@ -83,6 +83,7 @@ class ConferenceNode:
         # Which event bridges have links for a room: room id → worker ids.
         self._linked: dict[str, set[str]] = {}
         workers.on_lost.append(self._worker_lost)
+        rooms.on_deleted.append(workers.forget_room)
 
     # --- the socket -------------------------------------------------------------------------------
 
@@ -139,17 +140,16 @@ class ConferenceNode:
                 self.workers.lose(worker)
                 return "ok"
             case "schedule":
-                purpose, *_ = _args(args, tuple[str, str, Any, Any])
-                return self._schedule(purpose)
+                purpose, task, *_ = _args(args, tuple[str, str, Any, Any])
+                return self._schedule(purpose, task)
             case _:
                 raise Refusal(f"no such method: {method}")
 
-    def _schedule(self, purpose: str) -> dict[str, Any]:
+    def _schedule(self, purpose: str, task: str) -> dict[str, Any]:
         if purpose == "conference":
             return {"id": self.rooms.worker_id, "info": {"purpose": "conference", "state": 2}}
         for known in ("eventbridge", "mediabridge"):
-            worker = self.workers.newest(known)
-            if purpose == known and worker is not None:
+            if purpose == known and (worker := self.workers.of(known, task)) is not None:
                 return {"id": worker.id, "info": worker.info}
         raise Refusal(f"no worker for {purpose}")
 
@@ -192,6 +192,7 @@ class ConferenceNode:
         """`onCascadingConnected [bridgeId, sessionId, streamId]`: tell that stream what there is."""
         _, session, stream = _args(args, tuple[str, Id, str | int])
         self._linked.setdefault(running.room.id, set()).add(worker.id)
+        self.workers.shown(worker, running.room.id)
         about = {"session": session, "stream": stream, "type": "initialize", "rpcId": running.node_id}
         event = {"type": "initialize", "data": running.room.snapshot()}
         worker.order("notify", [running.node_id, about, msgspec.to_builtins(event)], important=True)
@@ -241,6 +242,7 @@ class ConferenceNode:
                     worker.order("cutoff", [connection])
             case RoomClosed():
                 self._linked.pop(room_id, None)
+                self.workers.forget_room(room_id)
                 for worker in self.workers.all:
                     worker.order("destroyRoom", [room_id])
             case _:

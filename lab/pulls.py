@@ -21,6 +21,7 @@ from lab.rpc_socket import RpcFailedError, RpcLostError
 from lab.tasks import Tasks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
     from lab.rooms import Rooms
@@ -51,8 +52,10 @@ class RemotePulls:
         self._retry = (retry_base, retry_cap)
         self._tasks = Tasks()
         self._pulls: dict[RoutedTrack, asyncio.Task[None]] = {}
-        self._lost: dict[str, set[asyncio.Event]] = {}
+        self._lost: dict[tuple[str, str], set[asyncio.Event]] = {}
+        """By worker and room."""
         workers.on_lost.append(self._worker_lost)
+        workers.on_moved.append(self._room_moved)
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -75,8 +78,12 @@ class RemotePulls:
             pull.cancel()
 
     def _worker_lost(self, worker: Worker) -> None:
-        for ended in self._lost.get(worker.id, ()):
-            ended.set()
+        for (who, _), events in self._lost.items():
+            if who == worker.id:
+                _set_all(events)
+
+    def _room_moved(self, room: str, former: Worker) -> None:
+        _set_all(self._lost.get((former.id, room), ()))
 
     async def _pull(self, track: RoutedTrack) -> None:
         base, cap = self._retry
@@ -84,9 +91,9 @@ class RemotePulls:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                worker = await self._workers.wait_newest("mediabridge")
-                ended = asyncio.Event()
-                self._lost.setdefault(worker.id, set()).add(ended)
+                worker = await self._workers.wait_of("mediabridge", track.room)
+                place, ended = (worker.id, track.room), asyncio.Event()
+                self._lost.setdefault(place, set()).add(ended)
                 started = loop.time()
                 try:
                     await self._pull_through(worker, track, ended)
@@ -96,9 +103,9 @@ class RemotePulls:
                     )
                 finally:
                     self._hub.clear_origin(track)
-                    self._lost[worker.id].discard(ended)
-                    if not self._lost[worker.id]:
-                        del self._lost[worker.id]
+                    self._lost[place].discard(ended)
+                    if not self._lost[place]:
+                        del self._lost[place]
                 if loop.time() - started > 2 * cap:
                     backoff.reset()
                 # A fault of the link heals by itself, and nothing says when: there is only time to wait for.
@@ -129,3 +136,8 @@ class RemotePulls:
             await ended.wait()
         finally:
             worker.cast("unpublish", [session])
+
+
+def _set_all(events: Iterable[asyncio.Event]) -> None:
+    for event in events:
+        event.set()
