@@ -3,7 +3,7 @@
 Pure; time is an argument, in seconds of one clock that also stamps the frames. The shell around it offers
 frames, sends what head() returns when the connection takes a datagram, and tells settled() what QUIC's own
 loss detection finds out about it. What was lost is sent again as long as that is of use, unless parity on its
-way makes up for it. docs/wire-media.md tells why.
+way makes up for it. docs/media.md tells why.
 """
 
 from __future__ import annotations
@@ -108,6 +108,8 @@ class MediaSender:
         self._tracks: dict[int, _Track] = {}
         self._wanted: dict[int, _Track] = {}
         """Those of which a key frame is."""
+        self._ask_at = math.inf
+        """When wishes() has something to look at, at the earliest."""
         self._round_trip = 0.0
         self._relief = Relief()
 
@@ -209,6 +211,8 @@ class MediaSender:
         No more are asked for than the path can take soon (`rate` as in offer()): a key frame that meets a
         queue makes it longer, and what follows it would be refused again.
         """
+        if now < self._ask_at:
+            return []
         room = math.inf if rate is None else _KEY_BACKLOG * rate - self.queue.waiting
         asked = []
         for alias, track in self._wanted.items():
@@ -221,15 +225,17 @@ class MediaSender:
             track.wished_at = now
             asked.append(alias)
         self.figures["wishes"] += len(asked)
+        self._ask_at = min(map(self._wish_at, self._wanted.values()), default=math.inf)
         return asked
 
     def due(self) -> float:
-        """Return when wishes() is to be called; infinite: not before something happens."""
-        return min(map(self._wish_at, self._wanted.values()), default=math.inf)
+        """Return when to call wishes(), now and then too early; infinite: not before something happens."""
+        return self._ask_at if self._wanted else math.inf
 
     def _want(self, alias: int, track: _Track) -> None:
         if not track.outgoing.sound:
             self._wanted[alias] = track
+            self._ask_at = min(self._ask_at, self._wish_at(track))
 
     def _wish_at(self, track: _Track) -> float:
         return max(track.wished_at + self._limits.key_frame_interval, track.held_until)
