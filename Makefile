@@ -4,7 +4,7 @@
 ARGS ?=
 VENV := .venv/bin
 
-.PHONY: help setup lab test nightly fuzz check format bench lock clean
+.PHONY: help setup lab test nightly fuzz check format bench plots lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -44,6 +44,10 @@ format: setup ## let ruff format and fix what it can
 
 bench: setup ## every benchmark; each ends with one line of JSON
 	@for file in bench/[a-z]*.py; do $(VENV)/python $$file $(ARGS) || exit 1; done
+
+plots: setup ## the plots and tables of docs/media.md, measured anew: two hours, in which nothing else should run
+	@for each in lossy_link bottleneck tracks throughput soak; do \
+		$(VENV)/python bench/$$each.py --out docs/plots $(ARGS) || exit 1; done
 
 lock: ## compile constraints.txt anew (needs uv on PATH)
 	uv pip compile --quiet --universal --python-version 3.11 --extra bench --extra geo --extra lab --extra test \
