@@ -187,7 +187,8 @@ class JanusRoom:
         for stream, showing in list(self._showings.items()):
             if showing.feed not in remote:
                 self._close_showing(stream)
-        for feed in remote - self._feeds:
+        self._feeds = {showing.feed for showing in self._showings.values()}
+        for feed in remote - self._feeds:  # of a former start, or asked for when the connection broke
             await self._remove_feed(room, feed)
         for person in list(self._done.forwarded):
             await self._stop_forwarding(room, person)
