@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from bridges.media.own.ages import Ages
 from bridges.media.own.incoming import TrackLimits
+from bridges.media.own.pressure import Pressure, Strain, Tuning
 from bridges.media.own.receiver import MediaReceiver, Received, ReceiverLimits
 from bridges.media.own.sender import MediaSender, Outcome, SenderLimits, Source
 from bridges.media.own.sending import Limits
@@ -104,6 +105,8 @@ class Carriage:
         self._ages = Ages()
         self._takers: dict[int, PieceTaker] = {}
         self._askers: dict[int, Callable[[], None]] = {}
+        self._slowers: dict[int, Callable[[int], None]] = {}
+        self._pressure = Pressure(Tuning(least=own.least_bitrate * 125.0))
         self._next_alias = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -115,6 +118,7 @@ class Carriage:
         self._closed = True
         self._takers.clear()
         self._askers.clear()
+        self._slowers.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -139,6 +143,8 @@ class Carriage:
         Numbers go round, so one comes again only after all others. Raises ValueError if there are too many
         tracks.
         """
+        if len(self._takers) > MAX_ALIAS:
+            raise ValueError("every number is in use")
         alias = self._next_alias
         while alias in self._takers:
             alias = (alias + 1) % (MAX_ALIAS + 1)
@@ -158,17 +164,31 @@ class Carriage:
 
     # --- tracks that go out -----------------------------------------------------------------------
 
-    def open(self, alias: int, *, sound: bool, ask: Callable[[], None]) -> None:
-        """Begin a track that the peer knows by that number; `ask` asks its source for a key frame.
+    def open(
+        self,
+        alias: int,
+        *,
+        sound: bool,
+        ask: Callable[[], None],
+        slow: Callable[[int], None] | None = None,
+    ) -> None:
+        """Begin a track that the peer knows by that number.
 
-        Raises ValueError if the number is taken or cannot be, or there are too many tracks.
+        `ask` asks its source for a key frame, `slow` to send so many kilobits a second from now on. Raises
+        ValueError if the number is taken or cannot be, or there are too many tracks.
         """
         self.sender.open(alias, sound=sound)
         self._askers[alias] = ask
+        self._pressure.open(alias, sound=sound)
+        if slow is not None:
+            self._slowers[alias] = slow
 
     def end(self, alias: int) -> None:
         """End a track; what waits of it is not sent."""
         self._askers.pop(alias, None)
+        slow, released = self._slowers.pop(alias, None), self._pressure.close(alias)
+        if slow is not None and released is not None:
+            slow(released)
         self.sender.close(alias)
 
     def offer(self, alias: int, piece: Piece) -> bool:
@@ -178,6 +198,10 @@ class Carriage:
             pack(piece.frame), piece.captured, piece.needs, piece.discardable, piece.temporal, piece.spatial
         )
         outcome = self.sender.offer(now, alias, source, rate=rate)
+        self._pressure.offered(
+            now, alias, len(source.body), outcome, key=not piece.needs, temporal=piece.temporal
+        )
+        self._press(now, rate)
         self._ask(now, rate)
         self._quic.datagrams_waiting()
         return outcome is Outcome.TAKEN
@@ -197,6 +221,17 @@ class Carriage:
         if (measured := self._quic.round_trip) is not None:
             self.sender.measured(measured.seconds)
         return None
+
+    def _press(self, now: float, rate: float | None) -> None:
+        """Leave layers out, and ask sources for less, where more is offered than the path takes."""
+        strain = Strain(rate, self.sender.queue.waiting, self.sender.sent_bytes)
+        decision = self._pressure.look(now, strain)
+        self.sender.sound_copies = self._pressure.sound_copies(now)
+        for alias, highest in decision.layers.items():
+            self.sender.let_through(alias, highest)
+        for alias, kbps in decision.ask.items():
+            if (slow := self._slowers.get(alias)) is not None:
+                slow(kbps)
 
     def _ask(self, now: float, rate: float | None) -> None:
         for alias in self.sender.wishes(now, rate=rate):

@@ -92,12 +92,21 @@ class DatagramOutlet:
     Raises ValueError for a number that cannot be, or is taken, and when there are too many tracks.
     """
 
-    def __init__(self, carriage: Carriage, alias: int, *, sound: bool, ask: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        carriage: Carriage,
+        alias: int,
+        *,
+        sound: bool,
+        ask: Callable[[], None],
+        slow: Callable[[int], None],
+    ) -> None:
+        """Take a track; `slow` asks its source to send so many kilobits a second."""
         self._carriage = carriage
         self._alias = alias
         self._begins = True
         self.dropped = 0
-        carriage.open(alias, sound=sound, ask=ask)
+        carriage.open(alias, sound=sound, ask=ask, slow=slow)
 
     def offer(self, piece: Piece) -> bool:
         """Send a piece, or drop it; see Outlet."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from bridges.media.own.layers import Dependencies
     from bridges.wire.frame import MediaFrame
 
 __all__ = ["Piece", "fresh"]
@@ -27,6 +28,11 @@ class Piece(NamedTuple):
     """Layers, 0 (base) to 7."""
 
 
-def fresh(frame: MediaFrame, now: float) -> Piece:
-    """Return a frame of which no more is known than itself: a picture that is no key frame needs the last."""
-    return Piece(frame, now, () if frame.key_frame else _THE_ONE_BEFORE)
+def fresh(frame: MediaFrame, now: float, dependencies: Dependencies | None = None) -> Piece:
+    """Return a frame of which no more is known than itself.
+
+    With `dependencies`, those of its track, its layer is known; else a picture needs the one before it.
+    """
+    if dependencies is None:
+        return Piece(frame, now, () if frame.key_frame else _THE_ONE_BEFORE)
+    return Piece(frame, now, *dependencies.of(frame))

@@ -15,7 +15,9 @@ import structlog
 from msgspec import structs
 
 from bridges.codes import CloseCode
+from bridges.internal.wishes import RateWishes
 from bridges.media.figures import Moved
+from bridges.media.own.layers import Dependencies
 from bridges.media.pieces import Piece, fresh
 from bridges.media.session import PullerSession, State
 from bridges.quic import ConnectionClosedError, TooManyStreamsError
@@ -96,6 +98,8 @@ class PulledTrack:
         self._carriage: Carriage | None = None
         self._alias: int | None = None
         """Of the datagrams that `_carriage` brings."""
+        self._dependencies = Dependencies()
+        self._rates = RateWishes()
         self._decodable = False
         self._key_frame_wanted = False
         self._asking: asyncio.TimerHandle | None = None
@@ -130,6 +134,7 @@ class PulledTrack:
         if output in self._outputs:
             self._outputs.remove(output)
             self._dropped += output.dropped
+            self._ask_for(self._rates.forget(self._loop.time(), output))
         output.close()
 
     def attach(self) -> None:
@@ -227,7 +232,7 @@ class PulledTrack:
         try:
             while self._stream is stream and (event := session.next_event()) is not None:
                 if isinstance(event, MediaFrame):
-                    self._take(fresh(event, self._loop.time()))
+                    self._take(fresh(event, self._loop.time(), self._dependencies))
                 else:
                     self._answered(stream, session)
         except WireError as error:
@@ -280,13 +285,23 @@ class PulledTrack:
 
     # Key frames
 
-    def asked(self, feedback: Feedback) -> None:
-        """Take what those who want the track, or their gates, ask of its source."""
+    def asked(self, feedback: Feedback, output: Output) -> None:
+        """Take what one of those who want the track, or its gate, asks of its source.
+
+        Of the rates that they ask for the least goes on: there is one source for all, and no other way.
+        """
         if feedback.command is FeedbackCommand.REQUEST_KEY_FRAME:
             if self.kind == "video":
                 self._want_key_frame()
+        elif feedback.command is FeedbackCommand.SET_BITRATE:
+            self._ask_for(self._rates.ask(self._loop.time(), output, feedback.kbps))
         elif self._flowing:
             self._send(feedback)
+
+    def _ask_for(self, kbps: int | None) -> None:
+        """Ask the source for a rate; None: nothing."""
+        if kbps is not None and self._flowing:
+            self._send(Feedback.set_bitrate(kbps))
 
     def _want_key_frame(self) -> None:
         """Ask for a key frame, now or when the interval is over, until one has come."""

@@ -18,7 +18,7 @@ from bridges.wire.objects import TrackRequest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from bridges.internal.listener import InternalListener, Source
+    from bridges.internal.listener import InternalListener
     from bridges.media.connection import MediaConnection
     from bridges.media.pieces import Piece
     from bridges.media.pull import Output
@@ -61,7 +61,7 @@ class Listening:
     def send(self, feedback: Feedback) -> None:
         """Pass on what the neighbour says to the source."""
         if self._pull is not None:
-            self._pull.asked(feedback)
+            self._pull.asked(feedback, self)
 
     def request_key_frame(self) -> None:
         """Ask the source for a key frame."""
@@ -77,8 +77,9 @@ class Listening:
 class _Served:
     """An internal source of our own cluster: what an agent fetches is the frame alone."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, listener: InternalListener, source_id: str, pull: PulledTrack) -> None:
+        """Serve what `pull` brings. Raises DuplicateSourceError."""
+        self._source = listener.add_source(source_id, on_feedback=lambda asked: pull.asked(asked, self))
 
     @property
     def dropped(self) -> int:
@@ -151,7 +152,7 @@ class Pulls:
             for request in requests:
                 key = TrackOfOrigin(room, origin, request.from_, request.type)
                 pull = self._pull(key, request, session=session, origin_type=origin_type, hops=())
-                served = _Served(listener.add_source(request.id, on_feedback=pull.asked))
+                served = _Served(listener, request.id, pull)
                 pull.add_output(served)
                 wanted.append(_Wanted(key, served))
         except DuplicateSourceError as error:

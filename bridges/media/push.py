@@ -18,8 +18,10 @@ from msgspec import Meta
 
 from bridges.codes import CloseCode
 from bridges.internal.receiver import InternalReceiver, InternalUnavailableError
+from bridges.internal.wishes import RateWishes
 from bridges.media.figures import Moved
 from bridges.media.outlets import DatagramOutlet, StreamOutlet
+from bridges.media.own.layers import Dependencies
 from bridges.media.pieces import Piece, fresh
 from bridges.media.session import PusherSession, TrackWanted
 from bridges.node.port import NodeUnreachableError, RpcError
@@ -90,6 +92,8 @@ class PushedTrack:
         self._receiver: Receiver | None = None
         self._listen: Callable[[Callable[[Piece], None]], Receiver] | None = None
         self._outlet: Outlet | None = None
+        self._dependencies = Dependencies()
+        self._rates = RateWishes()
         self._subscribed = False
         self.peer: Final = stream.connection.peer
         self.room: Final = stream.connection.room
@@ -195,7 +199,11 @@ class PushedTrack:
             raise SequenceError("a track without an alias")
         try:
             return DatagramOutlet(
-                carriage, wanted.options.alias, sound=wanted.kind != "video", ask=self._request_key_frame
+                carriage,
+                wanted.options.alias,
+                sound=wanted.kind != "video",
+                ask=self._request_key_frame,
+                slow=lambda kbps: self._ask_for(kbps, carriage),
             )
         except ValueError as error:
             raise SequenceError(str(error)) from None
@@ -203,10 +211,13 @@ class PushedTrack:
     def _feedback(self, feedback: Feedback) -> None:
         if self._receiver is None:
             return
-        if feedback.command is not FeedbackCommand.REQUEST_KEY_FRAME:
-            self._receiver.send(feedback)
-        elif self._outlet is not None:
-            self._outlet.wished()
+        match feedback.command:
+            case FeedbackCommand.SET_BITRATE:
+                self._ask_for(feedback.kbps, self._session)
+            case FeedbackCommand.REQUEST_KEY_FRAME if self._outlet is not None:
+                self._outlet.wished()
+            case _:
+                self._receiver.send(feedback)
 
     def _give_up(self, reason: str, code: int) -> None:
         self._stream.reset(code)
@@ -328,7 +339,7 @@ class PushedTrack:
     # Frames
 
     def _frame(self, frame: MediaFrame) -> None:
-        self._piece(fresh(frame, self._loop.time()))
+        self._piece(fresh(frame, self._loop.time(), self._dependencies))
 
     def _piece(self, piece: Piece) -> None:
         if self._ended:
@@ -347,6 +358,12 @@ class PushedTrack:
         if self._receiver is not None and self.wanted.kind == "video":
             self.key_frame_requests += 1
             self._receiver.request_key_frame()
+
+    def _ask_for(self, kbps: int, who: object) -> None:
+        """Ask the source for a rate, in kilobits a second: for this link's sake, or for what is behind it."""
+        least = self._rates.ask(self._loop.time(), who, kbps)
+        if self._receiver is not None and least is not None:
+            self._receiver.send(Feedback.set_bitrate(least))
 
     def _source_lost(self, reason: str) -> None:
         self._stop(f"the source is gone: {reason}")

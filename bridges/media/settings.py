@@ -25,6 +25,9 @@ class OwnMediaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Seconds that a picture may have to wait for those before it; one that would wait longer is refused."""
     patience: _Moment = 1.0
     """Seconds that a frame which misses something is waited for at most, once a later one has come."""
+    least_bitrate: Annotated[int, Meta(ge=1, le=65_535)] = 150
+    """Kilobits a second that the source of a picture track is asked to go down to at most, where a link takes
+    less than is offered. Everybody gets what it sends; below this, a narrow link loses its own pictures."""
     max_queue_bytes: Annotated[int, Meta(ge=1 << 16, le=1 << 30)] = 2 << 20
     """Bytes that may wait to be sent on one connection; what comes beyond is refused."""
     max_track_queue_bytes: Annotated[int, Meta(ge=1 << 16, le=1 << 30)] = 1 << 20

@@ -84,13 +84,13 @@ class Tuning:
     """For how long a ceiling holds at first,"""
     ceiling_most: float = 120.0
     """and at most, doubled each time."""
-    memory: float = 1.5
+    memory: float = 1.0
     """What is offered is measured over about so long."""
     repeat: float = 1.0
     """What is asked for is said again: whoever hears it forgets it after a while."""
-    least: float = 6_000.0
-    """Bytes a second that a source is asked for at least."""
-    fits: float = 1.1
+    least: float = 18_750.0
+    """Bytes a second that a source is asked for at least, as everybody gets what it sends."""
+    fits: float = 1.15
     """What is offered fits if it is at most so many times what there is for it."""
     copies: int = 2
     """So often sound is carried again, as queues overflow: while less has to be sent,"""
@@ -118,6 +118,8 @@ class Decision(NamedTuple):
     """By alias: the highest temporal layer that may pass; None: all may."""
 
 
+_ROOM: Final = 1.1
+"""So many times what it sent before may a source send that is not held down any more."""
 _NOTHING: Final[Decision] = Decision({}, {})
 
 
@@ -191,9 +193,10 @@ class Pressure:
         """Begin a track."""
         self._tracks[alias] = _Track(sound=sound, memory=self.tuning.memory)
 
-    def close(self, alias: int) -> None:
-        """End a track."""
-        self._tracks.pop(alias, None)
+    def close(self, alias: int) -> int | None:
+        """End a track; return what its source may send now, if it was asked for less."""
+        track = self._tracks.pop(alias, None)
+        return None if track is None or track.asked is None else _kilobits(_ROOM * track.whole)
 
     def offered(
         self, now: float, alias: int, size: int, outcome: Outcome, *, key: bool = False, temporal: int = 0
@@ -304,7 +307,7 @@ class Pressure:
         self._ceiling_for = tuning.ceiling_for
         # Whoever does not forget by himself what he was asked is told what he sent before, and some room.
         asked = {
-            alias: _kilobits(1.1 * track.whole)
+            alias: _kilobits(_ROOM * track.whole)
             for alias, track in self._tracks.items()
             if track.asked is not None
         }
@@ -360,7 +363,7 @@ class Pressure:
             if track.asked is None and level >= track.whole:
                 continue
             track.asked = max(level, self.tuning.least)
-            ask[alias] = _kilobits(min(track.asked, 1.1 * track.whole))
+            ask[alias] = _kilobits(min(track.asked, _ROOM * track.whole))
         return ask
 
 
