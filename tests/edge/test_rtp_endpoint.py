@@ -92,12 +92,11 @@ async def test_packets_that_the_network_loses_are_sent_again(monkeypatch: pytest
         assert track.lost_packets == 0
 
 
-async def test_a_sender_that_is_told_of_a_limit_hears_it() -> None:
+async def test_a_sender_that_is_told_of_a_limit_hears_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async with endpoint() as here, endpoint() as there:
         heard: list[rtcp.Rtcp] = []
         leaves = leaving(here, there)
-        hear: Callable[[float, list[rtcp.Rtcp]], None] = leaves.hear
-        leaves.hear = lambda now, packets: (heard.extend(packets), hear(now, packets))[1]  # type: ignore[method-assign]  # the test listens
+        monkeypatch.setattr(leaves, "hear", lambda _now, packets: heard.extend(packets))
         comes = RtpIngress(there, VP8, on_frame=lambda _frame: None)
         comes.limit_bitrate(400_000)
         leaves.write(picture(0, key=True))
@@ -117,7 +116,6 @@ async def test_who_is_not_the_peer_and_what_is_no_rtp_is_passed_over() -> None:
             stranger.sendto(b"no packet", ("127.0.0.1", open_.port))
             stranger.sendto(b"no report", ("127.0.0.1", open_.rtcp_port))
             await until(lambda: open_.malformed == 2)
-            assert open_.rtcp_peer != stranger.getsockname()
             unknown = rtp.encode(rtp.RtpPacket(payload_type=1, sequence=1, timestamp=1, ssrc=1))
             stranger.sendto(unknown, ("127.0.0.1", open_.port))
             await until(lambda: open_.unclaimed)
