@@ -69,7 +69,9 @@ def draw(path: Path, panels: Sequence[Sequence[Bars | Curves]], *, title: str, w
     from matplotlib.figure import Figure  # noqa: PLC0415 - see the module's docstring
 
     rows, columns = len(panels), max(len(row) for row in panels)
-    figure = Figure(figsize=(wide, 0.6 + 2.7 * rows), dpi=_DPI, layout="constrained")
+    longest = max(len(name) for row in panels for panel in row for name in _names(panel))
+    tall = 0.6 + rows * (2.4 + 0.035 * longest)
+    figure = Figure(figsize=(wide, tall), dpi=_DPI, layout="constrained")
     figure.suptitle(title, fontsize=11)
     all_axes = figure.subplots(rows, columns, squeeze=False)
     handles: dict[str, Any] = {}
@@ -83,6 +85,10 @@ def draw(path: Path, panels: Sequence[Sequence[Bars | Curves]], *, title: str, w
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without software and date, the same figures are the same file.
     figure.savefig(path, metadata={"Software": None}, pil_kwargs={"optimize": True})
+
+
+def _names(panel: Bars | Curves) -> Sequence[str]:
+    return panel.names if isinstance(panel, Bars) else [""]
 
 
 def _bars(axes: Any, panel: Bars) -> dict[str, Any]:

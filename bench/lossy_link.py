@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of every virtual cell (default 3)")
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: cores)")
-    parser.add_argument("--seconds", type=float, default=12.0, help="of every real cell (default 12)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of every real cell (default 30)")
     parser.add_argument(
         "--quick", action="store_true", help="the targets' virtual cells, one real one: shows that it works"
     )
