@@ -54,6 +54,14 @@ class JanusPerson:
             self.invitation["url"], subprotocols=[Subprotocol("janus-protocol")], compression=None
         )
         self._tasks.append(asyncio.create_task(self._read()))
+        try:
+            await self._join()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def _join(self) -> None:
         self._session = (await self._ask({"janus": "create"}))["data"]["id"]
         self._room = await self._attach()
         joined = await self._say(
@@ -69,7 +77,6 @@ class JanusPerson:
             },
         )
         self._note(joined["plugindata"]["data"])
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
