@@ -213,8 +213,9 @@ class PullerSession(_Session):
     """A track's stream at the side that wants it: yields Ready, then frames, unless they are datagrams."""
 
     def __init__(self, track: TrackHello, options: SubscribeOptions, *, max_frame_bytes: int) -> None:
-        super().__init__(max_frame_bytes=max_frame_bytes)
-        self._table = _PULLER if options.alias is None else _OWN_PULLER
+        own = options.alias is not None
+        super().__init__(max_frame_bytes=0 if own else max_frame_bytes)
+        self._table = _OWN_PULLER if own else _PULLER
         self._track = track
         self._options = options
         self._send(Ready())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec import structs
@@ -16,15 +17,17 @@ from bridges.wire.frame import Feedback
 from bridges.wire.messages import Ready
 from bridges.wire.own_media.errors import MediaDatagramError
 from tests.bridges.media_side import QUICK, ROOM, Side, Taken, picture, side, sound, two_sides
+from tests.bridges.node_stub import WAIT
 from tests.bridges.test_media_peer import HELLO, OWT_WIRE, let_in, peer_of, subscribe
 from tests.bridges.test_quic_datagrams import Datagrams
 from tests.impairment.core import Profile
 from tests.impairment.relay import Relay
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from bridges.internal.listener import Source
+    from bridges.wire.frame import MediaFrame
     from tests.bridges.test_media_peer import Peer
 
 OURS = QuicSettings()
@@ -98,7 +101,7 @@ async def lossy_chain(*names: str) -> AsyncIterator[list[Side]]:
                 Relay.running(("127.0.0.1", port), there=LOSSY, back=LOSSY, seed=number + 7)
             )
             await later.cascade(former, port=relay.port)
-            await former.poll(lambda stats, number=number: len(stats["links"]) == min(number + 1, 2))  # type: ignore[misc] # bound now
+            await former.poll(linked(min(number + 1, 2)))
         for number, each in enumerate(sides):
             ways = {}
             if number:
@@ -110,22 +113,31 @@ async def lossy_chain(*names: str) -> AsyncIterator[list[Side]]:
 
 
 @pytest.mark.parametrize("names", [("a", "b"), ("a", "b", "c")], ids=["one link", "over a relay"])
-async def test_what_the_path_loses_is_sent_again_and_everything_arrives_in_order(
+async def test_what_the_path_loses_is_sent_again_and_what_arrives_is_in_order_and_decodable(
     names: tuple[str, ...],
 ) -> None:
     async with lossy_chain(*names) as sides:
         first, last = sides[0], sides[-1]
         video, seen = await pulled(last, first, "video")
         audio, heard = await pulled(last, first, "audio")
-        pictures = [picture(number, key=number == 0, size=4000) for number in range(60)]
-        sounds = [sound(number) for number in range(60)]
-        for frame, piece in zip(pictures, sounds, strict=True):
-            video.write(frame)
-            audio.write(piece)
-            await asyncio.sleep(0.01)  # as a camera and a microphone would
-        await seen.until(lambda: len(seen.frames) == 60)
-        assert seen.frames == pictures, "pictures are repeated until all are there"
-        await heard.until(lambda: len(heard.frames) >= 50)
+        pictures: list[MediaFrame] = []
+        sounds: list[MediaFrame] = []
+        asked = 0
+        async with asyncio.timeout(WAIT):
+            while len(seen.frames) < 60 or len(heard.frames) < 60:
+                number = len(pictures)
+                wishes = first.feedback.count(KEY_FRAME)
+                pictures.append(picture(number, key=wishes > asked or not number, size=4000))
+                sounds.append(sound(number))
+                asked = wishes
+                video.write(pictures[-1])
+                audio.write(sounds[-1])
+                await asyncio.sleep(0.01)  # as a camera and a microphone would
+        shown = [pictures.index(frame) for frame in seen.frames]
+        assert all(
+            number == before + 1 or (number > before and pictures[number].key_frame)
+            for before, number in pairwise(shown)
+        )
         numbers = [sounds.index(frame) for frame in heard.frames]
         assert numbers == sorted(set(numbers))
         figures = [link for each in sides for link in each.bridge.figures().links]
@@ -135,6 +147,65 @@ async def test_what_the_path_loses_is_sent_again_and_everything_arrives_in_order
         relayed = {(each.cluster, options["cluster"]) for each in sides for options in each.subscribed}
         assert relayed == {("a", "b")}, "only the origin's node knows of it"
         for taken in (seen, heard):
+            taken.close()
+
+
+def linked(count: int) -> Callable[[dict[str, Any]], bool]:
+    return lambda stats: sum(link["state"] == "up" for link in stats["links"]) == count
+
+
+async def joined(*links: tuple[Side, Side]) -> None:
+    """Link clusters, and let every one pass on what it receives."""
+    ends: dict[str, Side] = {}
+    behind: dict[str, set[str]] = {}
+    for later, former in links:
+        await later.cascade(former)
+        for here, there in ((later, former), (former, later)):
+            ends[here.cluster] = here
+            behind.setdefault(here.cluster, set()).add(there.cluster)
+    for name, own in ends.items():
+        await own.poll(linked(len(behind[name])))
+    for name, own in ends.items():
+        ways = {peer: reached(peer, name, behind) for peer in behind[name]}
+        own.bridge.set_relays(ROOM, ways)
+
+
+def reached(peer: str, by: str, behind: dict[str, set[str]]) -> tuple[str, ...]:
+    """Return the clusters that a tree has behind `peer`, seen from `by`."""
+    further = sorted(behind[peer] - {by})
+    return (*further, *(each for one in further for each in reached(one, peer, behind)))
+
+
+async def test_in_a_tree_a_track_crosses_every_link_once_whoever_wants_it() -> None:
+    async with side("a") as a, side("b") as b, side("c", quic=OWT_WIRE) as c, side("d") as d:
+        await joined((b, a), (c, b), (d, b))
+        source = a.source("stream-1", "video")
+        takers = []
+        for each in (b, c, d):
+            await each.publish(f"session-{each.cluster}", a, ("track", "video", "stream-1"))
+            takers.append(await Taken.of(each, "track"))
+        await a.changes.until(lambda: source.subscribers)
+        await b.poll(lambda stats: len(stats["tracks"]) == 3)
+        number = 0
+        async with asyncio.timeout(WAIT):
+            while not all(taken.frames for taken in takers):
+                source.write(picture(number, key=True))
+                number += 1
+                await asyncio.sleep(0.01)  # as a camera would
+        pictures = [picture(number + count, key=count == 0, size=6000) for count in range(20)]
+        for frame in pictures:
+            source.write(frame)
+        for taken in takers:
+            await taken.until(lambda taken=taken: taken.frames[-1] == pictures[-1])  # type: ignore[misc] # bound now
+            assert taken.frames[-20:] == pictures
+        assert source.subscribers == 1
+        assert [options["cluster"] for options in a.subscribed] == ["b"]
+        assert {link["peer"]: link["wire"] for link in (await b.stats())["links"]} == {
+            "a": "causeway/1",
+            "c": "owt",
+            "d": "causeway/1",
+        }
+        for taken in takers:
             taken.close()
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from bridges.media import session as subject
 from bridges.media.session import (
@@ -59,6 +60,9 @@ ROLES: dict[str, Callable[[], Session]] = {
     "dialer": lambda: DialerSession(HELLO),
     "listener": ListenerSession,
     "puller": lambda: PullerSession(TRACK, OPTIONS, max_frame_bytes=1 << 16),
+    "puller on our own wire": lambda: PullerSession(
+        TRACK, structs.replace(OPTIONS, alias=7), max_frame_bytes=1 << 16
+    ),
     "pusher": PusherSession,
 }
 
@@ -131,6 +135,8 @@ def test_the_bytes_of_the_messages_in_order() -> None:
         ("puller", [Ready(), Ready()]),
         ("puller", [Ready(), KEY_FRAME]),
         ("puller", [Ready(), SOUND]),
+        ("puller on our own wire", [Ready(), Ready()]),
+        ("puller on our own wire", [Ready(), KEY_FRAME]),
         ("pusher", [TRACK]),
         ("pusher", [KEY_FRAME]),
         ("pusher", [Ready(), Subscribe(options=OPTIONS)]),
@@ -159,7 +165,7 @@ def test_what_is_not_in_the_table_is_refused_and_the_session_is_dead(
     assert session.data_to_send() == b""
 
 
-@pytest.mark.parametrize("role", ["dialer", "listener", "pusher"])
+@pytest.mark.parametrize("role", ["dialer", "listener", "pusher", "puller on our own wire"])
 def test_frames_get_no_room_where_none_may_come(role: str) -> None:
     session = ROLES[role]()
     session.feed(b"\x00\x01\x00\x00\x8f")  # 64 KiB announced

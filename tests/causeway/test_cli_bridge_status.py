@@ -207,6 +207,32 @@ def test_the_ends_of_links_are_drawn_with_where_they_are(capsys: pytest.CaptureF
         assert words in said
 
 
+def test_what_became_of_media_on_our_own_wire_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    link = LinkFigures(
+        kind="media",
+        conference="retro",
+        peer="ap-1",
+        wire="causeway/1",
+        datagrams_lost=31,
+        datagrams_repeated=29,
+        datagrams_parity=17,
+        datagrams_recovered=5,
+        queued_bytes=4000,
+        held_bytes=600,
+    )
+    draw_ends([LinkEnd(cluster="us-1", agent="bridge-us-1", told_at=BEGAN, figures=link)])
+    said = capsys.readouterr().out
+    for words in (
+        "lost 31",
+        "sent again 29",
+        "parity 17",
+        "recovered 5",
+        "4000 B to be sent",
+        "600 B incomplete",
+    ):
+        assert words in " ".join(said.split())
+
+
 def test_an_agent_is_drawn_with_what_it_measures(capsys: pytest.CaptureFixture[str]) -> None:
     view = AgentView(
         id="bridge-us-1",
