@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from bridges.quic import Certificate
     from bridges.settings import BridgeKind, BridgeSettings
 
-__all__ = ["STOP_TIMEOUT", "Bridge", "check", "run", "serve", "with_environment"]
+__all__ = ["STOP_TIMEOUT", "Bridge", "agent_id", "check", "run", "serve", "until_stopped", "with_environment"]
 
 log = structlog.get_logger(__name__)
 
@@ -116,10 +116,11 @@ def with_environment(settings: BridgeSettings, environ: Mapping[str, str]) -> Br
 async def serve(settings: BridgeSettings, *, stop: asyncio.Event) -> None:
     """Run the bridges until `stop` is set. Raises ConfigError, UnavailableError."""
     check(settings)
-    cluster = settings.cluster or await _until_stopped(cluster_id(settings), stop)
+    cluster = settings.cluster or await until_stopped(cluster_id(settings), stop)
     if cluster is None:
         return
     settings = structs.replace(settings, cluster=cluster)
+    process = secrets.token_hex(8)
     try:
         async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as tasks:
             bridges: dict[BridgeKind, Bridge] = {}
@@ -127,7 +128,7 @@ async def serve(settings: BridgeSettings, *, stop: asyncio.Event) -> None:
             shown: list[Certificates] = []
             for kind in settings.kinds:
                 certificates = Certificates(f"{settings.cluster} {kind} bridge", settings.quic.certificate)
-                bridges[kind], started = await _start(kind, settings, certificates, tasks)
+                bridges[kind], started = await _start(kind, settings, certificates, tasks, process)
                 work += [*started, tasks.create_task(certificates.run())]
                 shown.append(certificates)
             agent = _agent(bridges, settings) if settings.control.url else None
@@ -151,7 +152,7 @@ async def serve(settings: BridgeSettings, *, stop: asyncio.Event) -> None:
     log.info("bridge.stopped", cluster=settings.cluster)
 
 
-async def _until_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
+async def until_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
     """Return what `work` returns, or None when `stop` is set before."""
     tasks = (asyncio.ensure_future(work), asyncio.ensure_future(stop.wait()))
     try:
@@ -164,9 +165,13 @@ async def _until_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T
 
 
 async def _start(
-    kind: BridgeKind, settings: BridgeSettings, certificates: Certificates, tasks: asyncio.TaskGroup
+    kind: BridgeKind,
+    settings: BridgeSettings,
+    certificates: Certificates,
+    tasks: asyncio.TaskGroup,
+    process: str,
 ) -> tuple[Bridge, list[asyncio.Task[None]]]:
-    """Have one bridge listen, work, and be a worker of its cluster."""
+    """Have one bridge listen, work, and be a worker of its cluster; `process` is the same for both."""
     node = make_node(kind, settings)
     bridge = _BRIDGES[kind](node, settings, certificates.current)
     certificates.watch(bridge.show)
@@ -174,7 +179,7 @@ async def _start(
     # The bridge works before the cluster can call it: tasks begin in this order.
     return bridge, [
         tasks.create_task(bridge.run()),
-        tasks.create_task(node.run(bridge, info={"port": bridge.port})),
+        tasks.create_task(node.run(bridge, info={"port": bridge.port, "process": process})),
     ]
 
 
@@ -199,7 +204,7 @@ def _agent(bridges: dict[BridgeKind, Bridge], settings: BridgeSettings) -> Agent
         instance=secrets.token_hex(16),
     )
     return Agent(
-        settings.control.agent or _agent_id(settings),
+        settings.control.agent or agent_id(settings),
         core,
         bridges,
         registration=registration,
@@ -217,7 +222,7 @@ def _addresses(bridges: dict[BridgeKind, Bridge], settings: BridgeSettings) -> A
     return AgentAddresses(event=addresses.get("event"), media=addresses.get("media"))
 
 
-def _agent_id(settings: BridgeSettings) -> str:
+def agent_id(settings: BridgeSettings) -> str:
     """Return what stays the same whenever these bridges are started on this machine."""
     name = f"{settings.cluster}-{'-'.join(settings.kinds)}@{socket.gethostname()}"
     return re.sub(r"[^A-Za-z0-9._~@:-]", "-", name)[:_MAX_ID]

@@ -36,6 +36,9 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Where the cluster takes its workers: `ws://host:port/node` or `wss://…`; required for `websocket`."""
     node_secret: str = ""
     """What bridges and cluster know of each other; the same text as in the cluster's own settings."""
+    workers: Annotated[int, Meta(ge=0, le=256)] = 1
+    """Bridge processes, each with a part of the conferences; 0: one for each core. They take the ports from
+    `event_port` and `media_port` on, and control knows each as an agent of its own."""
     kinds: tuple[BridgeKind, ...] = KINDS
     """Which bridges this process runs."""
     host: str = "127.0.0.1"

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from causeway.errors import ConfigError
 
-__all__ = ["Http", "Unix", "find_sockets", "make_folder", "parse", "runtime_folder"]
+__all__ = ["Http", "Unix", "find_sockets", "make_folder", "numbered", "parse", "runtime_folder"]
 
 _PREFIX: Final = "bridge-"
 _SUFFIX: Final = ".sock"
@@ -58,6 +58,20 @@ def parse(listen: str) -> Unix | Http | None:
             raise _wrong(f"a socket's path is absolute and has {_MAX_PATH} bytes at most")
         return Unix(path)
     return _parse_url(listen)
+
+
+def numbered(listen: str, number: int) -> str:
+    """Return where the process with that number listens, of several with one setting. Raises ConfigError.
+
+    The first one at the very place, the others at sockets `path.1`, `path.2` … or at the ports after it.
+    """
+    place = parse(listen)
+    if not number or place is None or (isinstance(place, Unix) and place.shared):
+        return listen
+    if isinstance(place, Unix):
+        return f"{listen}.{number}"
+    host = f"[{place.host}]" if ":" in place.host else place.host
+    return f"http://{host}:{place.port and place.port + number}"
 
 
 def runtime_folder() -> Path:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from msgspec import structs
@@ -17,6 +18,9 @@ from causeway.cli.options import config_option, load_settings
 from causeway.telemetry import configure
 
 __all__ = ["command"]
+
+
+_WORKER: Final = (sys.executable, "-m", "causeway", "bridge", "worker")
 
 
 class _Kinds(click.ParamType[tuple[str, ...]]):
@@ -69,6 +73,12 @@ class _Kinds(click.ParamType[tuple[str, ...]]):
     metavar="PORT",
     help="UDP port; 0, the default: a free one.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(0, 256),
+    metavar="N",
+    help="Processes, each with a part of the conferences; 0: one for each core. Default: 1.",
+)
 def command(context: click.Context, /, config: Path | None, owt_config: Path | None, **options: Any) -> None:
     """Run the event bridge and the media bridge of one cluster; `status` shows those that run.
 
@@ -96,10 +106,26 @@ def command(context: click.Context, /, config: Path | None, owt_config: Path | N
         bridge = with_owt_config(bridge, owt_config, environ=os.environ)
     bridge = structs.replace(bridge, **given)
     # Here, not above: --help and a wrong option need none of it.
-    from bridges.agent import run  # noqa: PLC0415
+    from bridges import agent, workers  # noqa: PLC0415
 
     # aioquic's pacing needs a finer clock than uvloop's.
-    asyncio.run(run(bridge))
+    if workers.count_of(bridge) == 1:
+        asyncio.run(agent.run(bridge))
+    else:
+        asyncio.run(workers.run(structs.replace(settings, bridge=bridge), _WORKER))
+
+
+@click.command(name="worker", hidden=True)
+@click.argument("number", type=int)
+def worker(number: int) -> None:
+    """Run one of several bridge processes, with the settings that stand on standard input."""
+    from bridges.agent import run  # noqa: PLC0415 - as above
+    from bridges.workers import received  # noqa: PLC0415 - as above
+
+    settings = received()
+    configure(settings.log, process=f"bridge.{number}")
+    asyncio.run(run(settings.bridge))
 
 
 command.add_command(status)
+command.add_command(worker)
