@@ -10,16 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from bridges.wire.objects import TrackKind
 from edge.janus.messages import RoomId
 from edge.rtp.track import Codec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from bridges.wire.objects import Stream
-    from edge.janus.messages import Offered
+    from edge.janus.messages import Offered, Participant, RoomNews
 
 __all__ = [
     "Action",
@@ -38,6 +39,8 @@ __all__ = [
     "Unpublish",
     "far_stream",
     "grouped",
+    "note",
+    "person_of",
     "plan",
     "tracks_of",
 ]
@@ -182,6 +185,27 @@ def _holds(seen: Seen, done: Done, person: RoomId) -> bool:
     """Whether what was published of somebody is what they publish."""
     there = seen.people.get(person)
     return there is not None and done.published.get(person) == there.tracks
+
+
+def note(seen: Seen, news: RoomNews, *, ours: Collection[RoomId]) -> None:
+    """Take in what happened in the server's room; `ours` are those in it who stand for us."""
+    people = seen.people
+    if news.destroyed:
+        people.clear()
+    for one in news.publishers:
+        if one.id not in ours:
+            people[one.id] = person_of(one)
+    if news.joining is not None and news.joining.id not in ours:
+        people.setdefault(news.joining.id, person_of(news.joining))
+    if news.leaving is not None:
+        people.pop(news.leaving, None)
+    if news.unpublished is not None and (there := people.get(news.unpublished)) is not None:
+        people[news.unpublished] = replace(there, tracks=())
+
+
+def person_of(one: Participant) -> Person:
+    """Return somebody as the server shows them."""
+    return Person(one.display or "", tracks_of(one.streams))
 
 
 def tracks_of(offered: list[Offered]) -> tuple[Track, ...]:

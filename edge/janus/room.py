@@ -13,7 +13,6 @@ import secrets
 from typing import TYPE_CHECKING, ClassVar, Final, NoReturn
 
 import structlog
-from msgspec.structs import replace
 
 from causeway.backoff import Backoff
 from causeway.errors import CausewayError
@@ -35,7 +34,7 @@ from edge.janus.messages import (
 )
 from edge.janus.names import new_id
 from edge.janus.people import People
-from edge.janus.plan import Done, FarStream, Person, Seen, far_stream, tracks_of
+from edge.janus.plan import Done, FarStream, Seen, far_stream, note, person_of
 from edge.janus.showing import Showing, offer
 from edge.rtp.endpoint import PortsTakenError
 from lab.room_outputs import ParticipantLeft, StreamAdded, StreamRemoved, StreamUpdated
@@ -44,12 +43,11 @@ from lab.room_rules import RoomError
 if TYPE_CHECKING:
     from bridges.wire.objects import Stream
     from edge.janus.client import JanusClient, Room
-    from edge.janus.messages import Participant, Request, RoomId, RoomNews, RoomView
+    from edge.janus.messages import Request, RoomId, RoomView
     from edge.janus.names import RoomNames
     from edge.janus.people import Place
     from edge.janus.plan import Action
-    from lab.rooms import RoomNews as ClusterNews
-    from lab.rooms import RunningRoom
+    from lab.rooms import RoomNews, RunningRoom
 
 __all__ = ["JanusRoom"]
 
@@ -91,7 +89,7 @@ class JanusRoom:
 
     # --- what the cluster wants -----------------------------------------------------------------------
 
-    def hear(self, running: RunningRoom, news: ClusterNews) -> None:
+    def hear(self, running: RunningRoom, news: RoomNews) -> None:
         """Follow the cluster's room; see Rooms.listeners."""
         match news:
             case StreamAdded(stream) | StreamUpdated(stream) if stream.cluster != running.room.cluster:
@@ -183,7 +181,7 @@ class JanusRoom:
         listed = await room.ask(ListParticipants(room=self.names.room))
         remote = {one.id for one in listed.participants if one.remote}
         people = (one for one in [*view.publishers, *view.attendees] if one.id not in remote)
-        self._seen.people = {one.id: _person(one) for one in people if one.id != self.names.monitor}
+        self._seen.people = {one.id: person_of(one) for one in people if one.id != self.names.monitor}
         for stream, showing in list(self._showings.items()):
             if showing.feed not in remote:
                 self._close_showing(stream)
@@ -233,7 +231,9 @@ class JanusRoom:
     async def _step(self, room: Room) -> None:
         """Take in what has happened, and do one thing that is lacking; or wait until there is one."""
         for news in room.drain():
-            self._take(news)
+            note(self._seen, news, ours={self.names.monitor, *self._feeds})
+            if news.destroyed:
+                raise _RoomGoneError("the room is gone from the Janus server")
         self._seen.pulled = self._people.pulled()
         now = _now()
         if void := self._admissions.void(now):
@@ -386,22 +386,6 @@ class JanusRoom:
 
     # --- what is there ------------------------------------------------------------------------------------
 
-    def _take(self, news: RoomNews) -> None:
-        """Take news of the server. Raises _RoomGoneError."""
-        people = self._seen.people
-        if news.destroyed:
-            people.clear()
-            raise _RoomGoneError("the room is gone from the Janus server")
-        for one in news.publishers:
-            if one.id not in self._feeds:
-                people[one.id] = _person(one)
-        if (joining := news.joining) is not None and joining.id != self.names.monitor:
-            people.setdefault(joining.id, _person(joining))
-        if news.leaving is not None:
-            people.pop(news.leaving, None)
-        if news.unpublished is not None and (there := people.get(news.unpublished)) is not None:
-            people[news.unpublished] = replace(there, tracks=())
-
     def _show(self, running: RunningRoom, stream: Stream) -> None:
         owner = next((one for one in running.room.participants if one.id == stream.info.owner), None)
         shown = far_stream(stream, display=owner.user if owner is not None else "")
@@ -419,10 +403,6 @@ class JanusRoom:
 
     def _wake(self) -> None:
         self._changed.set()
-
-
-def _person(one: Participant) -> Person:
-    return Person(one.display or "", tracks_of(one.streams))
 
 
 def _now() -> float:

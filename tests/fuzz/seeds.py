@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 from bridges.wire import framing, rpc
 from bridges.wire.frame import AudioInfo, Feedback, FrameFormat, MediaFrame, VideoInfo
 from bridges.wire.framing import Metadata
+from tests.fuzz.janus_targets import janus_seeds
 from tests.fuzz.media_seeds import media_seeds
 from tests.fuzz.own_seeds import own_seeds
+from tests.fuzz.rtp_seeds import rtp_seeds
 from tests.fuzz.targets import RIGHT_TOKEN, TARGETS
 
 if TYPE_CHECKING:
@@ -121,7 +123,9 @@ def seeds() -> dict[str, list[bytes]]:
     ]
     return {
         **own_seeds(),
+        "janus_messages": janus_seeds(),
         **media_seeds(),
+        **rtp_seeds(),
         "owt_framing": [_raw(*binary, chunk=3), *(_raw(one) for one in binary), _framed(*events, chunk=7)],
         "owt_messages": [*map(_line, greeting + events + signals), b"{", b"[" * 500, b'{"type":7}', b"\xff"],
         "owt_structs": [one[5:] for one in binary],

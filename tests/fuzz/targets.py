@@ -28,8 +28,10 @@ from bridges.wire.frame import Feedback, MediaFrame
 from bridges.wire.framing import Deframer, Metadata
 from bridges.wire.messages import ClusterHello, SubscribeOptions, TrackHello
 from bridges.wire.objects import MediaOptions, TrackRequest
+from tests.fuzz.janus_targets import janus_messages
 from tests.fuzz.media_targets import own_media
 from tests.fuzz.own_targets import own_dialer, own_framing, own_listener
+from tests.fuzz.rtp_targets import rtp_control, rtp_description, rtp_tracks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -271,5 +273,9 @@ _ALL: Final[tuple[Target, ...]] = (
     own_listener,
     own_dialer,
     own_media,
+    rtp_control,
+    rtp_description,
+    rtp_tracks,
+    janus_messages,
 )
 TARGETS: Final[dict[str, Target]] = {target.__name__: target for target in _ALL}
