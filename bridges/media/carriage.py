@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bridges.media.settings import MediaSettings
     from bridges.quic import Connection
 
-__all__ = ["Carriage", "Carried", "PieceTaker"]
+__all__ = ["Carriage", "Carried", "PieceTaker", "Quality"]
 
 _MAX_SOUND_BYTES: Final = 64 << 10
 
@@ -43,6 +43,17 @@ class Carried(NamedTuple):
     datagrams_recovered: int = 0
     queued_bytes: int = 0
     held_bytes: int = 0
+
+
+class Quality(NamedTuple):
+    """How a track comes in."""
+
+    missed_frames: int = 0
+    """That have not come, or not whole, or cannot be decoded."""
+    recovered_datagrams: int = 0
+    """Lost on the way, and brought back by parity."""
+    jitter_ms: float = 0.0
+    """Mean deviation of the delay of frames handed on (RFC 3550, section 6.4.1)."""
 
 
 class PieceTaker(Protocol):
@@ -153,9 +164,10 @@ class Carriage:
         self._next_alias = (alias + 1) % (MAX_ALIAS + 1)
         return alias
 
-    def missed(self, alias: int) -> int:
-        """Return how many frames of a track have not come, or not whole, or not to be decoded."""
-        return self.receiver.track(alias).missed
+    def quality(self, alias: int) -> Quality:
+        """Return how a track has come so far."""
+        track = self.receiver.track(alias)
+        return Quality(track.missed, track.recovered, 1000 * track.jitter)
 
     def forget(self, alias: int) -> None:
         """Expect a track no more."""

@@ -16,6 +16,7 @@ from msgspec import structs
 
 from bridges.codes import CloseCode
 from bridges.internal.wishes import RateWishes
+from bridges.media.carriage import Quality
 from bridges.media.figures import Moved
 from bridges.media.own.layers import Dependencies
 from bridges.media.pieces import Piece, fresh
@@ -208,18 +209,20 @@ class PulledTrack:
             "bytes": self.bytes,
             "dropped_frames": self._all_dropped,
             "key_frame_requests": self.key_frame_requests,
+            **self._quality._asdict(),
         }
 
     @property
     def _all_dropped(self) -> int:
-        return self._dropped + self._missed + sum(output.dropped for output in self._outputs)
+        missed = self._quality.missed_frames
+        return self._dropped + missed + sum(output.dropped for output in self._outputs)
 
     @property
-    def _missed(self) -> int:
-        """Frames that did not come, of those that are datagrams."""
+    def _quality(self) -> Quality:
+        """How frames come, of those that are datagrams."""
         if self._carriage is None or self._alias is None:
-            return 0
-        return self._carriage.missed(self._alias)
+            return Quality()
+        return self._carriage.quality(self._alias)
 
     # What the stream says.
 
@@ -347,7 +350,7 @@ class PulledTrack:
         self._cancel(self._asking)
         self._cancel(self._deadline)
         self._asking = self._deadline = None
-        self._dropped += self._missed
+        self._dropped += self._quality.missed_frames
         if self._carriage is not None and self._alias is not None:
             self._carriage.forget(self._alias)
         self._carriage = self._alias = None
