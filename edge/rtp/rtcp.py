@@ -227,7 +227,7 @@ def _descriptions(body: bytes, count: int) -> list[SourceDescription]:
                 raise RtpError("an item of a source description is cut off")
             kind, length = body[position], body[position + 1]
             if kind == _CNAME:
-                text = body[position + 2 : position + 2 + length].decode(errors="replace")
+                text = body[position + 2 : position + 2 + length].decode(errors="surrogateescape")
                 found.append(SourceDescription(ssrc=ssrc, cname=text))
             position += 2 + length
         position += 4 - position % 4  # the list ends with at least one zero, up to the next word
@@ -264,7 +264,7 @@ def _encode_one(packet: Rtcp) -> bytes:
         case ReceiverReport(ssrc=ssrc, blocks=blocks):
             type_, count, body = _RR, len(blocks[:_MAX_BLOCKS]), _words(ssrc) + _write_blocks(blocks)
         case SourceDescription(ssrc=ssrc, cname=cname):
-            text = cname.encode()[:255]
+            text = cname.encode(errors="surrogateescape")[:255]
             item = bytes((_CNAME, len(text))) + text
             type_, count, body = _SDES, 1, _words(ssrc) + item + bytes(4 - len(item) % 4)
         case Bye(ssrcs=ssrcs):

@@ -7,7 +7,6 @@ RTP of a known codec.
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct
@@ -149,7 +148,7 @@ def _parameter_sets(parameters: str) -> tuple[bytes, ...]:
         if name == "sprop-parameter-sets":
             try:
                 units = [base64.b64decode(each, validate=True) for each in value.split(",")]
-            except binascii.Error as error:
+            except ValueError as error:  # binascii.Error is one, and so is text that is not ASCII
                 raise RtpError(f"sprop-parameter-sets: {error}") from None
             return tuple(unit for unit in units[:_MAX_PARAMETER_SETS] if unit)
     return ()

@@ -64,7 +64,7 @@ def _inside(target: str, seconds: int) -> int:
     if importlib.util.find_spec("atheris") is None:
         return _with_hypothesis(target, seconds)
     atheris: Any = importlib.import_module("atheris")
-    with atheris.instrument_imports(include=["bridges", "tests.fuzz.targets", "tests.fuzz.own_targets"]):
+    with atheris.instrument_imports(include=["bridges", "edge", "tests.fuzz"]):
         from tests.fuzz.targets import TARGETS  # noqa: PLC0415 - instrumented
     from tests.fuzz.seeds import CORPUS  # noqa: PLC0415 - after the instrumented ones
 
