@@ -2,8 +2,9 @@
 
 A track's source is a publishing client or, for a stream of another cluster, the media bridge; both serve
 OWT's internal TCP transport. Everybody who wants a track gets an own sink: an unguessable id to name at the
-hub's internal address. The first sink starts the pull, the last one ends it. The hub knows tracks, their
-origins and sinks; rooms, clients and bridges are none of its business.
+hub's internal address. The first sink starts the pull, the last one ends it; sinks that pause do not count,
+and a muted track is not pulled. The hub knows tracks, their origins and sinks; rooms, clients and bridges are
+none of its business.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from msgspec import Struct
 
 from bridges.internal.gate import Throttle
 from bridges.internal.receiver import InternalReceiver, InternalUnavailableError
+from bridges.internal.wishes import RateWishes
 from bridges.wire.frame import Feedback, FeedbackCommand
 from causeway.backoff import Backoff
 from lab.room_outputs import TrackKey
@@ -85,7 +87,8 @@ class TrackCounters(Struct, frozen=True, kw_only=True):
 class Hub:
     """Routes tracks. An async context manager; every call belongs on the loop's thread.
 
-    `on_demand` is called when a track gets its first sink (`wanted` is True), and when it has lost the last.
+    `on_demand` is called when a track gets its first sink (`wanted` is True), and when it has lost the last;
+    sinks that pause do not count.
     """
 
     def __init__(
@@ -152,13 +155,13 @@ class Hub:
         self._muted.discard(track)
 
     def set_muted(self, track: RoutedTrack, *, muted: bool) -> None:
-        """Let nothing of `track` pass, or again everything."""
+        """Pull nothing of `track`, or again everything: what is not pulled is not even encoded."""
         if muted:
             self._muted.add(track)
         else:
             self._muted.discard(track)
-            if track in self._relays:
-                self._relays[track].ask_key_frame()
+        if track in self._relays:
+            self._relays[track].wake.set()
 
     # --- who wants them -------------------------------------------------------------------------------
 
@@ -166,15 +169,29 @@ class Hub:
         """Return the id of a new sink for `track`; connections may name it at once."""
         relay = self._relays.get(track)
         if relay is None:
-            relay = self._relays[track] = _Relay(self, track, self._key_frame_interval)
+            relay = self._relays[track] = _Relay(track, self._key_frame_interval)
             relay.task = self._tasks.create_task(self._pull(relay))
-            self._demand(track, wanted=True)
         sink = secrets.token_hex(16)
         relay.sinks[sink] = self._listener.add_source(
-            sink, on_feedback=relay.feedback, on_joined=lambda _count: relay.ask_key_frame()
+            sink,
+            on_feedback=lambda feedback: relay.feedback(feedback, sink),
+            on_joined=lambda _count: relay.ask_key_frame(),
         )
         self._sinks[sink] = relay
+        self._follow(relay)
         return sink
+
+    def set_paused(self, sink: str, *, paused: bool) -> None:
+        """Let nothing pass to a sink, or again everything; unknown ids are ignored."""
+        relay = self._sinks.get(sink)
+        if relay is None:
+            return
+        if paused:
+            relay.paused.add(sink)
+        else:
+            relay.paused.discard(sink)
+            relay.ask_key_frame()
+        self._follow(relay)
 
     def detach(self, sink: str) -> None:
         """End a sink and its connections; unknown ids are ignored."""
@@ -184,20 +201,29 @@ class Hub:
         source = relay.sinks.pop(sink)
         relay.dropped_before += source.dropped
         source.close()
+        relay.left(sink)
         if not relay.sinks:
             del self._relays[relay.track]
             relay.stop()
-            self._demand(relay.track, wanted=False)
+        self._follow(relay)
 
-    def _demand(self, track: RoutedTrack, *, wanted: bool) -> None:
+    def _follow(self, relay: _Relay) -> None:
+        """Begin to pull, or stop, as sinks want the track."""
+        wanted = relay.wanted
+        if wanted == relay.demanded:
+            return
+        relay.demanded = wanted
+        relay.wake.set()
         if self.on_demand is not None:
-            self.on_demand(track, wanted=wanted)
+            self.on_demand(relay.track, wanted=wanted)
 
     # --- pulling --------------------------------------------------------------------------------------
 
-    def is_muted(self, track: RoutedTrack) -> bool:
-        """Whether nothing of `track` passes."""
-        return track in self._muted
+    def _origin(self, relay: _Relay) -> _Held | None:
+        """Return where a track is to be pulled from now; None: it is not."""
+        if relay.track in self._muted or not relay.wanted:
+            return None
+        return self._origins.get(relay.track)
 
     async def _pull(self, relay: _Relay) -> None:
         """Keep `relay` connected to its track's origin, whichever that is; ends by being cancelled."""
@@ -205,7 +231,7 @@ class Hub:
         backoff = Backoff(base=base, cap=cap)
         while True:
             relay.wake.clear()
-            held = self._origins.get(relay.track)
+            held = self._origin(relay)
             if held is None:
                 await relay.wake.wait()
                 continue
@@ -217,7 +243,7 @@ class Hub:
             if relay.frames > frames:
                 backoff.reset()
             relay.wake.clear()
-            if self._origins.get(relay.track) is not held:
+            if self._origin(relay) is not held:
                 continue
             if held.on_lost is not None:
                 del self._origins[relay.track]
@@ -242,7 +268,7 @@ class Hub:
         relay.connected(receiver)
         try:
             relay.wake.clear()
-            while not receiver.closed and self._origins.get(relay.track) is held:
+            while not receiver.closed and self._origin(relay) is held:
                 await relay.wake.wait()
                 relay.wake.clear()
         finally:
@@ -253,13 +279,17 @@ class Hub:
 class _Relay:
     """One wanted track: what is pulled goes to every sink."""
 
-    def __init__(self, hub: Hub, track: RoutedTrack, key_frame_interval: float) -> None:
-        self._hub = hub
+    def __init__(self, track: RoutedTrack, key_frame_interval: float) -> None:
         self._interval = key_frame_interval
         self._throttle = Throttle(key_frame_interval)
         self._late_request: asyncio.TimerHandle | None = None
         self.track = track
         self.sinks: dict[str, Source] = {}
+        self.paused: set[str] = set()
+        """Those of them that take nothing at present."""
+        self.demanded = False
+        """Whether it was told that somebody wants the track."""
+        self._rates = RateWishes()
         self.task: asyncio.Task[None] | None = None
         self.receiver: InternalReceiver | None = None
         self.wake = asyncio.Event()
@@ -268,6 +298,11 @@ class _Relay:
         self.bytes = 0
         self.dropped_before = 0
         self.key_frame_requests = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any sink takes what comes."""
+        return len(self.sinks) > len(self.paused)
 
     def counters(self) -> TrackCounters:
         """Return what has flowed."""
@@ -286,22 +321,34 @@ class _Relay:
         """Take a new connection to the origin; a decoder has to start anew with what comes from it."""
         self.receiver = receiver
         self.ask_key_frame()
+        self._ask_for(self._rates.least(asyncio.get_running_loop().time()))
 
     def frame(self, frame: MediaFrame) -> None:
         """Fan a frame out; each sink drops by itself what its subscriber does not take in time."""
-        if self._hub.is_muted(self.track):
-            return
         self.frames += 1
         self.bytes += len(frame.raw)
         if frame.key_frame:
             self._cancel_late_request()
-        for source in list(self.sinks.values()):
-            source.write(frame)
+        for sink, source in list(self.sinks.items()):
+            if sink not in self.paused:
+                source.write(frame)
 
-    def feedback(self, feedback: Feedback) -> None:
-        """Take what a subscriber asks of the source; only key-frame requests are passed on."""
+    def left(self, sink: str) -> None:
+        """Take note that a sink has ended."""
+        self.paused.discard(sink)
+        self._ask_for(self._rates.forget(asyncio.get_running_loop().time(), sink))
+
+    def feedback(self, feedback: Feedback, sink: str) -> None:
+        """Take what a subscriber asks of the source: key frames, and of rates the least."""
         if feedback.command is FeedbackCommand.REQUEST_KEY_FRAME:
             self.ask_key_frame()
+        elif feedback.command is FeedbackCommand.SET_BITRATE:
+            self._ask_for(self._rates.ask(asyncio.get_running_loop().time(), sink, feedback.kbps))
+
+    def _ask_for(self, kbps: int | None) -> None:
+        """Ask the source for a rate; None: nothing."""
+        if kbps is not None and self.receiver is not None:
+            self.receiver.send(Feedback.set_bitrate(kbps))
 
     def ask_key_frame(self) -> None:
         """Ask the source for a key frame: now, or as soon as the interval since the last request is over."""

@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 
 from bridges.wire.objects import Id, Track, TrackKind
 from lab.hub import Origin, RoutedTrack
+from lab.room_cascade import KINDS_OF_TRACK
 from lab.room_outputs import SubscriptionKey, TrackKey
 from lab.room_rules import RoomError
 from lab.tokens import TokenError
@@ -91,6 +92,12 @@ class _Subscribe(Struct):
 
 class _Unsubscribe(Struct):
     subscription: Id
+
+
+class _Pause(Struct):
+    subscription: Id
+    track: str
+    paused: bool
 
 
 class _Mute(Struct):
@@ -225,6 +232,21 @@ class PortalCalls:
         self._rooms.act(member.room, lambda room: room.unsubscribe(member.participant, subscription))
         return {}
 
+    def _pause(self, member: Member, params: dict[str, Any], remote: str) -> Any:
+        """Let nothing of a subscription pass, or again everything: OWT's subscription-control."""
+        del remote
+        pause = _params(params, _Pause)
+        key = SubscriptionKey(member.participant, pause.subscription)
+        kinds = KINDS_OF_TRACK.get(pause.track, ())
+        sinks = self._routing.sinks(member.room, key)
+        if not sinks:
+            raise CallError("no-such-subscription", "there is no such subscription")
+        if not any(kind in sinks for kind in kinds):
+            raise CallError("no-such-track", "a track is audio, video or av, and one that is subscribed to")
+        for kind in kinds:
+            self._routing.set_paused(member.room, key, kind, paused=pause.paused)
+        return {}
+
     def _mute(self, member: Member, params: dict[str, Any], remote: str) -> Any:
         del remote
         mute = _params(params, _Mute)
@@ -249,6 +271,7 @@ class PortalCalls:
         "subscribe": _subscribe,
         "unsubscribe": _unsubscribe,
         "mute": _mute,
+        "pause": _pause,
         "update": _update,
     }
 

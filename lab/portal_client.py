@@ -8,7 +8,7 @@ to decide. It must not know what streams are good for.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+MediaTrack = Literal["audio", "video", "av"]
 
 
 class PortalClosedError(UnavailableError):
@@ -193,6 +194,14 @@ class PortalClient:
     async def unsubscribe(self, subscription: str) -> None:
         """End a subscription."""
         await self._call("unsubscribe", {"subscription": subscription}, Any)
+
+    async def mute(self, stream: str, track: MediaTrack, *, muted: bool) -> None:
+        """Send nothing of a stream of ours, or again: nobody gets it, and the cluster does not pull it."""
+        await self._call("mute", {"stream": stream, "track": track, "muted": muted}, Any)
+
+    async def pause(self, subscription: str, track: MediaTrack, *, paused: bool) -> None:
+        """Receive nothing of a subscription, or again."""
+        await self._call("pause", {"subscription": subscription, "track": track, "paused": paused}, Any)
 
     async def leave(self) -> None:
         """Leave the room."""

@@ -111,3 +111,5 @@ class Publication:
     def _feedback(self, feedback: Feedback) -> None:
         if feedback.command is FeedbackCommand.REQUEST_KEY_FRAME:
             self._publisher.request_key_frame()
+        elif feedback.command is FeedbackCommand.SET_BITRATE:
+            self._publisher.ask_bitrate(feedback.kbps * 1000)

@@ -52,6 +52,8 @@ class Published(Struct, frozen=True, kw_only=True):
     audio_frames: int = 0
     dropped: int = 0
     """Frames that a subscriber was too slow for, summed over subscribers."""
+    bitrate: int = 0
+    """Of video, in bit/s: what was wanted at first, or what the links have asked for."""
     numbers: Numbers = field(default_factory=list)
 
 

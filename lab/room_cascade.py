@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from bridges.wire.objects import Id, Participant, Stream, StreamInfo, StreamMedia
+from bridges.wire.objects import Id, Participant, Stream, StreamInfo, StreamMedia, TrackKind
 from lab.room_outputs import (
     LinkDown,
     LinkUp,
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS_OF_TRACK", "Cascade", "muted_stream"]
 
-KINDS_OF_TRACK: Final = {"audio": ("audio",), "video": ("video",), "av": ("audio", "video")}
+KINDS_OF_TRACK: Final[dict[str, tuple[TrackKind, ...]]] = {
+    "audio": ("audio",),
+    "video": ("video",),
+    "av": ("audio", "video"),
+}
 """What `track` of a mute means."""
 
 

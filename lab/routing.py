@@ -27,6 +27,12 @@ class Routing:
         """Return the id to name at the hub's address for each track of a subscription."""
         return self._sinks.get((room_id, key), {})
 
+    def set_paused(self, room_id: str, key: SubscriptionKey, kind: TrackKind, *, paused: bool) -> None:
+        """Let nothing of one kind pass to a subscription, or again everything; nothing if it has none."""
+        sink = self.sinks(room_id, key).get(kind)
+        if sink is not None:
+            self._hub.set_paused(sink, paused=paused)
+
     def set_origin(self, track: RoutedTrack, origin: Origin) -> None:
         """Say where a local track is served."""
         self._hub.set_origin(track, origin)

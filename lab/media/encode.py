@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["SAMPLES_PER_FRAME", "AudioEncoder", "VideoEncoder"]
 
+_LAYERS: Final = (
+    "ts_number_layers=2:ts_target_bitrate={base},{all}:ts_rate_decimator=2,1:ts_periodicity=2:ts_layer_id=0,1"
+    ":ts_layering_mode=2"
+)
+"""Two temporal layers of libvpx's: rates in kbit/s, that of the higher one includes the lower."""
+_BASE_SHARE: Final = 0.6
+_WORTH: Final = 10
+"""A rate that differs by less than one in so many parts is the same."""
 SAMPLES_PER_FRAME: Final = 960
 """Samples of each channel in an Opus frame: 20 ms."""
 
@@ -30,8 +38,10 @@ SAMPLES_PER_FRAME: Final = 960
 class VideoEncoder:
     """VP8 (libvpx) for conversation: no look-ahead, bounded rate, a key frame at least every 2 s.
 
-    `bitrate` is in bit/s. A frame's timestamp is `stamp()` taken when the picture has been encoded, so that a
-    frame's age says what its way costs, not what libvpx costs.
+    Every second picture is needed by no other, so it can be left out on the way. `bitrate` is in bit/s, and
+    may be changed: to less at once, by a key frame, to more with the next one. A frame's timestamp is
+    `stamp()` taken when the picture has been encoded, so that a frame's age says what its way costs, not what
+    libvpx costs.
     """
 
     def __init__(
@@ -41,14 +51,22 @@ class VideoEncoder:
         self._height = height
         self._count = 0
         self._fps = fps
+        self._key_every = max(1, int(fps * key_frame_interval))
+        self._since_key = 0
+        self.bitrate = bitrate
+        """What it is to be, in bit/s."""
+        self._codec = self._open()
+
+    def _open(self) -> av.VideoCodecContext:
+        bitrate = self._bitrate = self.bitrate
         codec = av.VideoCodecContext.create("libvpx", "w")
-        codec.width = width
-        codec.height = height
+        codec.width = self._width
+        codec.height = self._height
         codec.pix_fmt = "yuv420p"
         codec.time_base = Fraction(1, VIDEO_CLOCK)
-        codec.framerate = Fraction(fps)
+        codec.framerate = Fraction(self._fps)
         codec.bit_rate = bitrate
-        codec.gop_size = max(1, int(fps * key_frame_interval))
+        codec.gop_size = self._key_every
         codec.thread_count = 1  # a second thread costs more than it gives at these sizes
         codec.options = {
             "deadline": "realtime",
@@ -59,19 +77,27 @@ class VideoEncoder:
             "minrate": str(bitrate),
             "maxrate": str(bitrate),
             "bufsize": str(bitrate),
+            "ts-parameters": _LAYERS.format(base=int(_BASE_SHARE * bitrate / 1000), all=bitrate // 1000),
         }
-        self._codec = codec
+        return codec
 
     def encode(
         self, picture: NDArray[np.uint8], *, stamp: Callable[[], int], key: bool = False
     ) -> MediaFrame:
         """Return `picture` (I420) encoded; `key` makes it a key frame. Raises av.FFmpegError."""
+        # libvpx takes another rate here only when it is opened anew, which begins with a key frame.
+        much = self._bitrate / _WORTH
+        if self.bitrate < self._bitrate - much or (
+            self.bitrate > self._bitrate + much and (key or self._since_key >= self._key_every)
+        ):
+            self._codec = self._open()
         frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
         # libvpx spends its bits by these; the timestamp that others see is `stamp`'s.
         frame.pts = self._count * VIDEO_CLOCK // self._fps
         self._count += 1
         frame.pict_type = PictureType.I if key else PictureType.NONE
         (packet,) = self._codec.encode(frame)
+        self._since_key = 1 if packet.is_keyframe else self._since_key + 1
         info = VideoInfo(width=self._width, height=self._height, key_frame=packet.is_keyframe)
         return MediaFrame.build(FrameFormat.VP8, timestamp=stamp(), info=info, payload=bytes(packet))
 

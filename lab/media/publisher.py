@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Pace", "Publisher"]
 
+_ASKED_FOR: Final = 5.0
+"""Seconds for which a rate that was asked for holds."""
+_LEAST_BITRATE: Final = 50_000
 _SOUND_STEP: Final = SAMPLES_PER_FRAME / AUDIO_CLOCK
 _SOUND_SLACK: Final = 0.2  # seconds that sound may be late before what is missing is left out
 
@@ -67,6 +70,9 @@ class Publisher:
     ) -> None:
         self._source = source
         self._fps = fps
+        self._video_bitrate = video_bitrate
+        self._asked_bitrate = video_bitrate
+        self._asked_until = 0.0
         self._video = VideoEncoder(width, height, fps=fps, bitrate=video_bitrate)
         self._audio = AudioEncoder()
         self._on_video = on_video
@@ -92,6 +98,11 @@ class Publisher:
         """Encode sound while `count` is not 0."""
         _set(self._audio_wanted, count)
 
+    def ask_bitrate(self, bitrate: int) -> None:
+        """Encode pictures at no more than `bitrate`, in bit/s; forgotten after a while unless asked again."""
+        self._asked_bitrate = bitrate
+        self._asked_until = time.monotonic() + _ASKED_FOR
+
     def request_key_frame(self) -> None:
         """Make the next picture a key frame."""
         self._requests += 1
@@ -109,6 +120,7 @@ class Publisher:
             late=self._late,
             audio_frames=self._sounds,
             dropped=dropped,
+            bitrate=self._video.bitrate,
             numbers=numbers,
         )
 
@@ -130,6 +142,9 @@ class Publisher:
             pace = Pace(1 / self._fps, time.monotonic(), slack=1 / self._fps)
             while self._video_wanted.is_set():
                 key, self._key_frame_wanted = self._key_frame_wanted, False
+                held_down = time.monotonic() < self._asked_until
+                asked = self._asked_bitrate if held_down else self._video_bitrate
+                self._video.bitrate = max(min(asked, self._video_bitrate), _LEAST_BITRATE)
                 frame = await loop.run_in_executor(self._thread, self._make_picture, self._number, key)
                 self._count(frame)
                 self._on_video(frame)

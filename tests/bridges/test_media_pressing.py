@@ -66,9 +66,8 @@ async def test_of_the_rates_that_listeners_ask_for_the_least_reaches_the_source(
         await b.poll(lambda stats: len(stats["tracks"]) == 2)
         source.write(picture(0, key=True))
         near, far = taken
-        for each in taken:
-            await each.until(lambda each=each: each.frames)  # type: ignore[misc] # bound now
-            assert each.receiver is not None
+        for one in taken:
+            await one.until(lambda one=one: one.frames)  # type: ignore[misc] # bound now
         assert near.receiver is not None
         assert far.receiver is not None
         near.receiver.send(Feedback.set_bitrate(600))

@@ -32,11 +32,14 @@ class Camera:
     def __init__(self, listener: InternalListener, source_id: str = "camera") -> None:
         self.listener = listener
         self.asked = 0
+        self.rates: list[int] = []
         self.source: Source = listener.add_source(source_id, on_feedback=self._feedback)
         self.origin = Origin("127.0.0.1", listener.port, source_id)
 
     def _feedback(self, feedback: Feedback) -> None:
         self.asked += feedback.command is FeedbackCommand.REQUEST_KEY_FRAME
+        if feedback.command is FeedbackCommand.SET_BITRATE:
+            self.rates.append(feedback.kbps)
 
 
 class Screen:
@@ -198,27 +201,72 @@ async def test_an_origin_where_nobody_listens_is_tried_again() -> None:
         await until(lambda: camera.source.subscribers)
 
 
-async def test_a_muted_track_carries_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_muted_track_is_not_pulled_so_its_source_sends_nothing() -> None:
     async with hub_and_camera(key_frame_interval=0.01) as (hub, camera):
-        arrived: list[bool] = []
-
-        def is_muted(track: RoutedTrack) -> bool:
-            arrived.append(track in hub._muted)
-            return arrived[-1]
-
-        monkeypatch.setattr(hub, "is_muted", is_muted)
+        hub.set_muted(VIDEO, muted=True)
         hub.set_origin(VIDEO, camera.origin)
         async with Screen.on(hub, hub.attach(VIDEO)) as screen:
+            hub.set_muted(VIDEO, muted=False)
             await until(lambda: camera.source.subscribers and hub.counters[0].subscribers)
             hub.set_muted(VIDEO, muted=True)
-            camera.source.write(picture(1))
-            await until(lambda: arrived == [True])
+            await until(lambda: not camera.source.subscribers)
             asked = camera.asked
             hub.set_muted(VIDEO, muted=False)
-            await until(lambda: camera.asked > asked)
+            await until(lambda: camera.source.subscribers and camera.asked > asked)
             camera.source.write(picture(2))
             await until(lambda: screen.frames)
             assert screen.frames == [picture(2)]
+            assert not screen.lost
+
+
+async def test_a_track_is_pulled_while_one_sink_does_not_pause() -> None:
+    told: list[bool] = []
+
+    def demand(track: RoutedTrack, *, wanted: bool) -> None:
+        assert track == VIDEO
+        told.append(wanted)
+
+    async with hub_and_camera(key_frame_interval=0.01, on_demand=demand) as (hub, camera):
+        hub.set_origin(VIDEO, camera.origin)
+        first, second = hub.attach(VIDEO), hub.attach(VIDEO)
+        async with Screen.on(hub, first) as one, Screen.on(hub, second) as other:
+            await until(lambda: camera.source.subscribers and hub.counters[0].subscribers == 2)
+            hub.set_paused(first, paused=True)
+            camera.source.write(picture(1))
+            await until(lambda: other.frames)
+            hub.set_paused(second, paused=True)
+            await until(lambda: not camera.source.subscribers)
+            assert told == [True, False]
+            hub.set_paused(first, paused=False)
+            await until(lambda: camera.source.subscribers)
+            camera.source.write(picture(2))
+            await until(lambda: one.frames)
+            assert (one.frames, other.frames) == ([picture(2)], [picture(1)])
+            assert told == [True, False, True]
+        hub.detach(first)
+        await until(lambda: not camera.source.subscribers)
+        hub.set_paused("unknown", paused=True)
+        hub.detach(second)
+        assert told == [True, False, True, False]
+
+
+async def test_of_the_rates_that_subscribers_ask_for_the_source_is_told_the_least() -> None:
+    async with hub_and_camera() as (hub, camera):
+        hub.set_origin(VIDEO, camera.origin)
+        sinks = [hub.attach(VIDEO), hub.attach(VIDEO)]
+        async with Screen.on(hub, sinks[0]) as one, Screen.on(hub, sinks[1]) as other:
+            await until(lambda: camera.source.subscribers)
+            assert one.receiver is not None
+            assert other.receiver is not None
+            one.receiver.send(Feedback.set_bitrate(300))
+            await until(lambda: camera.rates == [300])
+            other.receiver.send(Feedback.set_bitrate(200))
+            await until(lambda: camera.rates == [300, 200])
+            hub.detach(sinks[1])
+            await until(lambda: camera.rates == [300, 200, 300])
+            camera.source.close()
+            camera.source = camera.listener.add_source("camera", on_feedback=camera._feedback)
+            await until(lambda: camera.rates == [300, 200, 300, 300])
 
 
 async def test_demand_is_told_once_each_way() -> None:

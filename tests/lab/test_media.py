@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
 import av
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridges.wire.bitstream import layer_of
 from bridges.wire.frame import FrameFormat
 from causeway.errors import ConfigError
 from lab.media.clock import AUDIO_CLOCK, VIDEO_CLOCK, age, timestamp
@@ -90,6 +91,54 @@ def test_the_rate_is_kept() -> None:
     source = MovingPicture(WIDTH, HEIGHT)
     size = sum(len(encoder.encode(source.draw(n * 7919), stamp=lambda: 0).payload) for n in range(100))
     assert size * 8 / 4 < 300_000
+
+
+def test_less_is_encoded_at_once_and_more_from_the_next_key_frame_on() -> None:
+    encoder = VideoEncoder(WIDTH, HEIGHT, fps=25, bitrate=800_000)
+    decoder, source = VideoDecoder(), MovingPicture(WIDTH, HEIGHT)
+    numbers = count()
+
+    def second() -> tuple[int, list[int]]:
+        size, keys = 0, []
+        for place in range(25):
+            number = next(numbers)
+            frame = encoder.encode(source.draw(number * 7919), stamp=lambda: 0)
+            picture = decoder.decode(frame.payload, key=frame.key_frame)
+            assert picture is not None
+            assert read_number(picture) == number * 7919
+            size += len(frame.payload)
+            keys += [place] if frame.key_frame else []
+        return size, keys
+
+    second()
+    full, _ = second()
+    encoder.bitrate = 760_000  # hardly less is not worth a key frame
+    assert second()[1] == [0], "as every two seconds"
+    encoder.bitrate = 150_000
+    assert second()[1] == [0]
+    less, keys = second()
+    assert keys == []
+    assert less < full / 2
+    encoder.bitrate = 800_000
+    _, keys = second()
+    assert keys == [0], "when it was due"
+    second()
+    assert second()[0] > 2 * less
+
+
+def test_every_second_picture_can_be_left_out() -> None:
+    encoder, decoder = VideoEncoder(WIDTH, HEIGHT, fps=25, bitrate=400_000), VideoDecoder()
+    source = MovingPicture(WIDTH, HEIGHT)
+    left_out = 0
+    for number in range(40):
+        frame = encoder.encode(source.draw(number), stamp=lambda: 7, key=number == 21)
+        if not frame.key_frame and layer_of(frame.format, frame.payload).discardable:
+            left_out += 1
+            continue
+        picture = decoder.decode(frame.payload, key=frame.key_frame)
+        assert picture is not None
+        assert read_number(picture) == number
+    assert 18 <= left_out <= 20
 
 
 def test_a_decoder_waits_for_a_key_frame() -> None:

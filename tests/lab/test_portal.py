@@ -85,12 +85,26 @@ async def test_a_client_that_is_gone_has_left() -> None:
 async def test_mute_and_attributes_reach_the_others() -> None:
     async with lab_cluster() as cluster, member(cluster) as alice, member(cluster) as bob:
         stream = (await bob.portal.publish([AUDIO], SOURCE)).stream
-        await bob.portal._call("mute", {"stream": stream, "track": "audio", "muted": True}, dict)
+        await bob.portal.mute(stream, "audio", muted=True)
         assert (await alice.event("streamUpdated"))["media"]["tracks"][0]["status"] == "inactive"
         await bob.portal._call("update", {"stream": stream, "attributes": {"x": 1}}, dict)
         assert (await alice.event("streamUpdated"))["info"]["attributes"] == {"x": 1}
         with refused("no-such-stream"):
-            await alice.portal._call("mute", {"stream": stream, "track": "audio", "muted": True}, dict)
+            await alice.portal.mute(stream, "audio", muted=True)
+
+
+async def test_a_subscription_that_pauses_has_nothing_pulled_for_it() -> None:
+    async with lab_cluster() as cluster, member(cluster) as alice, member(cluster) as bob:
+        stream = (await bob.portal.publish([AUDIO], SOURCE)).stream
+        subscription = (await alice.portal.subscribe(stream, ["audio"])).subscription
+        await alice.portal.pause(subscription, "av", paused=True)
+        assert [relay.wanted for relay in cluster.hub._relays.values()] == [False]
+        await alice.portal.pause(subscription, "audio", paused=False)
+        assert [relay.wanted for relay in cluster.hub._relays.values()] == [True]
+        with refused("no-such-subscription"):
+            await bob.portal.pause(subscription, "audio", paused=True)
+        with refused("no-such-track"):
+            await alice.portal.pause(subscription, "video", paused=True)
 
 
 async def test_unsubscribing_ends_the_route_without_an_event() -> None:
@@ -167,6 +181,7 @@ async def test_strangers_get_nothing(method: str, params: Any, code: str) -> Non
         ("subscribe", {"stream": "s"}),
         ("unsubscribe", {}),
         ("mute", {"stream": "s"}),
+        ("pause", {"subscription": "s", "track": "audio"}),
         ("explode", {}),
     ],
 )
