@@ -42,6 +42,7 @@ VIDEO: Final = Track(sound=False, rate=30, size=5_700, key_every=60, key_size=38
 """1.5 Mbit/s, a key frame every two seconds."""
 MEGABITS: Final = 1.5 + 50 * 120 * 8 / 1e6
 """Of one publisher, a second."""
+WIRES_MEASURED: Final = ("causeway", "owt, our controller")
 _WARM: Final = 1.0
 _AFTER: Final = 0.5
 _CLUSTERS: Final = ("first", "middle", "last")
@@ -192,7 +193,7 @@ def main() -> None:
     results = Results.of("tracks", parser, options)
     lines, figures = [], {}
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {"p99": {}, "busy": {}}
-    for wire in options.wire or list(WIRES)[:2]:
+    for wire in options.wire or WIRES_MEASURED:
         most, probes = asyncio.run(measured(wire, options))
         for probe in probes:
             shares = [f"{100 * each:.0f}" for each in probe.busy]

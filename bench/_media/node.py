@@ -18,9 +18,9 @@ __all__ = ["TOKEN", "WIRES", "Node", "bridge"]
 TOKEN: Final = "token"
 WIRES: Final[dict[str, QuicSettings]] = {
     "causeway": QuicSettings(),
-    "owt, our controller": QuicSettings(alpn=("h3",)),
     "owt, Reno": QuicSettings(alpn=("h3",), congestion="reno"),
     "owt, CUBIC": QuicSettings(alpn=("h3",), congestion="cubic"),
+    "owt, our controller": QuicSettings(alpn=("h3",)),
 }
 """What two bridges may speak: our own wire, or OWT's with one of the controllers."""
 
