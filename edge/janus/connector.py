@@ -18,7 +18,7 @@ from msgspec import structs
 
 from bridges.internal.listener import InternalListener
 from causeway.backoff import Backoff
-from causeway.errors import UnavailableError
+from causeway.errors import ConfigError, UnavailableError
 from edge.janus.admissions import Admitted
 from edge.janus.client import JanusLostError, JanusRefusedError, connected
 from edge.janus.messages import NOT_THERE, DestroyRoom, ListRooms
@@ -42,6 +42,7 @@ __all__ = ["Connector", "running_connector"]
 _log: Final = structlog.get_logger(__name__)
 _STOP_TIMEOUT: Final = 1.0
 _MAX_DOOMED: Final = 1000
+_ANY: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - what is refused
 
 
 class JanusUnavailableError(UnavailableError):
@@ -60,6 +61,8 @@ class Connector:
         self._place = place
         self._settings = settings
         self._portal = Portal.of(settings.public_url or settings.url)
+        if place.rtp_host in _ANY:
+            raise ConfigError("edge.janus.rtp_host must be an address to which the Janus server can send")
         self._key = settings.room_key or place.cluster.settings.service_key
         self._rooms: dict[str, JanusRoom] = {}
         self._serving: dict[str, asyncio.Task[None]] = {}
@@ -101,8 +104,8 @@ class Connector:
         try:
             async with asyncio.timeout(_STOP_TIMEOUT):
                 await asyncio.gather(*(room.withdraw() for room in self._rooms.values()))
-        except (JanusLostError, JanusRefusedError, TimeoutError) as error:
-            _log.warning("janus.not_withdrawn", error=str(error) or "no answer in time")
+        except TimeoutError:
+            _log.warning("janus.not_withdrawn", url=self._settings.url)
 
     def close(self) -> None:
         """Let everybody leave the cluster's rooms, and send and receive nothing any more."""
@@ -151,6 +154,8 @@ class Connector:
             _log.warning("janus.room_left", conference=conference, error=str(error))
         if (room := self._rooms.get(conference)) is not None:
             await room.serve(client, peer=self._peer)
+        elif self._serving.get(conference) is asyncio.current_task():
+            del self._serving[conference]
 
     async def _tidy(self, client: JanusClient) -> None:
         """Have the server forget rooms of former starts for which control had no use any more.

@@ -85,7 +85,7 @@ class People:
         guest = Guest(
             cluster,
             self._place.listener,
-            host=cluster.settings.public_host,
+            host=cluster.settings.host,
             room=self._conference,
             participant=participant,
         )

@@ -78,6 +78,8 @@ class Seen(Struct, kw_only=True):
     """By the stream's id in the cluster's room."""
     pulled: set[RoomId] = field(default_factory=set)
     """Of whom somebody wants a track."""
+    max_shown: int = 1 << 16
+    """Streams of other clusters that are shown at once."""
 
 
 class Done(Struct, kw_only=True):
@@ -175,7 +177,7 @@ def _beginnings(seen: Seen, done: Done) -> Iterator[Action]:
             yield Publish(person, there.tracks)
         elif person in seen.pulled and _holds(seen, done, person) and person not in done.forwarded:
             yield Forward(person)
-    if done.joined & seen.people.keys():
+    if done.joined & seen.people.keys() and len(done.added) < seen.max_shown:
         for stream, shown in seen.far.items():
             if stream not in done.added:
                 yield Add(stream, shown)

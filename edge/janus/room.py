@@ -71,7 +71,7 @@ class JanusRoom:
         self.names = names
         self._place = place
         self._settings = place.settings
-        self._seen = Seen()
+        self._seen = Seen(max_shown=place.settings.max_shown)
         self._done = Done()
         self._people = People(place, conference, on_pulled=self._wake)
         self._admissions = Admissions(ttl=place.settings.token_ttl, limit=place.settings.max_tokens)
@@ -86,6 +86,8 @@ class JanusRoom:
         self._peer = ""
         self._changed = asyncio.Event()
         self._ready = asyncio.Event()
+        self._settled = asyncio.Event()
+        """Set while there is nothing to be done."""
 
     # --- what the cluster wants -----------------------------------------------------------------------
 
@@ -131,13 +133,11 @@ class JanusRoom:
         self._done = Done()
 
     async def withdraw(self) -> None:
-        """Have the server show nothing of other clusters any more.
-
-        Raises JanusLostError, JanusRefusedError.
-        """
+        """Have the server show nothing of other clusters any more, as long as there is a connection."""
         if self._room is not None:
-            for stream in list(self._showings):
-                await self._remove(self._room, stream)
+            self._seen.far.clear()
+            self._wake()
+            await self._settled.wait()
 
     # --- with the server ------------------------------------------------------------------------------
 
@@ -156,7 +156,7 @@ class JanusRoom:
                     await client.detach(room)
                 await asyncio.sleep(backoff.next_delay())
         except JanusLostError as error:
-            _log.info("janus.room_lost", conference=self.conference, error=str(error))
+            _log.debug("janus.room_lost", conference=self.conference, error=str(error))
         except JanusRefusedError as error:
             _log.warning("janus.room_refused", conference=self.conference, error=str(error))
             client.lose(str(error))
@@ -248,6 +248,7 @@ class JanusRoom:
         dues = [due for due in self._refused.values() if due > now]
         if (due := self._admissions.due()) is not None:
             dues.append(due)
+        self._settled.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(min(dues, default=None)):
                 await self._changed.wait()
@@ -402,6 +403,7 @@ class JanusRoom:
         return new_id(secrets.token_bytes(8), string_ids=self._settings.string_ids)
 
     def _wake(self) -> None:
+        self._settled.clear()
         self._changed.set()
 
 

@@ -48,6 +48,8 @@ class JanusSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Codecs of pictures in its rooms, the preferred one first. Default vp8,h264,vp9,av1."""
     max_publishers: _Count = 1000
     """Who may publish at once in a room whose conference sets no limit. Default 1,000."""
+    max_shown: _Count = 256
+    """Streams of other clusters that are shown in a room at once, each with two UDP ports. Default 256."""
     token_ttl: _Seconds = 180.0
     """Seconds within which a client must have joined with its token. Default 180."""
     max_tokens: _Count = 10_000

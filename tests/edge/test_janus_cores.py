@@ -97,6 +97,18 @@ def test_who_is_refused_holds_nobody_else_up(seen: Seen, refused: set[int]) -> N
     assert done.added == (seen.far if there else {})
 
 
+def test_no_more_is_shown_than_may_be() -> None:
+    stream = FarStream("Bob", (("video", Codec.VP8),))
+    seen, done = Seen(people={1: Person()}, far={"a": stream, "b": stream}, max_shown=1), Done(joined={1})
+    assert list(plan(seen, done)) == [planning.Add("a", stream), planning.Add("b", stream)]
+    done.added["a"] = stream
+    assert list(plan(seen, done)) == []
+    del seen.far["a"]
+    assert list(plan(seen, done)) == [planning.Remove("a")]
+    del done.added["a"]
+    assert list(plan(seen, done)) == [planning.Add("b", stream)]
+
+
 def test_tracks_that_others_can_have() -> None:
     offered = [
         Offered(type="video", mindex=0, mid="0", codec="vp8", simulcast=True),

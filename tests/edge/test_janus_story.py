@@ -66,7 +66,8 @@ async def test_a_publisher_at_one_server_is_decoded_at_the_other(
                 await _connected_anew(there)
                 await more(bob, feed)
                 assert bob.named("ada") == feed
-            await bob.until(lambda: bob.named("ada") is None)
+                await ada.leave()
+                await bob.until(lambda: bob.named("ada") is None)
             await until(lambda: participants(there), lambda seen: len(seen) == 1)
 
         deleted = await there.service.application.delete("/v1/conferences/standup")
@@ -85,7 +86,9 @@ async def test_servers_that_were_killed_are_filled_again(
             await ada.publish()
             async with JanusPerson(bob_place["token"], "Bob") as bob:
                 await watched(bob, "ada", pictures=3)
-                await us.restart()
+                assert forwarded(there, "eu") == 1
+            await until(_forwarded(there, "eu"), lambda count: count == 0)  # nobody wants it any more
+            await us.restart()
             async with JanusPerson((await rejoined(there, "us", "bob"))["token"], "Bob") as bob:
                 await watched(bob, "ada", pictures=3)
                 eu.kill()
@@ -105,6 +108,18 @@ async def rejoined(there: World, region: str, user: str) -> dict[str, Any]:
 
     found: dict[str, Any] = await until(join, bool)
     return found
+
+
+def forwarded(there: World, region: str) -> int:
+    """Return how many publishers the region's server sends to its connector."""
+    return len(there.connectors[region]._rooms["standup"]._done.forwarded)
+
+
+def _forwarded(there: World, region: str) -> Any:
+    async def count() -> int:
+        return forwarded(there, region)
+
+    return count
 
 
 async def _connected_anew(there: World) -> None:
