@@ -137,6 +137,7 @@ HEAD: Final = (
     "p95",
     "p99 ms",
     "sound in time %",
+    "p50",
     "p95",
     "p99 ms",
     "overhead %",
@@ -151,7 +152,7 @@ def table(cells: Cells) -> list[list[str]]:
         line = [title, wire, f"{100 * cell.in_time('video'):.2f}"]
         line += [f"{1e3 * cell.delay('video', share):.0f}" for share in (0.5, 0.95, 0.99)]
         line += [f"{100 * cell.in_time('sound'):.2f}"]
-        line += [f"{1e3 * cell.delay('sound', share):.0f}" for share in (0.95, 0.99)]
+        line += [f"{1e3 * cell.delay('sound', share):.0f}" for share in (0.5, 0.95, 0.99)]
         lines.append([*line, f"{100 * cell.overhead:.0f}"])
     return lines
 
