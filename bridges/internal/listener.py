@@ -65,6 +65,11 @@ class Source:
         """Frames dropped so far, summed over all connections, also those that ended."""
         return self._dropped_before + sum(gate.dropped for gate in self._connections.values())
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait now, summed over all connections."""
+        return sum(connection.backlog for connection in self._connections)
+
     def write(self, frame: MediaFrame) -> None:
         """Send `frame` on every connection whose gate lets it pass. Never blocks; nothing after close.
 

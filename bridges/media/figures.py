@@ -23,6 +23,10 @@ class Moved(NamedTuple):
     frames: int
     bytes: int
     dropped: int
+    waiting: int = 0
+    """Bytes of it that wait in our own cluster now."""
+    slowed: bool = False
+    """Whether its source is asked for less now."""
 
 
 class Figures:
@@ -102,6 +106,8 @@ class Figures:
             datagrams_recovered=tally.datagrams_recovered + carried.datagrams_recovered,
             queued_bytes=carried.queued_bytes,
             held_bytes=carried.held_bytes,
+            internal_bytes=sum(each.waiting for each in incoming),
+            tracks_slowed=sum(each.slowed for each in outgoing),
             round_trip_ms=None if current is None else round_trip_ms(current.quic),
             error=sendable(error or tally.error),
         )

@@ -50,6 +50,10 @@ class Output(Protocol):
     def dropped(self) -> int:
         """Frames that did not go on from there."""
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait there."""
+
     def write(self, piece: Piece) -> None:
         """Take what has come."""
 
@@ -195,7 +199,13 @@ class PulledTrack:
     @property
     def moved(self) -> Moved:
         """What has come so far."""
-        return Moved(incoming=True, frames=self.frames, bytes=self.bytes, dropped=self._all_dropped)
+        return Moved(
+            incoming=True,
+            frames=self.frames,
+            bytes=self.bytes,
+            dropped=self._all_dropped,
+            waiting=self._waiting,
+        )
 
     def stats(self) -> dict[str, Any]:
         """Return the figures of this track, as getStats shows them."""
@@ -209,8 +219,14 @@ class PulledTrack:
             "bytes": self.bytes,
             "dropped_frames": self._all_dropped,
             "key_frame_requests": self.key_frame_requests,
+            "waiting_bytes": self._waiting,
+            "asked_kbps": self._rates.least(self._loop.time()),
             **self._quality._asdict(),
         }
+
+    @property
+    def _waiting(self) -> int:
+        return sum(output.backlog for output in self._outputs)
 
     @property
     def _all_dropped(self) -> int:

@@ -42,7 +42,9 @@ class Listening:
     """A neighbour's part in a pulled track: gets its frames, and asks of its source."""
 
     dropped = 0
-    """What the neighbour does not take in time is dropped, and counted, on the way to it."""
+    """What the neighbour does not take in time is dropped, and counted, on the way to it;"""
+    backlog = 0
+    """what waits for it, likewise."""
 
     def __init__(self, on_piece: Callable[[Piece], None], on_closed: Callable[[Listening], None]) -> None:
         self._pull: PulledTrack | None = None
@@ -85,6 +87,11 @@ class _Served:
     def dropped(self) -> int:
         """Frames that agents did not take in time."""
         return self._source.dropped
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that agents have not taken yet."""
+        return self._source.backlog
 
     def write(self, piece: Piece) -> None:
         """Take what has come."""

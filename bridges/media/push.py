@@ -118,7 +118,13 @@ class PushedTrack:
     @property
     def moved(self) -> Moved:
         """What was sent so far."""
-        return Moved(incoming=False, frames=self.frames, bytes=self.bytes, dropped=self._dropped)
+        return Moved(
+            incoming=False,
+            frames=self.frames,
+            bytes=self.bytes,
+            dropped=self._dropped,
+            slowed=self._rates.least(self._loop.time()) is not None,
+        )
 
     @property
     def _dropped(self) -> int:
@@ -137,6 +143,7 @@ class PushedTrack:
             "bytes": self.bytes,
             "dropped_frames": self._dropped,
             "key_frame_requests": self.key_frame_requests,
+            "asked_kbps": self._rates.least(self._loop.time()),
         }
 
     def pass_on(self, listen: Callable[[Callable[[Piece], None]], Receiver]) -> None:

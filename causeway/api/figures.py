@@ -112,6 +112,10 @@ class LinkFigures(_Figures, frozen=True, kw_only=True):
     """Media that waits to be sent to the peer."""
     held_bytes: Count = 0
     """Media from the peer that has not come whole, or that parity may need."""
+    internal_bytes: Count = 0
+    """Media from the peer that waits for agents of our own cluster to take it."""
+    tracks_slowed: Count = 0
+    """Of the tracks that go out, those whose source was asked for less than it would send."""
     resumes: Count = 0
     """Breaks after which only what was missing had to be sent."""
     snapshots: Count = 0

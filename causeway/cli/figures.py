@@ -138,6 +138,7 @@ def _notes(link: LinkFigures) -> str:
         "duplicates": link.duplicates,
         "tracks in": link.tracks_in,
         "tracks out": link.tracks_out,
+        "asked for less": link.tracks_slowed,
         "datagrams lost": link.datagrams_lost,
         "sent again": link.datagrams_repeated,
         "parity": link.datagrams_parity,
@@ -152,6 +153,8 @@ def _notes(link: LinkFigures) -> str:
         notes.append(f"{_bytes(link.queued_bytes)} to be sent")
     if link.held_bytes:
         notes.append(f"{_bytes(link.held_bytes)} incomplete")
+    if link.internal_bytes:
+        notes.append(f"{_bytes(link.internal_bytes)} not taken here")
     if link.error:
         notes.append(link.error if link.state == "down" else f"last: {link.error}")
     return "; ".join(notes)

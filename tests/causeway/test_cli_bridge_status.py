@@ -219,6 +219,8 @@ def test_what_became_of_media_on_our_own_wire_is_noted(capsys: pytest.CaptureFix
         datagrams_recovered=5,
         queued_bytes=4000,
         held_bytes=600,
+        internal_bytes=700,
+        tracks_slowed=2,
     )
     draw_ends([LinkEnd(cluster="us-1", agent="bridge-us-1", told_at=BEGAN, figures=link)])
     said = capsys.readouterr().out
@@ -229,6 +231,8 @@ def test_what_became_of_media_on_our_own_wire_is_noted(capsys: pytest.CaptureFix
         "recovered 5",
         "4000 B to be sent",
         "600 B incomplete",
+        "700 B not taken here",
+        "asked for less 2",
     ):
         assert words in " ".join(said.split())
 
