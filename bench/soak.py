@@ -49,8 +49,8 @@ MOST_OBJECTS: Final = 0.02
 """Share by which the number of objects in a process may grow."""
 _DRAIN: Final = 2.0
 """Seconds in which closed QUIC connections have drained (RFC 9000, section 10.2)."""
-_KEPT: Final = {"bridges.figures.Tally"}
-"""What is kept on purpose, up to a bound: what links have come to, which flap, is to be seen."""
+_KEPT: Final = {"bridges.figures.Tally", "bridges.wire.own_media.datagram.FrameHead"}
+"""What is kept on purpose, up to a bound: what links have come to, as one that flaps is to be seen; a cache."""
 
 
 @dataclass(slots=True)
