@@ -14,6 +14,7 @@ from edge.rtp.errors import RtpError
 from edge.rtp.formats import depacketizer
 from edge.rtp.reorder import GAP, Gap, Reorder
 from edge.rtp.rtcp import Bye, Nack, PictureLoss, ReceiverReport, Remb, ReportBlock, SenderReport
+from edge.rtp.thinning import Thinner
 
 if TYPE_CHECKING:
     from edge.rtp.formats.port import Encoded
@@ -42,13 +43,18 @@ class Incoming:
         self._reports = Throttle(settings.report_interval)
         self._ticked = float("-inf")
         self._reported = float("-inf")
-        self._bitrate: int | None = None
+        self._thinner = Thinner()
         self.frames = 0
         """Frames handed on."""
         self.malformed = 0
         """Payloads that were not of the format."""
         self.given_up_before = 0
         """Packets that did not come in time, of former sources."""
+
+    @property
+    def left_out(self) -> int:
+        """Pictures left out because less was wanted."""
+        return self._thinner.left_out
 
     @property
     def ssrc(self) -> int | None:
@@ -76,7 +82,7 @@ class Incoming:
             self._source = _Source(packet.ssrc, self._track, self._settings)
         source = self._source
         source.heard(now, packet, self._track.codec.clock_rate)
-        return self._frames(source, source.order.push(now, packet))
+        return self._frames(now, source, source.order.push(now, packet))
 
     def hear(self, now: float, report: Rtcp) -> None:
         """Take RTCP of the sender."""
@@ -95,9 +101,12 @@ class Incoming:
         """Have a key frame asked for at the next `tick`, unless one has just been."""
         self._wants_key_frame = self._track.codec.is_video
 
-    def limit(self, bitrate: int) -> None:
-        """Have the sender told, with every report, to send at most `bitrate` bits a second."""
-        self._bitrate = bitrate
+    def limit(self, now: float, bitrate: int) -> None:
+        """Have the sender told, for a while, to send at most `bitrate` bits a second.
+
+        As many do not listen, pictures of upper temporal layers are left out until it does.
+        """
+        self._thinner.limit(now, bitrate)
 
     def tick(self, now: float) -> tuple[list[MediaFrame], list[Rtcp]]:
         """Return the frames that waited in vain for others, and what to tell the sender."""
@@ -105,13 +114,13 @@ class Incoming:
         source = self._source
         if source is None:
             return [], []
-        frames = self._frames(source, source.order.tick(now))
+        frames = self._frames(now, source, source.order.tick(now))
         packets: list[Rtcp] = []
         if self._reports.ready(now):
             self._reported = now
             packets.append(ReceiverReport(ssrc=self._ssrc, blocks=(source.block(now),)))
-            if self._bitrate is not None:
-                packets.append(Remb(sender=self._ssrc, bitrate=self._bitrate, media=(source.ssrc,)))
+            if (bitrate := self._thinner.wanted(now)) is not None:
+                packets.append(Remb(sender=self._ssrc, bitrate=bitrate, media=(source.ssrc,)))
         if missing := source.order.missing(now):
             packets.append(Nack(sender=self._ssrc, media=source.ssrc, sequences=missing))
         if self._lacks_key_frame(source) and now - self._asked >= self._settings.key_frame_interval:
@@ -142,7 +151,7 @@ class Incoming:
     def _may_follow(self, now: float, source: _Source) -> bool:
         return source.gone or now - source.last_packet >= self._settings.source_timeout
 
-    def _frames(self, source: _Source, ordered: list[RtpPacket | Gap]) -> list[MediaFrame]:
+    def _frames(self, now: float, source: _Source, ordered: list[RtpPacket | Gap]) -> list[MediaFrame]:
         frames = []
         for one in ordered:
             if one is GAP:
@@ -154,7 +163,7 @@ class Incoming:
             except RtpError:
                 self.malformed += 1
                 continue
-            if encoded is not None:
+            if encoded is not None and self._thinner.passes(now, encoded):
                 frames.append(self._frame(encoded))
         self.frames += len(frames)
         return frames

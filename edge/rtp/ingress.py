@@ -66,9 +66,17 @@ class RtpIngress:
         self._core.want_key_frame()
         self._schedule()
 
+    @property
+    def left_out(self) -> int:
+        """Pictures left out because less was wanted."""
+        return self._core.left_out
+
     def limit_bitrate(self, bits_per_second: int) -> None:
-        """Ask the sender, again and again, to send no more than this (REMB)."""
-        self._core.limit(bits_per_second)
+        """Ask the sender to send no more than this (REMB), for five seconds unless it is said again.
+
+        What its temporal layers allow is left out meanwhile.
+        """
+        self._core.limit(asyncio.get_running_loop().time(), bits_per_second)
 
     def close(self) -> None:
         """Take no more; nothing is called back any more."""

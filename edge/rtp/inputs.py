@@ -101,6 +101,7 @@ class Input:
             finally:
                 self._publication = None
                 guest.leave()
+                self._tell_figures()
 
     async def _publish(self, guest: Guest, places: Places) -> None:
         """Publish until nothing comes any more, or the room is left. Raises RoomError."""
@@ -111,9 +112,21 @@ class Input:
         while guest.present:
             left = self._last_frame + self._idle_timeout - loop.time()
             if left <= 0:
-                _log.info("edge.silent", user=self._settings.user)
                 return
             await places.changed(guest.room, left)
+
+    def _tell_figures(self) -> None:
+        """Log what has come since the start."""
+        for kind, ingress in self._ingresses.items():
+            _log.info(
+                "edge.unpublished",
+                user=self._settings.user,
+                kind=kind,
+                frames=ingress.frames,
+                lost_packets=ingress.lost_packets,
+                malformed=ingress.malformed,
+                left_out=ingress.left_out,
+            )
 
     def _take(self, kind: TrackKind, frame: MediaFrame) -> None:
         self._last_frame = asyncio.get_running_loop().time()

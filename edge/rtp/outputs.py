@@ -100,6 +100,7 @@ class Output:
         finally:
             self._subscription = None
             subscription.end()
+            self._tell_figures()
 
     def _choose(self, guest: Guest, places: Places) -> Stream | None:
         """Return the stream to send: the first that fits."""
@@ -152,6 +153,18 @@ class Output:
                 await asyncio.to_thread(_replace, Path(self._settings.sdp), text)
             except OSError as error:
                 _log.warning("edge.sdp_not_written", path=self._settings.sdp, reason=error.strerror)
+
+    def _tell_figures(self) -> None:
+        """Log what was sent since the codec is this one."""
+        for kind, egress in self._egresses.items():
+            _log.info(
+                "edge.sent",
+                user=self._settings.user,
+                kind=kind,
+                packets=egress.packets,
+                repeated=egress.repeated,
+                malformed=egress.malformed,
+            )
 
     def _take(self, kind: TrackKind, frame: MediaFrame) -> None:
         self._egresses[kind].write(frame)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from bridges.internal.listener import InternalListener
+from bridges.wire.frame import Feedback
 from causeway.api import JoinAnswer
 from causeway.errors import ApiError, ConfigError, UnavailableError
 from edge.places import Places, Who
@@ -19,6 +20,7 @@ from edge.rtp.endpoint import RtpEndpoint
 from edge.rtp.ingress import RtpIngress
 from edge.rtp.inputs import Input, described
 from edge.rtp.outputs import Output
+from edge.rtp.rtcp import Remb
 from edge.rtp.service import running_rtp_edge
 from edge.rtp.settings import RtpSettings
 from edge.rtp.track import Codec, RtpTrack
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from bridges.wire.frame import MediaFrame
     from bridges.wire.objects import Stream
     from causeway.client import ControlClient
+    from edge.rtp.rtcp import Rtcp
     from lab.cluster import Cluster
 
 ROOM = "standup"
@@ -286,6 +289,23 @@ async def test_a_wish_of_the_receiver_reaches_the_sender(tmp_path: Path) -> None
             screen.ingress.request_key_frame()
             await until(lambda: len(wishes) > before)
             await until(lambda: any(frame.key_frame for frame in screen.frames[-3:]))
+
+
+async def test_a_wish_for_less_reaches_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world() as here, entering(here, "camera", (VP8,)) as (video,):
+        told: list[Rtcp] = []
+        monkeypatch.setattr(video, "hear", lambda _now, packets: told.extend(packets))
+        async with going_on(keep_on(video, 0)):
+            await until(lambda: here.streams)
+            guest = await here.places.join(Who(ROOM, "narrow", "viewer"))
+            frames: list[MediaFrame] = []
+            taken = guest.subscribe(here.streams[0].id, ["video"], lambda _kind, frame: frames.append(frame))
+            async with going_on(taken.run()):
+                await until(lambda: frames)
+                taken._receivers["video"].send(Feedback.set_bitrate(300))
+                await until(lambda: any(isinstance(one, Remb) and one.bitrate == 300_000 for one in told))
+                guest.leave()
+                await until(lambda: not taken.alive)
 
 
 async def test_another_codec_is_another_track_with_another_description(tmp_path: Path) -> None:

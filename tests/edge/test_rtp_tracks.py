@@ -151,7 +151,7 @@ def test_the_cluster_s_wish_for_a_key_frame_goes_to_the_sender() -> None:
     path.run(0.1)
     assert path.wishes == 1
     path.receiver.want_key_frame()
-    path.receiver.limit(500_000)
+    path.receiver.limit(path.now, 500_000)
     path.run(0.3)
     assert path.wishes == 1
     path.run(0.7)
@@ -273,3 +273,48 @@ def test_a_track_with_a_source_takes_no_other() -> None:
     )
     assert not named.accepts(1.0, _packet(1, 1))
     assert named.accepts(1.0, _packet(9, 1))
+
+
+def layered(number: int, *, key: bool) -> rtp.RtpPacket:
+    """Return a picture of about 2,500 bytes in one packet; every second one is of temporal layer 1."""
+    temporal = 0 if key else number % 2
+    descriptor = bytes((0x90, 0x20, temporal << 6))
+    return rtp.RtpPacket(
+        payload_type=96,
+        sequence=number,
+        timestamp=number * 3000,
+        ssrc=1,
+        marker=True,
+        payload=descriptor + picture(number, key=key, size=2500).payload,
+    )
+
+
+def test_when_less_is_wanted_the_upper_layers_are_left_out_until_there_is_room_and_a_key_frame() -> None:
+    receiver = Path().receiver
+    entered: list[int] = []
+    keys = {0, 130, 290}
+    now = 10.0
+    for number in range(330):
+        now += 1 / 30  # 30 pictures of 2,500 bytes a second: 600 kbit/s, half of them in layer 1
+        if 60 <= number < 120 and number % 10 == 0:
+            receiver.limit(now, 400_000)
+        frames = receiver.receive(now, layered(number, key=number in keys))
+        entered += [number_of(frame) for frame in frames]
+
+    def in_layers(first: int, last: int) -> tuple[int, int]:
+        those = [one for one in entered if first <= one < last]
+        return len([one for one in those if one % 2 == 0]), len([one for one in those if one % 2])
+
+    assert in_layers(0, 60) == (30, 30)
+    assert in_layers(62, 290) == (114, 0), "the key frame at 130 came while less was still wanted"
+    assert in_layers(290, 330) == (20, 20)
+    assert receiver.left_out == 330 - len(entered)
+
+
+def test_the_base_layer_enters_whatever_is_wanted() -> None:
+    receiver = Path().receiver
+    for number in range(60):
+        receiver.limit(10 + number / 30, 1000)
+        frames = receiver.receive(10 + number / 30, layered(number, key=number == 0))
+        assert len(frames) == 1 or number % 2
+    assert 0 < receiver.left_out <= 30
