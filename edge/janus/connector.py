@@ -20,8 +20,9 @@ from bridges.internal.listener import InternalListener
 from causeway.backoff import Backoff
 from causeway.errors import ConfigError, UnavailableError
 from edge.janus.admissions import Admitted
+from edge.janus.calls import RoomCalls
 from edge.janus.client import JanusLostError, JanusRefusedError, connected
-from edge.janus.messages import NOT_THERE, DestroyRoom, ListRooms
+from edge.janus.messages import ListRooms
 from edge.janus.names import Portal, RoomNames, invitation
 from edge.janus.people import Place
 from edge.janus.room import JanusRoom
@@ -189,11 +190,7 @@ class Connector:
             if (names := self._doomed.get(conference)) is None:
                 return
             room = await client.attach(on_news=lambda: None)
-            try:
-                await room.ask(DestroyRoom(room=names.room, secret=names.secret))
-            except JanusRefusedError as error:
-                if error.number not in NOT_THERE:
-                    raise
+            await RoomCalls(room, names, self._settings).destroy()
             await client.detach(room)
             del self._doomed[conference]
 

@@ -43,6 +43,7 @@ __all__ = [
     "RoomId",
     "RoomNews",
     "RoomView",
+    "TokenAction",
     "UnpublishRemotely",
     "Verb",
     "decode",
@@ -109,11 +110,14 @@ class DestroyRoom(_Body, frozen=True, kw_only=True, tag="destroy"):
     secret: str
 
 
+TokenAction = Literal["add", "remove"]
+
+
 class Allow(_Body, frozen=True, kw_only=True, tag="allowed"):
     """Change which tokens let somebody in."""
 
     secret: str
-    action: Literal["add", "remove"]
+    action: TokenAction
     allowed: list[str]
 
 

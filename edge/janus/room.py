@@ -18,24 +18,12 @@ from causeway.backoff import Backoff
 from causeway.errors import CausewayError
 from edge.janus import plan as planning
 from edge.janus.admissions import Admissions, Admitted
+from edge.janus.calls import RoomCalls
 from edge.janus.client import JanusLostError, JanusRefusedError
-from edge.janus.messages import (
-    ALREADY_THERE,
-    NOT_THERE,
-    AddRemotePublisher,
-    Allow,
-    CreateRoom,
-    Join,
-    Kick,
-    ListParticipants,
-    PublishRemotely,
-    RemoveRemotePublisher,
-    UnpublishRemotely,
-)
 from edge.janus.names import new_id
 from edge.janus.people import People
-from edge.janus.plan import Done, FarStream, Seen, far_stream, note, person_of
-from edge.janus.showing import Showing, offer
+from edge.janus.plan import Done, FarStream, Seen, far_stream, note
+from edge.janus.showing import Showing
 from edge.rtp.endpoint import PortsTakenError
 from lab.room_outputs import ParticipantLeft, StreamAdded, StreamRemoved, StreamUpdated
 from lab.room_rules import RoomError
@@ -43,7 +31,7 @@ from lab.room_rules import RoomError
 if TYPE_CHECKING:
     from bridges.wire.objects import Stream
     from edge.janus.client import JanusClient, Room
-    from edge.janus.messages import Request, RoomId, RoomView
+    from edge.janus.messages import RoomId
     from edge.janus.names import RoomNames
     from edge.janus.people import Place
     from edge.janus.plan import Action
@@ -52,9 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["JanusRoom"]
 
 _log: Final = structlog.get_logger(__name__)
-_MONITOR: Final = "causeway"
-"""What others in the server's room see of the connector."""
-_REMOTE_ID: Final = "causeway"
 
 
 class _RoomGoneError(CausewayError):
@@ -82,7 +67,7 @@ class JanusRoom:
         """Whom the cluster has sent away."""
         self._refused: dict[Action, float] = {}
         """What could not be done, and until when it is not tried again."""
-        self._room: Room | None = None
+        self._calls: RoomCalls | None = None
         self._peer = ""
         self._changed = asyncio.Event()
         self._ready = asyncio.Event()
@@ -114,11 +99,11 @@ class JanusRoom:
                 await self._ready.wait()
         except TimeoutError:
             raise JanusLostError("the room in the Janus server is not ready") from None
-        if self._room is None:
+        if self._calls is None:
             raise JanusLostError("there is no connection to the Janus server")
         id_, token = self._new_id(), secrets.token_urlsafe(24)
         self._admissions.add(_now(), id_, who, token)
-        await self._allow(self._room, "add", [token])
+        await self._calls.allow([token])
         self._wake()
         return id_, token
 
@@ -134,7 +119,7 @@ class JanusRoom:
 
     async def withdraw(self) -> None:
         """Have the server show nothing of other clusters any more, as long as there is a connection."""
-        if self._room is not None:
+        if self._calls is not None:
             self._seen.far.clear()
             self._wake()
             await self._settled.wait()
@@ -162,88 +147,60 @@ class JanusRoom:
             client.lose(str(error))
 
     async def _stay(self, room: Room, backoff: Backoff) -> NoReturn:
+        calls = RoomCalls(room, self.names, self._settings)
         try:
-            await self._enter(room)
+            await self._enter(calls)
             backoff.reset()
-            self._room = room
+            self._calls = calls
             self._refused.clear()
             self._ready.set()
             while True:
                 self._changed.clear()
-                await self._step(room)
+                self._listen(room)
+                await self._step(calls)
         finally:
-            self._room = None
+            self._calls = None
             self._ready.clear()
 
-    async def _enter(self, room: Room) -> None:
+    async def _enter(self, calls: RoomCalls) -> None:
         """Have the room in the server, and find out what is in it."""
-        view = await self._open(room)
-        listed = await room.ask(ListParticipants(room=self.names.room))
-        remote = {one.id for one in listed.participants if one.remote}
-        people = (one for one in [*view.publishers, *view.attendees] if one.id not in remote)
-        self._seen.people = {one.id: person_of(one) for one in people if one.id != self.names.monitor}
+        limit = self._place.cluster.rooms.record(self.conference).options.input_limit
+        entered = await calls.enter(
+            self.conference,
+            tokens=self._admissions.tokens,
+            publishers=limit if limit > 0 else self._settings.max_publishers,
+        )
+        self._seen.people = entered.people
         for stream, showing in list(self._showings.items()):
-            if showing.feed not in remote:
+            if showing.feed not in entered.remote:
                 self._close_showing(stream)
         self._feeds = {showing.feed for showing in self._showings.values()}
-        for feed in remote - self._feeds:  # of a former start, or asked for when the connection broke
-            await self._remove_feed(room, feed)
+        for feed in entered.remote - self._feeds:  # of a former start, or asked for when the connection broke
+            await calls.remove(feed)
         for person in list(self._done.forwarded):
-            await self._stop_forwarding(room, person)
+            await self._stop_forwarding(calls, person)
 
-    async def _open(self, room: Room) -> RoomView:
-        names, tokens = self.names, [self.names.token, *self._admissions.tokens]
-        record = self._place.cluster.rooms.record(self.conference)
-        limit = record.options.input_limit
-        create = CreateRoom(
-            room=names.room,
-            description=self.conference,
-            secret=names.secret,
-            pin=names.pin,
-            allowed=tokens,
-            publishers=limit if limit > 0 else self._settings.max_publishers,
-            audiocodec=self._settings.audio_codecs,
-            videocodec=self._settings.video_codecs,
-            is_private=True,
-            notify_joining=True,
-            permanent=False,
-            admin_key=self._settings.admin_key or None,
-        )
-        if not await _unless(ALREADY_THERE, room, create):
-            await self._allow(room, "add", tokens)
-        join = Join(
-            room=names.room,
-            ptype="publisher",
-            id=names.monitor,
-            display=_MONITOR,
-            pin=names.pin,
-            token=names.token,
-        )
-        try:
-            return await room.ask(join)
-        except JanusRefusedError as error:
-            if error.number not in ALREADY_THERE:
-                raise
-            # Ourselves, on a connection that the server has not given up yet.
-            await room.ask(Kick(room=names.room, secret=names.secret, id=names.monitor))
-            return await room.ask(join)
-
-    async def _step(self, room: Room) -> None:
-        """Take in what has happened, and do one thing that is lacking; or wait until there is one."""
+    def _listen(self, room: Room) -> None:
+        """Take in what has happened. Raises _RoomGoneError."""
         for news in room.drain():
             note(self._seen, news, ours={self.names.monitor, *self._feeds})
             if news.destroyed:
                 raise _RoomGoneError("the room is gone from the Janus server")
         self._seen.pulled = self._people.pulled()
+
+    async def _step(self, calls: RoomCalls) -> None:
+        """Do one thing that is lacking; or wait until there is one."""
         now = _now()
         if void := self._admissions.void(now):
-            await self._allow(room, "remove", void)
+            await calls.disallow(void)
         if self._dropped:
-            await self._kick(room, self._dropped.pop())
+            person = self._dropped.pop()
+            self._seen.people.pop(person, None)
+            await calls.kick(person)
             return
         for action in planning.plan(self._seen, self._done):
             if self._refused.get(action, now) <= now:
-                await self._try(room, action)
+                await self._try(calls, action)
                 return
         dues = [due for due in self._refused.values() if due > now]
         if (due := self._admissions.due()) is not None:
@@ -253,9 +210,9 @@ class JanusRoom:
             async with asyncio.timeout_at(min(dues, default=None)):
                 await self._changed.wait()
 
-    async def _try(self, room: Room, action: Action) -> None:
+    async def _try(self, calls: RoomCalls, action: Action) -> None:
         try:
-            await self._do(room, action)
+            await self._do(calls, action)
         except (JanusRefusedError, RoomError, PortsTakenError) as error:
             now = _now()
             self._refused = {one: until for one, until in self._refused.items() if until > now}
@@ -264,7 +221,7 @@ class JanusRoom:
                 "janus.refused", conference=self.conference, step=type(action).__name__, error=str(error)
             )
 
-    async def _do(self, room: Room, action: Action) -> None:
+    async def _do(self, calls: RoomCalls, action: Action) -> None:
         done = self._done
         match action:
             case planning.Join(person):
@@ -281,56 +238,35 @@ class JanusRoom:
                 self._people.unpublish(person)
                 del done.published[person]
             case planning.Forward(person):
-                await self._forward(room, person)
+                await self._forward(calls, person)
             case planning.StopForwarding(person):
-                await self._stop_forwarding(room, person)
+                await self._stop_forwarding(calls, person)
             case planning.Add(stream, shown):
-                await self._add(room, stream, shown)
+                await self._add(calls, stream, shown)
             case planning.Remove(stream):
-                await self._remove(room, stream)
+                await self._remove(calls, stream)
 
     # --- single steps -----------------------------------------------------------------------------------
 
-    async def _forward(self, room: Room, person: RoomId) -> None:
+    async def _forward(self, calls: RoomCalls, person: RoomId) -> None:
         reception = await self._people.receive(person, peer=self._peer)
-        ask = PublishRemotely(
-            room=self.names.room,
-            secret=self.names.secret,
-            publisher_id=person,
-            remote_id=_REMOTE_ID,
-            host=self._place.rtp_host,
-            port=reception.endpoint.port,
-            rtcp_port=reception.endpoint.rtcp_port,
-        )
         try:
-            await room.ask(ask)
+            await calls.forward(person, host=self._place.rtp_host, endpoint=reception.endpoint)
         except BaseException:
             self._people.stop_receiving(person)
             raise
         self._done.forwarded.add(person)
 
-    async def _stop_forwarding(self, room: Room, person: RoomId) -> None:
+    async def _stop_forwarding(self, calls: RoomCalls, person: RoomId) -> None:
         self._people.stop_receiving(person)
         self._done.forwarded.discard(person)
-        names = self.names
-        ask = UnpublishRemotely(
-            room=names.room, secret=names.secret, publisher_id=person, remote_id=_REMOTE_ID
-        )
-        await _unless(NOT_THERE, room, ask)
+        await calls.stop_forwarding(person)
 
-    async def _add(self, room: Room, stream: str, shown: FarStream) -> None:
+    async def _add(self, calls: RoomCalls, stream: str, shown: FarStream) -> None:
         feed = self._new_id()
         self._feeds.add(feed)  # before it is asked for: the news of it may come first
-        ask = AddRemotePublisher(
-            room=self.names.room,
-            secret=self.names.secret,
-            id=feed,
-            display=shown.display,
-            streams=offer(shown),
-            iface=self._settings.remote_interface or None,
-        )
         try:
-            view = await room.ask(ask)
+            view = await calls.add(feed, shown)
         except JanusRefusedError:
             self._feeds.discard(feed)
             raise
@@ -349,41 +285,23 @@ class JanusRoom:
             showing.begin(self._place.cluster, self._place.tasks, room=self.conference, stream=stream)
         except (RoomError, PortsTakenError):
             self._close_showing(stream)
-            await self._remove_feed(room, feed)
+            await self._remove_feed(calls, feed)
             raise
         self._done.added[stream] = shown
 
-    async def _remove(self, room: Room, stream: str) -> None:
+    async def _remove(self, calls: RoomCalls, stream: str) -> None:
         feed = self._showings[stream].feed
         self._close_showing(stream)
-        await self._remove_feed(room, feed)
+        await self._remove_feed(calls, feed)
+
+    async def _remove_feed(self, calls: RoomCalls, feed: RoomId) -> None:
+        await calls.remove(feed)
+        self._feeds.discard(feed)
 
     def _close_showing(self, stream: str) -> None:
         self._done.added.pop(stream, None)
         if (showing := self._showings.pop(stream, None)) is not None:
             showing.close()
-
-    async def _remove_feed(self, room: Room, feed: RoomId) -> None:
-        await _unless(
-            NOT_THERE,
-            room,
-            RemoveRemotePublisher(room=self.names.room, secret=self.names.secret, id=feed),
-        )
-        self._feeds.discard(feed)
-
-    async def _kick(self, room: Room, person: RoomId) -> None:
-        self._seen.people.pop(person, None)
-        await _unless(NOT_THERE, room, Kick(room=self.names.room, secret=self.names.secret, id=person))
-
-    async def _allow(self, room: Room, action: str, tokens: list[str]) -> None:
-        await room.ask(
-            Allow(
-                room=self.names.room,
-                secret=self.names.secret,
-                action="add" if action == "add" else "remove",
-                allowed=tokens,
-            )
-        )
 
     # --- what is there ------------------------------------------------------------------------------------
 
@@ -409,17 +327,3 @@ class JanusRoom:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-async def _unless(codes: frozenset[int], room: Room, request: Request) -> bool:
-    """Ask for something; False when it is refused with one of `codes`.
-
-    Raises JanusLostError, JanusRefusedError.
-    """
-    try:
-        await room.ask(request)
-    except JanusRefusedError as error:
-        if error.number not in codes:
-            raise
-        return False
-    return True
