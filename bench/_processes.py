@@ -43,12 +43,15 @@ class Remote:
 
 @asynccontextmanager
 async def process(
-    role: Callable[..., AbstractAsyncContextManager[Role]], *args: Any
+    role: Callable[..., AbstractAsyncContextManager[Role]], *args: Any, **options: Any
 ) -> AsyncIterator[Remote]:
-    """Run `async with role(*args)` in a process of its own; at the end it is told to go, then made to."""
+    """Run a role, made with `args` and `options`, in a process of its own.
+
+    At the end it is told to go, then made to.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    child = context.Process(target=_main, args=(theirs, role, args), daemon=True)
+    child = context.Process(target=_main, args=(theirs, role, args, options), daemon=True)
     child.start()
     theirs.close()
     try:
@@ -61,9 +64,14 @@ async def process(
             child.join()
 
 
-def _main(connection: Connection, role: Callable[..., AbstractAsyncContextManager[Role]], args: Any) -> None:
+def _main(
+    connection: Connection,
+    role: Callable[..., AbstractAsyncContextManager[Role]],
+    args: tuple[Any, ...],
+    options: dict[str, Any],
+) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    asyncio.run(_serve(connection, role(*args)))
+    asyncio.run(_serve(connection, role(*args, **options)))
 
 
 async def _serve(connection: Connection, role: AbstractAsyncContextManager[Role]) -> None:

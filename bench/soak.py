@@ -50,7 +50,7 @@ MOST_OBJECTS: Final = 0.02
 _DRAIN: Final = 2.0
 """Seconds in which closed QUIC connections have drained (RFC 9000, section 10.2)."""
 _KEPT: Final = {"bridges.figures.Tally", "bridges.wire.own_media.datagram.FrameHead"}
-"""What is kept on purpose, up to a bound: what links have come to, as one that flaps is to be seen; a cache."""
+"""What is kept on purpose, up to a bound: what links have come to, also those that flap; a cache."""
 
 
 @dataclass(slots=True)

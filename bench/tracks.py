@@ -2,15 +2,14 @@
 
 Three media bridges in processes of their own. The one in the middle has a core for itself; it takes every
 track over QUIC from the first and passes it on over QUIC to the last, as a relay of a tree does. Frames are
-stamped when they are captured and looked at when they come out at the far end of publisher -> TCP -> bridge
--> QUIC -> bridge -> QUIC -> bridge -> TCP. The number of publishers is doubled, then narrowed down, until the
-99th percentile of the delay of the pictures or of the sound passes the limit; a frame that never comes counts
-as one that comes too late. What else the machine does slows everything, so each number gets several tries, of
-which the best counts.
+stamped when they are captured and looked at when they come out at the far end of bridge -> QUIC -> bridge ->
+QUIC -> bridge; inside the first and the last process there is no TCP, so that these have less to do. The
+number of publishers is doubled, then narrowed down, until the 99th percentile of the delay of the pictures or
+of the sound passes the limit; a frame that never comes counts as one that comes too late. What else the
+machine does slows everything, so each number gets several tries, of which the best counts.
 
-The other two bridges do together at least as much as the one in the middle. With two cores they share one,
-and the figure is what the machine does, no more than a lower bound of what the core does: the table shows how
-busy each process was.
+The other two bridges do together about as much as the one in the middle. With two cores they share one, and
+the figure is no more than a lower bound of what the middle one does: the table shows how busy each was.
 """
 
 from __future__ import annotations
@@ -82,7 +81,9 @@ class Chain:
         cores = (others[0], own, others[-1]) if others else (own, own, own)
         async with AsyncExitStack() as stack:
             sites = [
-                await stack.enter_async_context(process(Site.running, name, wire, core))
+                await stack.enter_async_context(
+                    process(Site.running, name, wire, core, direct=name != "middle")
+                )
                 for name, core in zip(_CLUSTERS, cores, strict=True)
             ]
             first, middle, last = sites

@@ -14,6 +14,7 @@ from bridges.wire.frame import FeedbackCommand
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from bench._media.direct import DirectListener
     from bench._virtual.media import Track
     from bridges.internal.listener import InternalListener
     from bridges.wire.frame import Feedback
@@ -37,7 +38,7 @@ class Camera:
 
     def __init__(
         self,
-        hub: InternalListener,
+        hub: InternalListener | DirectListener,
         stream: str,
         track: Track,
         *,

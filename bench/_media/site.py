@@ -17,6 +17,7 @@ import structlog
 
 from bench._frames import Delays
 from bench._media.camera import Camera, shoot
+from bench._media.direct import DirectListener, DirectReceiver, replace
 from bench._media.node import TOKEN, bridge
 from bridges.internal.listener import InternalListener
 from bridges.internal.receiver import InternalReceiver
@@ -44,15 +45,21 @@ class Site:
     """What is running of one cluster; every method that `handle` knows is called by whoever measures."""
 
     def __init__(
-        self, cluster: str, hub: InternalListener, own: MediaBridge, tasks: asyncio.TaskGroup
+        self,
+        cluster: str,
+        hub: InternalListener | DirectListener,
+        own: MediaBridge,
+        tasks: asyncio.TaskGroup,
+        receivers: type[InternalReceiver | DirectReceiver],
     ) -> None:
         self._cluster = cluster
         self._hub = hub
         self._bridge = own
         self._tasks = tasks
+        self._receivers = receivers
         self._rolling: dict[str, list[asyncio.Task[None]]] = {}
         self._cameras: dict[str, list[Camera]] = {}
-        self._takers: dict[str, list[InternalReceiver]] = {}
+        self._takers: dict[str, list[InternalReceiver | DirectReceiver]] = {}
         self._delays = Delays()
         self._lost: list[str] = []
         self._complaints: deque[str] = deque(maxlen=100)
@@ -61,13 +68,20 @@ class Site:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, cluster: str, wire: str, core: int | None = None) -> AsyncIterator[Site]:
-        """Run until the end; on one core only, if it is said which."""
+    async def running(
+        cls, cluster: str, wire: str, core: int | None = None, *, direct: bool = False
+    ) -> AsyncIterator[Site]:
+        """Run until the end; on one core only, if it is said which.
+
+        With `direct` there is no TCP between the bridge and those who send and take.
+        """
         if core is not None:
             os.sched_setaffinity(0, {core})
-        hub = await InternalListener.start()
+        if direct:
+            replace()
+        hub = await (DirectListener if direct else InternalListener).start()
         async with asyncio.TaskGroup() as tasks, bridge(cluster, hub.port, wire) as own:
-            site = cls(cluster, hub, own, tasks)
+            site = cls(cluster, hub, own, tasks, DirectReceiver if direct else InternalReceiver)
             try:
                 yield site
             finally:
@@ -140,7 +154,7 @@ class Site:
 
     async def on_join(self, name: str, track: str) -> None:
         """Let somebody more, known by a name, take a track that is pulled."""
-        receiver = await InternalReceiver.connect(
+        receiver = await self._receivers.connect(
             "127.0.0.1",
             self._bridge.internal_port,
             track,
