@@ -16,7 +16,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -30,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from causeway.leash import leashed
+from tests.servers import wait_until_listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,15 +71,8 @@ class RabbitMq:
 
     def wait_up(self) -> None:
         """Wait until it takes connections."""
-        deadline = time.monotonic() + _START_TIMEOUT
-        while True:
-            assert self._server is not None
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            if self._server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"RabbitMQ did not start:\n{self._log()}")
-            time.sleep(0.05)
+        assert self._server is not None
+        wait_until_listening(self._server, self.port, seconds=_START_TIMEOUT, log=self.folder / "log.txt")
 
     def stop(self) -> None:
         """Stop the server in good order; every connection breaks."""
@@ -170,9 +163,6 @@ log.file = false
         if os.geteuid() == 0:
             for path in (self.folder, *self.folder.iterdir()):
                 shutil.chown(path, "nobody")
-
-    def _log(self) -> str:
-        return (self.folder / "log.txt").read_text(errors="replace")[-4000:]
 
 
 def _find(program: str) -> str:

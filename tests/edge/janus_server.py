@@ -12,13 +12,13 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from causeway.leash import leashed
+from tests.servers import wait_until_listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,14 +65,7 @@ class JanusServer:
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + _START_TIMEOUT
-        while True:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"Janus did not start:\n{self._log()}")
-            time.sleep(0.02)
+        wait_until_listening(self._process, self.port, seconds=_START_TIMEOUT, log=self.folder / "log.txt")
 
     def kill(self) -> None:
         """End it at once; everything that it knew is gone."""
@@ -125,9 +118,6 @@ general: {{
         if os.geteuid() == 0:
             for path in (self.folder, *self.folder.iterdir()):
                 shutil.chown(path, "nobody")
-
-    def _log(self) -> str:
-        return (self.folder / "log.txt").read_text(errors="replace")[-4000:]
 
 
 def _all_but(kind: str, wanted: str) -> str:
