@@ -45,7 +45,7 @@ class Load(NamedTuple):
     """A line, how many video and sound tracks it carries, and what else there is."""
 
     line: Line
-    count: int
+    tracks: int
     rival: str | None = None
     back_rival: str | None = None
     stalls: Stalls | None = None
@@ -77,7 +77,8 @@ def alone(line: Line, controller: str, seed: int) -> Figures:
 
 def beside(line: Line, controller: str, rival: str | float, seed: int) -> Figures:
     """Let two flows share a line; the rival begins with us or, with every other seed, later."""
-    flows = [(controller, BEGIN), (rival, BEGIN if seed % 2 and rival != controller else LATER)]
+    at_once = seed % 2 and rival != controller
+    flows = [(controller, BEGIN), (rival, (BEGIN if at_once else LATER) + (seed * 0.0137) % 0.1)]
     result = greedy(line, flows, seed=seed, seconds=30)
     return {
         "share": result.shares[0],
@@ -104,8 +105,8 @@ def tracks(load: Load, controller: str, seed: int) -> Figures:
         load.line,
         controller,
         seed=seed,
-        video=load.count,
-        sound=load.count,
+        video=load.tracks,
+        sound=load.tracks,
         rival=load.rival,
         back_rival=load.back_rival,
         stalls=load.stalls,

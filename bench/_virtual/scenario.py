@@ -154,6 +154,7 @@ def media(
     """
     world = World()
     there, back = line.directions(seed)
+    begun = _BEGIN + (seed * 0.0137) % 0.1  # where nothing is lost, chance would have no say otherwise
     sender, receiver = _connect(world, there, back, controller)
     sender.stalls = stalls
     tracks = [VIDEO] * video + [SOUND] * sound
@@ -161,9 +162,9 @@ def media(
 
     def begin() -> None:
         nonlocal shown
-        shown = _media(controller)(world, sender, receiver, tracks, begin=_BEGIN, end=seconds).shown
+        shown = _media(controller)(world, sender, receiver, tracks, begin=begun, end=seconds).shown
 
-    world.at(_BEGIN, begin)
+    world.at(begun, begin)
     if rival is not None:
         Bulk(world, *_connect(world, there, back, rival), begin=_BEGIN)
     if back_rival is not None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Controller"]
 
 _ROUNDS_BEFORE_VELOCITY = 3
+_START_FORESIGHT = 8
 
 
 class Controller:
@@ -40,6 +41,8 @@ class Controller:
         self._packet = packet
         self._window = float(tuning.initial_window * packet)
         self._starting = True
+        self._doubts = 0
+        self._doubted_at = -math.inf
         self._used = Extreme()
         self._limit = self._window
         self._acked = 0
@@ -82,7 +85,9 @@ class Controller:
         """Bytes a second that the path takes from this flow; None before the first measurement."""
         if not self.delay.smoothed:
             return None
-        return min(self._window / self.delay.standing, self.trains.capacity)
+        # The fast start has only begun to find out: three round trips later it may be eight times as much.
+        gain = _START_FORESIGHT if self._starting else 1
+        return min(gain * self._window / self.delay.standing, self.trains.capacity)
 
     @property
     def burst(self) -> int:
@@ -104,14 +109,14 @@ class Controller:
         self._highest_flight = max(self._highest_flight, self.in_flight)
         self.trains.sent(now, size)
 
-    def acked(self, now: float, sent_at: float, size: int) -> None:
-        """Take note that a packet has arrived; measured() makes use of it."""
+    def acked(self, now: float, sent_at: float, size: int, *, number: int) -> None:
+        """Take note that a packet has arrived; measured() makes use of it. `number` is its place as sent."""
         if self._timeouts:
             self._answered(now)
         self.in_flight -= size
         self._acked += size
         self.losses.acked()
-        self.trains.acked(now, sent_at, size)
+        self.trains.acked(now, sent_at, size, number=number)
 
     def measured(self, now: float, round_trip: float) -> None:
         """Take a round trip, and everything that was acknowledged since the last one, into account."""
@@ -172,11 +177,19 @@ class Controller:
     def _steer(self, now: float, rate: float, acked: int) -> None:
         """Move the window towards the rate at which the queue would have the wanted length."""
         delay, packet = self.delay, self._packet
-        queue = delay.queue - delay.noise
+        # A rival makes the queue grow and shrink as it likes; alone, that is our own doing.
+        noise = max(delay.noise, delay.deviation) if self.rivals.competing else delay.noise
+        queue = delay.queue - noise
         rising = queue <= 0 or rate <= self.rivals.eagerness / queue
         if self._starting:
             if rising:
+                self._doubts = 0
                 self._window += acked
+                return
+            if not self._doubts:
+                self._doubted_at = now
+            self._doubts += 1
+            if self._doubts < self.tuning.start_doubts and now - self._doubted_at < delay.smoothed:
                 return
             self._starting = False
             self._window *= self.tuning.start_exit

@@ -33,7 +33,19 @@ class Extreme:
 class Delay:
     """What the round trips say about the path. All in seconds; valid after the first measurement."""
 
-    __slots__ = ("_base", "_standing", "_tuning", "base", "deviation", "noise", "own", "smoothed", "standing")
+    __slots__ = (
+        "_base",
+        "_last",
+        "_standing",
+        "_tuning",
+        "base",
+        "deviation",
+        "jitter",
+        "noise",
+        "own",
+        "smoothed",
+        "standing",
+    )
 
     def __init__(self, tuning: Tuning) -> None:
         self.base = 0.0
@@ -43,11 +55,14 @@ class Delay:
         self.smoothed = 0.0
         self.deviation = 0.0
         """Mean deviation from the smoothed round trip."""
+        self.jitter = 0.0
+        """Mean difference of one round trip from the one before: a queue that changes is hardly in it."""
         self.noise = tuning.noise
         """Queueing up to this means nothing."""
         self.own = 0.0
         """How late this process usually comes to what is due: no fault of the path's."""
         self._tuning = tuning
+        self._last = 0.0
         self._base = Extreme()
         self._standing = Extreme()
 
@@ -65,8 +80,11 @@ class Delay:
         tuning = self._tuning
         if not self.smoothed:
             self.smoothed = round_trip
+            self._last = round_trip
+        self.jitter += (abs(round_trip - self._last) - self.jitter) / 16
+        self._last = round_trip
         self.deviation += (abs(round_trip - self.smoothed) - self.deviation) / 4
         self.smoothed += (round_trip - self.smoothed) / 8
-        self.noise = max(tuning.noise, self.deviation)
+        self.noise = max(tuning.noise, self.jitter)
         self.base = self._base.add(now, round_trip, tuning.base_memory)
         self.standing = self._standing.add(now, round_trip, max(self.smoothed / 2, tuning.standing_memory))

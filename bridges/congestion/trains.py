@@ -24,13 +24,36 @@ _MAX_TRAINS: Final = 256
 
 
 class _Train:
-    __slots__ = ("acked", "acked_first", "begin", "end", "first_ack", "last_ack", "packets", "size")
+    __slots__ = (
+        "acked",
+        "acked_first",
+        "begin",
+        "end",
+        "first_ack",
+        "last_ack",
+        "packets",
+        "shuffle",
+        "size",
+        "steps",
+    )
 
     def __init__(self, now: float) -> None:
         self.begin = self.end = now
         self.packets = self.size = 0
         self.first_ack = self.last_ack = 0.0
         self.acked = self.acked_first = 0
+        self.steps: list[tuple[int, float]] = []
+        """The largest number that was acknowledged so far, and when, each time that it grew."""
+        self.shuffle = 0.0
+        """How much later than one that was sent after it a packet was acknowledged, at most."""
+
+    def ordered(self, now: float, number: int) -> None:
+        """Take note that a packet was acknowledged; packets of the same time count as in order."""
+        if not self.steps or number > self.steps[-1][0]:
+            self.steps.append((number, now))
+        else:
+            overtaken_at = next(at for step, at in self.steps if step >= number)
+            self.shuffle = max(self.shuffle, now - overtaken_at)
 
 
 class Trains:
@@ -58,8 +81,11 @@ class Trains:
         train.packets += 1
         train.size += size
 
-    def acked(self, now: float, sent_at: float, size: int) -> None:
-        """Take note that a packet has arrived; packets of a train that is finished no longer count."""
+    def acked(self, now: float, sent_at: float, size: int, *, number: int) -> None:
+        """Take note that a packet has arrived; packets of a train that is finished no longer count.
+
+        `number` counts the packets of the connection as they are sent.
+        """
         trains = self._trains
         while len(trains) > 1 and sent_at >= trains[1].begin:
             self._finish(trains.popleft())
@@ -70,6 +96,7 @@ class Trains:
             train.first_ack = now
         if now == train.first_ack:
             train.acked_first += size
+        train.ordered(now, number)
         train.acked += size
         train.last_ack = now
 
@@ -77,7 +104,8 @@ class Trains:
         tuning = self._tuning
         if train.packets < tuning.train_packets or train.size < tuning.train_bytes or not train.acked:
             return
-        span = train.last_ack - train.first_ack
+        # Packets that overtake each other are spread by the path's jitter, not by its bottleneck.
+        span = train.last_ack - train.first_ack - 2 * train.shuffle
         sending = train.end - train.begin
         stretched = span > tuning.train_gap and span > tuning.train_stretch * sending + tuning.train_slack
         self._samples.append((train.acked - train.acked_first) / span if stretched else math.inf)

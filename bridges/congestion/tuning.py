@@ -34,6 +34,9 @@ class Tuning:
     standing_memory: float = 0.04
     """The standing round trip is the smallest of the last half round trip, or of this if it is longer."""
     max_velocity: float = 32.0
+    start_doubts: int = 8
+    """So many measurements in a row, or those of a round trip, have to tell of a queue to end the fast start:
+    fewer may be jitter."""
     start_exit: float = 0.6
     """What is left of the window when the fast start has filled the queue."""
 

@@ -8,6 +8,7 @@ tests/bridges/test_quic_recovery.py, which fails when the library's internals ch
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from aioquic.buffer import size_uint_var
@@ -47,6 +48,9 @@ class Congestion(QuicCongestionControl):
     def __init__(self, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
         self.controller: Final = Controller(max_datagram_size)
+        self.peer_took = 0.0
+        """Seconds that the peer says it took to acknowledge what came last."""
+        self._shortest = math.inf
         self._packet = max_datagram_size
         self.publish()
 
@@ -64,7 +68,7 @@ class Congestion(QuicCongestionControl):
 
     def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
         assert packet.sent_time is not None
-        self.controller.acked(now, packet.sent_time, packet.sent_bytes)
+        self.controller.acked(now, packet.sent_time, packet.sent_bytes, number=packet.packet_number)
         self.publish()
 
     def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
@@ -83,7 +87,9 @@ class Congestion(QuicCongestionControl):
         """Do nothing: what the controller does after a hole is enough."""
 
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
-        self.controller.measured(now, rtt)
+        # RFC 9002, section 5.3, without its bound: however long a busy peer took, that was no queue.
+        self._shortest = min(self._shortest, rtt)
+        self.controller.measured(now, max(rtt - self.peer_took, self._shortest))
         self.publish()
 
 
@@ -146,6 +152,7 @@ class Recovery(QuicPacketRecovery):
         self, *, ack_rangeset: RangeSet, ack_delay: float, now: float, space: QuicPacketSpace
     ) -> None:
         """Take back losses that were none, then go on as usual."""
+        self._congestion.peer_took = ack_delay
         if space.is_application_data:
             late = self.reordering.acked(now, ack_rangeset, self._rtt_smoothed)
             if late:

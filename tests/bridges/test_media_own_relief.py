@@ -72,12 +72,14 @@ def test_who_went_on_last_pauses_first_and_waits_for_longer() -> None:
     offering = Offering(2)
     (left,) = offering.go_on(1, 0.2)
     paused = 1 - left
-    for round_ in range(1, 4):
-        offering.go_on(TUNING.calm * 2 ** (round_ - 1) + 2 * FRAME, 0.01)
+    calm = TUNING.calm
+    for _ in range(3):
+        offering.go_on(calm + 2 * FRAME, 0.01)
         offering.go_on(2 * FRAME, 0.01, key=paused)
         assert offering.go_on(0.3, 0.01) == {0, 1}
         assert offering.go_on(1, 0.2) == {left}
-        offering.go_on(TUNING.calm * 2**round_ - 2 * FRAME, 0.01)
+        calm *= 2
+        offering.go_on(calm - 2 * FRAME, 0.01)
         assert not offering.relief.may_go_on(offering.now, paused)
 
 

@@ -32,6 +32,8 @@ class Tuning:
     """twice as long, up to this, for one that had to pause again"""
     again: float = 5.0
     """within this."""
+    between: float = 0.1
+    """So long after one went on does the next."""
     forget: float = 1.0
     """A track that is not offered for so long does not count."""
 
@@ -44,6 +46,7 @@ class _Track:
         self.went_on_at = -math.inf
         self.paused = False
         self.calm = tuning.calm
+        """For how long the queue has to be short before it goes on."""
 
 
 class Relief:
@@ -54,6 +57,7 @@ class Relief:
         self._tracks: dict[int, _Track] = {}
         self._long_since = math.inf
         self._short_since = math.inf
+        self._went_on_at = -math.inf
 
     def passes(self, now: float, alias: int, *, key: bool, wait: float) -> bool:
         """Return whether a picture of a track is to be sent; `wait` is for how long it would have to wait.
@@ -68,8 +72,7 @@ class Relief:
         if track.paused:
             if key and self.may_go_on(now, alias):
                 track.paused = False
-                track.went_on_at = now
-                self._short_since = math.inf  # the next one waits anew
+                track.went_on_at = self._went_on_at = now
         elif not key and self._is_to_pause(now, track):
             self._pause(now, track)
         return not track.paused
@@ -83,7 +86,9 @@ class Relief:
     def may_go_on(self, now: float, alias: int) -> bool:
         """Return whether a key frame of a track would be sent."""
         track = self._tracks.get(alias)
-        return track is None or not track.paused or now - self._short_since >= track.calm
+        if track is None or not track.paused:
+            return True
+        return now >= max(self._short_since + track.calm, self._went_on_at + self._tuning.between)
 
     def forget(self, alias: int) -> None:
         """Forget a track that has ended."""
