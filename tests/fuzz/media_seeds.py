@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from bridges.media.own.sender import MediaSender, SenderLimits, Source
 from bridges.wire.frame import AudioInfo, FrameFormat, MediaFrame, VideoInfo
 from bridges.wire.own_media.body import pack
+from tests.fuzz.media_targets import PICTURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,5 +61,19 @@ def media_seeds() -> dict[str, list[bytes]]:
             _records(reversed(far)),
             _records([*near[:5], b"", b"\xff", b"\x70", *near[5:9]], pause=30),
             _records([b"\x40\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01x"] * 25),
-        ]
+        ],
+        "picture_layers": [
+            _layered(FrameFormat.VP8, b"\0key", b"\x01\0\0" + bytes(40), b"\x01\0\0" + b"\xa5" * 40),
+            _layered(FrameFormat.VP9, b"\x82", b"\x87\0\0\x09\0\0", b"\x87\1\0\x09\0\0"),
+            _layered(FrameFormat.H264, b"\0\0\1\x65key", b"\0\0\1\x01spare", b"\0\0\1\x41base"),
+            _layered(FrameFormat.H265, b"\0\0\1\x26\1key", b"\0\0\1\x02\3top", b"\0\0\1\x02\1base"),
+            _layered(FrameFormat.AV1, b"\x12\0\x0a\1k", b"\x12\0\x36\x20\1t", b"\x12\0\x36\0\1b"),
+        ],
     }
+
+
+def _layered(codec: FrameFormat, key: bytes, *pictures: bytes) -> bytes:
+    """Return a key frame, and other pictures in turn."""
+    number = PICTURES.index(codec)
+    heads = [(0x80 | number, key), *[(number, each) for _ in range(3) for each in pictures]]
+    return b"".join(bytes([head]) + len(each).to_bytes(2, "big") + each for head, each in heads)

@@ -10,15 +10,28 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from bridges.media.own.incoming import Received, TrackLimits
+from bridges.media.own.layers import Dependencies
 from bridges.media.own.receiver import MediaReceiver, ReceiverLimits
+from bridges.wire.bitstream import layer_of
+from bridges.wire.frame import FrameFormat, MediaFrame, VideoInfo
 from bridges.wire.own_media.body import pack, unpack
-from bridges.wire.own_media.datagram import Fragment, Parity, decode, encode_fragment, encode_parity
+from bridges.wire.own_media.datagram import (
+    MAX_NEED,
+    MAX_NEEDS,
+    Fragment,
+    Parity,
+    decode,
+    encode_fragment,
+    encode_parity,
+)
 from bridges.wire.own_media.errors import MediaDatagramError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["media_records", "own_media"]
+__all__ = ["PICTURES", "media_records", "own_media", "picture_layers"]
+
+PICTURES: Final = [each for each in FrameFormat if each.is_video]
 
 _TICK: Final = 0.01
 _BYTES: Final = 32 << 10
@@ -66,6 +79,39 @@ def own_media(data: bytes) -> None:
                 _judge(output, handed[output.alias])
             else:
                 assert output.alias == 0, "sound has no key frames"
+
+
+def picture_layers(data: bytes) -> None:
+    """Whatever pictures are, each is said to need pictures that came before it, and none that nobody needs.
+
+    Records as above; the first byte says the codec, its highest bit whether it is a key frame.
+    """
+    dependencies, spare, begun = Dependencies(), set(), False
+    for number, (head, payload) in enumerate(_pictures(data)):
+        key, codec = bool(head & 0x80), PICTURES[head % 0x80 % len(PICTURES)]
+        layer = layer_of(codec, payload)
+        assert 0 <= layer.temporal <= 7
+        assert layer.temporal == 1 or not layer.discardable
+        info = VideoInfo(width=64, height=64, key_frame=key)
+        needs, discardable, temporal = dependencies.of(
+            MediaFrame.build(codec, timestamp=0, info=info, payload=payload)
+        )
+        assert bool(needs) != key
+        assert list(needs) == sorted(set(needs))
+        assert 0 <= temporal < MAX_NEEDS >= len(needs)
+        begun = begun or key
+        if begun:
+            assert not spare & {number - need for need in needs if need < MAX_NEED}
+        if discardable:
+            spare.add(number)
+
+
+def _pictures(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + 3 <= len(data):
+        length = int.from_bytes(data[at + 1 : at + 3], "big")
+        yield data[at], data[at + 3 : at + 3 + length]
+        at += 3 + length
 
 
 def _judge(received: Received, handed: list[int]) -> None:

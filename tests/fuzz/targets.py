@@ -29,7 +29,7 @@ from bridges.wire.framing import Deframer, Metadata
 from bridges.wire.messages import ClusterHello, SubscribeOptions, TrackHello
 from bridges.wire.objects import MediaOptions, TrackRequest
 from tests.fuzz.janus_targets import janus_messages
-from tests.fuzz.media_targets import own_media
+from tests.fuzz.media_targets import own_media, picture_layers
 from tests.fuzz.own_targets import own_dialer, own_framing, own_listener
 from tests.fuzz.rtp_targets import rtp_control, rtp_description, rtp_tracks
 
@@ -273,6 +273,7 @@ _ALL: Final[tuple[Target, ...]] = (
     own_listener,
     own_dialer,
     own_media,
+    picture_layers,
     rtp_control,
     rtp_description,
     rtp_tracks,
