@@ -14,6 +14,7 @@ import errno
 import socket
 import struct
 import sys
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
@@ -42,6 +43,7 @@ _SOL_UDP: Final = 17
 _UDP_SEGMENT: Final = 103
 _UDP_GRO: Final = 104
 _SO_RXQ_OVFL: Final = 40
+_SO_TIMESTAMPNS: Final = 35
 """From Linux' headers (linux/udp.h, asm-generic/socket.h): Python does not have these names."""
 _LINUX: Final = sys.platform == "linux"
 
@@ -49,7 +51,10 @@ _MOST_BYTES: Final = 65_535
 _INT: Final = struct.Struct("=i")
 _U16: Final = struct.Struct("=H")
 _U32: Final = struct.Struct("=I")
-_ANCILLARY_BYTES: Final = 2 * socket.CMSG_SPACE(_INT.size)
+_TIMESPEC: Final = struct.Struct("@ll")
+_ANCILLARY_BYTES: Final = 2 * socket.CMSG_SPACE(_INT.size) + socket.CMSG_SPACE(_TIMESPEC.size)
+_LONGEST_WAIT: Final = 1.0
+"""Seconds that a datagram can have waited to be fetched; what seems longer is a clock that was set."""
 _NO_SEGMENTS: Final = frozenset({errno.EIO, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOPROTOOPT})
 """What a kernel or a network card says that cannot cut: EIO is that of a card without checksums."""
 
@@ -65,7 +70,7 @@ class Receiver(Protocol):
     """Whose socket it is. Called from the loop, never from within send()."""
 
     def datagram_received(self, data: bytes, address: Address, now: float) -> None:
-        """Take a datagram, which was fetched at `now` of the loop's clock."""
+        """Take a datagram, which the kernel had at `now` of the loop's clock."""
 
     def error_received(self, error: OSError) -> None:
         """Take note of what the kernel says of something that was sent: of a connected socket, mostly."""
@@ -105,6 +110,7 @@ class Pump:
         """Whether several datagrams go out in one call."""
         if _LINUX:
             udp.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+            udp.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             if offload:
                 _ask_for_joined(udp)
         self._loop.add_reader(udp, self._readable)
@@ -208,14 +214,18 @@ class Pump:
             except OSError as error:
                 self._receiver.error_received(error)
                 return
-            now = self._loop.time()
-            for datagram in split(data, self._read(ancillary)):
+            size, waited = self._read(ancillary)
+            came = self._loop.time() - waited
+            for datagram in split(data, size):
                 left -= 1
-                self._receiver.datagram_received(datagram, address, now)
+                self._receiver.datagram_received(datagram, address, came)
 
-    def _read(self, ancillary: list[tuple[int, int, bytes]]) -> int:
-        """Return the size of the datagrams that were joined, 0 if none were; count what was lost before."""
-        size = 0
+    def _read(self, ancillary: list[tuple[int, int, bytes]]) -> tuple[int, float]:
+        """Return the size of the datagrams that were joined (0: none were), and for how long they waited.
+
+        Counts what was lost before.
+        """
+        size, waited = 0, 0.0
         for level, kind, value in ancillary:
             if (level, kind) == (_SOL_UDP, _UDP_GRO):
                 (size,) = _INT.unpack(value)
@@ -224,7 +234,10 @@ class Pump:
                 if total != self._overflowed:
                     self._count(OVERFLOWED, (total - self._overflowed) % (1 << 32))
                     self._overflowed = total
-        return size
+            elif (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
+                seconds, nanoseconds = _TIMESPEC.unpack(value)
+                waited = time.time() - seconds - nanoseconds * 1e-9
+        return size, waited if 0.0 < waited < _LONGEST_WAIT else 0.0
 
 
 def _can_segment(udp: socket.socket) -> bool:

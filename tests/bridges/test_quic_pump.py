@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import time
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -213,6 +214,19 @@ async def test_what_was_not_fetched_in_time_is_counted() -> None:
         await there.until(lambda r: r.data[-1] == b"after")
         assert len(there.data) < 301
         assert there.counts == {OVERFLOWED: 301 - len(there.data)}
+
+
+async def test_when_a_datagram_came_is_known_however_late_it_is_fetched() -> None:
+    there = Taker()
+    far = bound()
+    loop = asyncio.get_running_loop()
+    with pumping(far, there), bound() as sender:
+        sender.sendto(b"x", far.getsockname())
+        came = loop.time()
+        time.sleep(0.1)  # noqa: ASYNC251 - the loop has no turn
+        await there.until(lambda r: r.data)
+        [at] = there.turns
+        assert came - 0.05 < at < came + 0.05
 
 
 async def test_others_have_their_turn_while_much_comes() -> None:
