@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections import Counter
 from contextlib import asynccontextmanager
 from functools import partial
@@ -23,6 +24,7 @@ from bridges.quic import (
     dial,
     listen,
 )
+from bridges.quic.recovery import Recovery
 from causeway.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -519,3 +521,22 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(WAIT):
         while not condition():  # noqa: ASYNC110 - nothing announces it: it happens inside aioquic
             await asyncio.sleep(0.01)
+
+
+async def test_the_controller_hears_how_late_the_loop_comes_to_its_timers() -> None:
+    async with listening() as pair:
+        connection, _, _ = await pair.connect()
+        delay = recovery_of(connection).controller.delay
+        stream = connection.open_stream()
+        async with asyncio.timeout(WAIT):
+            while delay.own == 0:
+                connection.send(stream, b"x")
+                await asyncio.sleep(0)  # it is sent, and its timers are set
+                time.sleep(0.05)  # noqa: ASYNC251 - a loop that has much to do
+                await asyncio.sleep(0.001)
+
+
+def recovery_of(connection: Connection) -> Recovery:
+    recovery = connection.quic._loss
+    assert isinstance(recovery, Recovery)
+    return recovery
