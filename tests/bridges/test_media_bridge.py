@@ -49,7 +49,7 @@ async def test_a_track_flows_byte_for_byte_from_publish_to_unpublish() -> None:
         assert taken.frames == frames
         (pushed,) = (await east.stats())["tracks"]
         (pulled,) = (await west.stats())["tracks"]
-        assert {**pushed, "key_frame_requests": 0} == {
+        told = {
             "id": "track-1",
             "room": ROOM,
             "peer": "west",
@@ -58,8 +58,8 @@ async def test_a_track_flows_byte_for_byte_from_publish_to_unpublish() -> None:
             "frames": 40,
             "bytes": sum(len(frame.raw) for frame in frames),
             "dropped_frames": 0,
-            "key_frame_requests": 0,
         }
+        assert {name: pushed[name] for name in told} == told
         assert (pulled["direction"], pulled["frames"], pulled["bytes"]) == ("in", 40, pushed["bytes"])
         await west.call("unpublish", "session-1")
         await taken.until(lambda: taken.lost)
