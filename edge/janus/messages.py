@@ -86,6 +86,8 @@ class Offered(Struct, frozen=True, kw_only=True, omit_defaults=True):
     codec: Annotated[str, Meta(max_length=32)] | None = None
     disabled: bool = False
     simulcast: bool = False
+    stereo: bool = False
+    fec: bool = False
 
 
 class CreateRoom(_Body, frozen=True, kw_only=True, tag="create"):

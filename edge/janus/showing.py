@@ -12,7 +12,7 @@ from edge.janus.messages import Offered
 from edge.janus.reception import open_endpoint, ssrc_of
 from edge.rtp.egress import RtpEgress
 from edge.rtp.rtcp import ReceiverReport
-from edge.rtp.track import RtpTrack
+from edge.rtp.track import Codec, RtpTrack
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,9 +35,19 @@ _PAYLOAD_TYPES: Final[dict[TrackKind, int]] = {"video": 96, "audio": 111}
 
 
 def offer(stream: FarStream) -> list[Offered]:
-    """Return the tracks as the server is told of them."""
+    """Return the tracks as the server is told of them.
+
+    Of sound it says to decoders what may come (RFC 7587, section 6.1): they may ignore both.
+    """
     return [
-        Offered(type=kind, mindex=mindex, mid=str(mindex), codec=codec.value)
+        Offered(
+            type=kind,
+            mindex=mindex,
+            mid=str(mindex),
+            codec=codec.value,
+            stereo=codec is Codec.OPUS,
+            fec=codec is Codec.OPUS,
+        )
         for mindex, (kind, codec) in enumerate(stream.tracks)
     ]
 

@@ -139,9 +139,9 @@ async def test_ports_are_taken_of_those_that_are_given() -> None:
 
 async def test_a_stream_is_offered_track_by_track_and_shown_where_it_was_answered() -> None:
     stream = FarStream("Bob", (("audio", Codec.OPUS), ("video", Codec.VP8)))
-    assert [(one.type, one.mindex, one.codec) for one in offer(stream)] == [
-        ("audio", 0, "opus"),
-        ("video", 1, "vp8"),
+    assert [(one.type, one.mindex, one.codec, one.stereo) for one in offer(stream)] == [
+        ("audio", 0, "opus", True),
+        ("video", 1, "vp8", False),
     ]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         control.bind(("127.0.0.1", 0))

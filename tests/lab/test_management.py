@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from causeway.errors import UnavailableError
 from lab.mauth import MAuth
 from lab.portal_client import Address, TrackOffer
 from lab.settings import RestSettings
@@ -112,6 +113,30 @@ async def test_unsigned_requests_are_refused_whatever_they_ask() -> None:
             for method, path in (("GET", "rooms"), ("POST", "rooms/x/cascading"), ("DELETE", "rooms/x")):
                 status, answer = await call(method, path, header=header)
                 assert (status, answer["error"]["code"]) == (401, 401)
+
+
+async def test_who_has_another_portal_hears_of_rooms_and_makes_the_tokens() -> None:
+    async with lab_cluster() as cluster, rest(cluster) as call:
+        told: list[tuple[str, str]] = []
+        cluster.rooms.on_created.append(lambda room: told.append(("created", room)))
+        cluster.rooms.on_deleted.append(lambda room: told.append(("deleted", room)))
+        asked: list[Admission] = []
+
+        async def issue(admission: Admission) -> str:
+            asked.append(admission)
+            if admission.user == "nobody":
+                raise UnavailableError("the portal is closed")
+            return "a token of another portal"
+
+        cluster.management.issue = issue
+        await call("POST", "rooms", ROOM)
+        body = {"user": "ada", "role": "viewer", "preference": {}}
+        assert await call("POST", "rooms/room/tokens", body) == (200, "a token of another portal")
+        assert asked == [Admission(room="room", user="ada", role="viewer")]
+        status, answer = await call("POST", "rooms/room/tokens", body | {"user": "nobody"})
+        assert (status, answer["error"]["message"]) == (503, "the portal is closed")
+        await call("DELETE", "rooms/room")
+        assert told == [("created", "room"), ("deleted", "room")]
 
 
 async def test_rooms_are_created_shown_changed_and_deleted() -> None:

@@ -360,6 +360,24 @@ def test_a_bridge_subscribes_to_local_streams_only() -> None:
         room.bridge_unsubscribe("m", "conn")
 
 
+def test_a_part_of_the_cluster_subscribes_without_being_anybody() -> None:
+    room = make_room()
+    remote(room)
+    (shown,) = room.streams
+    (subscribed,) = room.subscribe_for("gateway", "1", shown.id, ["video", "video"])
+    key = SubscriptionKey("gateway", "1")
+    assert subscribed == Subscribed(key, (TrackKey("c2", "s", "video"),))
+    assert room.local_participants == []
+    with refused("no-such-stream"):
+        room.subscribe_for("gateway", "2", "another", ["video"])
+    with refused("not-joined"):
+        room.subscribe("gateway", "2", shown.id, ["video"])
+    assert room.unsubscribe_for("gateway", "1") == [SubscriptionEnded(key, "unsubscribed")]
+    room.subscribe_for("gateway", "3", shown.id, ["audio"])
+    ended = room.cascading_event("b", "c2", "removeStream", "s")
+    assert SubscriptionEnded(SubscriptionKey("gateway", "3"), "stream-removed") in ended
+
+
 def test_one_owner_cannot_hold_subscriptions_without_end() -> None:
     room = published(make_room(max_subscriptions_per_owner=1))
     room.subscribe("p", "1", "s", ["audio"])
