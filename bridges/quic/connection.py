@@ -23,6 +23,7 @@ from aioquic.quic.packet import QuicErrorCode
 
 from bridges.quic import internals, recovery
 from bridges.quic.errors import ConnectionClosedError, TooManyStreamsError
+from bridges.quic.idle_streams import pass_over_idle_streams
 from bridges.quic.roundtrip import patience
 from bridges.quic.streams import Streams, is_unidirectional
 
@@ -110,6 +111,7 @@ class Connection:
         self.bytes_out = 0
         """Of all datagrams that were sent."""
         self._quic = quic
+        pass_over_idle_streams(quic)
         self._endpoint = endpoint
         self._settings = settings
         self._loop = asyncio.get_running_loop()
