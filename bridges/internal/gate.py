@@ -60,7 +60,8 @@ class FrameGate:
         self._marks: deque[tuple[int, int]] = deque()
         self._passed_bytes = 0
         self._intact = False
-        self._lacks_key_frame = False
+        self.lacks_key_frame = False
+        """Whether the last picture would have passed, had it been a key frame."""
         self.sent = 0
         """Frames that passed."""
         self.dropped = 0
@@ -85,16 +86,16 @@ class FrameGate:
         True at most once in `key_frame_interval`, and only while a key frame would pass: one that is asked
         for while the way is blocked would block it further.
         """
-        return self._lacks_key_frame and self._requests.ready(now)
+        return self.lacks_key_frame and self._requests.ready(now)
 
     def _pass_picture(self, frame: MediaFrame, backlog: int) -> bool:
         if self._intact:
             self._intact = self._fits(frame, backlog, 1.0)
-            self._lacks_key_frame = False
+            self.lacks_key_frame = False
         else:
             free = self._fits(frame, backlog, 0.5)
             self._intact = free and frame.key_frame
-            self._lacks_key_frame = free and not frame.key_frame
+            self.lacks_key_frame = free and not frame.key_frame
         self.waiting_for_key_frame = not self._intact
         return self._intact
 

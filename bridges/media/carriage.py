@@ -11,9 +11,10 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from bridges.media.backpressure import Backpressure
 from bridges.media.own.ages import Ages
 from bridges.media.own.incoming import TrackLimits
-from bridges.media.own.pressure import Pressure, Strain, Tuning
+from bridges.media.own.pressure import Strain
 from bridges.media.own.receiver import MediaReceiver, Received, ReceiverLimits
 from bridges.media.own.sender import MediaSender, Outcome, SenderLimits, Source
 from bridges.media.own.sending import Limits
@@ -116,8 +117,7 @@ class Carriage:
         self._ages = Ages()
         self._takers: dict[int, PieceTaker] = {}
         self._askers: dict[int, Callable[[], None]] = {}
-        self._slowers: dict[int, Callable[[int], None]] = {}
-        self._pressure = Pressure(Tuning(least=own.least_bitrate * 125.0))
+        self._backpressure = Backpressure(least_bitrate=settings.least_bitrate)
         self._next_alias = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -129,7 +129,7 @@ class Carriage:
         self._closed = True
         self._takers.clear()
         self._askers.clear()
-        self._slowers.clear()
+        self._backpressure.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -182,7 +182,7 @@ class Carriage:
         *,
         sound: bool,
         ask: Callable[[], None],
-        slow: Callable[[int], None] | None = None,
+        slow: Callable[[int], None],
     ) -> None:
         """Begin a track that the peer knows by that number.
 
@@ -191,16 +191,14 @@ class Carriage:
         """
         self.sender.open(alias, sound=sound)
         self._askers[alias] = ask
-        self._pressure.open(alias, sound=sound)
-        if slow is not None:
-            self._slowers[alias] = slow
+        self._backpressure.open(
+            alias, sound=sound, slow=slow, limit=lambda highest: self.sender.let_through(alias, highest)
+        )
 
     def end(self, alias: int) -> None:
         """End a track; what waits of it is not sent."""
         self._askers.pop(alias, None)
-        slow, released = self._slowers.pop(alias, None), self._pressure.close(alias)
-        if slow is not None and released is not None:
-            slow(released)
+        self._backpressure.end(alias)
         self.sender.close(alias)
 
     def offer(self, alias: int, piece: Piece) -> bool:
@@ -210,10 +208,15 @@ class Carriage:
             pack(piece.frame), piece.captured, piece.needs, piece.discardable, piece.temporal, piece.spatial
         )
         outcome = self.sender.offer(now, alias, source, rate=rate)
-        self._pressure.offered(
-            now, alias, len(source.body), outcome, key=not piece.needs, temporal=piece.temporal
+        self._backpressure.offered(
+            now,
+            alias,
+            piece,
+            size=len(source.body),
+            outcome=outcome,
+            strain=lambda: self._strain(rate),
         )
-        self._press(now, rate)
+        self.sender.sound_copies = self._backpressure.copies
         self._ask(now, rate)
         self._quic.datagrams_waiting()
         return outcome is Outcome.TAKEN
@@ -234,16 +237,8 @@ class Carriage:
             self.sender.measured(measured.seconds)
         return None
 
-    def _press(self, now: float, rate: float | None) -> None:
-        """Leave layers out, and ask sources for less, where more is offered than the path takes."""
-        strain = Strain(rate, self.sender.queue.waiting, self.sender.sent_bytes)
-        decision = self._pressure.look(now, strain)
-        self.sender.sound_copies = self._pressure.sound_copies(now)
-        for alias, highest in decision.layers.items():
-            self.sender.let_through(alias, highest)
-        for alias, kbps in decision.ask.items():
-            if (slow := self._slowers.get(alias)) is not None:
-                slow(kbps)
+    def _strain(self, rate: float | None) -> Strain:
+        return Strain(rate, self.sender.queue.waiting, self.sender.sent_bytes)
 
     def _ask(self, now: float, rate: float | None) -> None:
         for alias in self.sender.wishes(now, rate=rate):

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from bridges.codes import CloseCode, is_fault, name_of
+from bridges.media.backpressure import Backpressure
 from bridges.media.carriage import Carriage, Carried
+from bridges.media.own.pressure import Strain
 from bridges.media.session import DialerSession, ListenerSession, State
 from bridges.quic import OWN_PROTOCOL
 from bridges.wire.errors import SequenceError, WireError
@@ -82,6 +84,7 @@ class TrackStream:
     def send(self, data: bytes) -> None:
         """Send; the caller has looked at the backlog. Nothing after the end."""
         if data and not self._over:
+            self.connection.stream_bytes += len(data)
             self._quic.send(self.id, data)
 
     def finish(self) -> None:
@@ -128,6 +131,10 @@ class MediaConnection:
         self.closed = False
         self.carriage: Carriage | None = None
         """What carries frames on our own wire, once it is up; None on OWT's, where they go on the streams."""
+        self.backpressure: Final = Backpressure(least_bitrate=settings.least_bitrate)
+        """Of tracks that go on their streams."""
+        self.stream_bytes = 0
+        """Written to the streams of tracks."""
 
     @property
     def wire(self) -> str:
@@ -153,6 +160,13 @@ class MediaConnection:
     def backlog(self) -> int:
         """Bytes of all tracks' streams that were sent and are not yet acknowledged."""
         return sum(stream.backlog for stream, _user in self._users.values())
+
+    def strain(self) -> Strain:
+        """Return how the way out stands for tracks that go on their streams."""
+        path, backlog = self._quic.path, self.backlog
+        rate, under_way = (None, 0) if path is None else (path.rate, int(path.rate * path.round_trip))
+        waiting = max(0, backlog - under_way)
+        return Strain(rate, waiting, self.stream_bytes - waiting)
 
     def carried(self) -> Carried:
         """Return what became of the datagrams of media; nothing on OWT's wire."""

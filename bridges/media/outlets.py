@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from bridges.internal.gate import FrameGate
+from bridges.media.own.sender import Outcome
 from bridges.wire.framing import encode
 
 if TYPE_CHECKING:
@@ -44,10 +45,24 @@ class Outlet(Protocol):
 
 
 class StreamOutlet:
-    """OWT's wire: frames on the track's stream, dropped while what was sent is not acknowledged in time."""
+    """OWT's wire: frames on the track's stream, dropped while what was sent is not acknowledged in time.
 
-    def __init__(self, stream: TrackStream, *, ask: Callable[[], None], settings: MediaSettings) -> None:
+    `ask` asks the source for a key frame, `slow` to send so many kilobits a second.
+    """
+
+    def __init__(
+        self,
+        stream: TrackStream,
+        *,
+        sound: bool,
+        ask: Callable[[], None],
+        slow: Callable[[int], None],
+        settings: MediaSettings,
+    ) -> None:
         self._stream = stream
+        self._highest: int | None = None
+        self._left_out = 0
+        stream.connection.backpressure.open(stream.id, sound=sound, slow=slow, limit=self._let_through)
         self._ask = ask
         self._settings = settings
         self._loop = asyncio.get_running_loop()
@@ -57,16 +72,36 @@ class StreamOutlet:
     @property
     def dropped(self) -> int:
         """Frames that did not go out."""
-        return self._dropped_before + self._gate.dropped
+        return self._dropped_before + self._gate.dropped + self._left_out
 
     def offer(self, piece: Piece) -> bool:
         """Send a frame, or drop it; see Outlet."""
+        now, frame, connection = self._loop.time(), piece.frame, self._stream.connection
+        outcome = self._pass(now, piece)
+        connection.backpressure.offered(
+            now,
+            self._stream.id,
+            piece,
+            size=len(frame.raw),
+            outcome=outcome,
+            strain=connection.strain,
+        )
+        return outcome is Outcome.TAKEN
+
+    def _pass(self, now: float, piece: Piece) -> Outcome:
+        # Nobody down there knows of layers: only what no other picture needs can be left out of them.
+        if self._highest is not None and piece.discardable and piece.temporal > self._highest:
+            self._left_out += 1
+            return Outcome.LEFT_OUT
         if self._gate.offer(piece.frame, self._stream.backlog):
             self._stream.send(encode(piece.frame))
-            return True
-        if self._gate.wants_key_frame(self._loop.time()):
+            return Outcome.TAKEN
+        if self._gate.wants_key_frame(now):
             self._ask()
-        return False
+        return Outcome.UNDECODABLE if self._gate.lacks_key_frame else Outcome.REFUSED
+
+    def _let_through(self, highest: int | None) -> None:
+        self._highest = highest
 
     def wished(self) -> None:
         """Ask the source: how often is the puller's to limit."""
@@ -78,7 +113,8 @@ class StreamOutlet:
         self._gate = self._new_gate()
 
     def close(self) -> None:
-        """Do nothing: the stream is its owner's to end."""
+        """Press nobody any more; the stream is its owner's to end."""
+        self._stream.connection.backpressure.end(self._stream.id)
 
     def _new_gate(self) -> FrameGate:
         return FrameGate(

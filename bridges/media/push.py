@@ -199,16 +199,22 @@ class PushedTrack:
 
     def _way_out(self, wanted: TrackWanted) -> Outlet:
         """Return what the connection's wire asks for. Raises SequenceError."""
-        carriage = self._stream.connection.carriage
+        carriage, is_sound = self._stream.connection.carriage, wanted.kind != "video"
         if carriage is None:
-            return StreamOutlet(self._stream, ask=self._request_key_frame, settings=self._settings)
+            return StreamOutlet(
+                self._stream,
+                sound=is_sound,
+                ask=self._request_key_frame,
+                slow=lambda kbps: self._ask_for(kbps, self._stream),
+                settings=self._settings,
+            )
         if wanted.options.alias is None:
             raise SequenceError("a track without an alias")
         try:
             return DatagramOutlet(
                 carriage,
                 wanted.options.alias,
-                sound=wanted.kind != "video",
+                sound=is_sound,
                 ask=self._request_key_frame,
                 slow=lambda kbps: self._ask_for(kbps, carriage),
             )

@@ -25,9 +25,6 @@ class OwnMediaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Seconds that a picture may have to wait for those before it; one that would wait longer is refused."""
     patience: _Moment = 1.0
     """Seconds that a frame which misses something is waited for at most, once a later one has come."""
-    least_bitrate: Annotated[int, Meta(ge=1, le=65_535)] = 150
-    """Kilobits a second that the source of a picture track is asked to go down to at most, where a link takes
-    less than is offered. Everybody gets what it sends; below this, a narrow link loses its own pictures."""
     max_queue_bytes: Annotated[int, Meta(ge=1 << 16, le=1 << 30)] = 2 << 20
     """Bytes that may wait to be sent on one connection; what comes beyond is refused."""
     max_track_queue_bytes: Annotated[int, Meta(ge=1 << 16, le=1 << 30)] = 1 << 20
@@ -54,6 +51,9 @@ class MediaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Seconds that a connection must have lasted for the next delay to start small again."""
     key_frame_interval: _Seconds = 0.5
     """Seconds between two key-frame requests to a peer for one track."""
+    least_bitrate: Annotated[int, Meta(ge=1, le=65_535)] = 150
+    """Kilobits a second that the source of a picture track is asked to go down to at most, where a link takes
+    less than is offered. Everybody gets what it sends; below this, a narrow link loses its own pictures."""
     max_backlog_bytes: Annotated[int, Meta(ge=1 << 10, le=64 << 20)] = 2 << 20
     """Bytes of one track that may be sent to a peer and not yet acknowledged before frames are dropped."""
     max_delay: _Seconds = 1.0

@@ -96,7 +96,7 @@ def joined(line: Line, *, video: bool = True) -> tuple[int, Taker, list[int]]:
     near, far = line
     taker, asked = Taker(), list[int]()
     alias = far.carriage.expect(taker, sound=not video)
-    near.carriage.open(alias, sound=not video, ask=lambda: asked.append(alias))
+    near.carriage.open(alias, sound=not video, ask=lambda: asked.append(alias), slow=lambda _: None)
     return alias, taker, asked
 
 
@@ -120,11 +120,11 @@ async def test_too_many_tracks_are_refused_at_either_end() -> None:
     alias = end.carriage.expect(Taker(), sound=True)
     with pytest.raises(ValueError, match="tracks already"):
         end.carriage.expect(Taker(), sound=True)
-    end.carriage.open(alias, sound=True, ask=lambda: None)
+    end.carriage.open(alias, sound=True, ask=lambda: None, slow=lambda _: None)
     with pytest.raises(ValueError, match="cannot be opened"):
-        end.carriage.open(alias, sound=True, ask=lambda: None)
+        end.carriage.open(alias, sound=True, ask=lambda: None, slow=lambda _: None)
     with pytest.raises(ValueError, match="tracks already"):
-        end.carriage.open(alias + 1, sound=True, ask=lambda: None)
+        end.carriage.open(alias + 1, sound=True, ask=lambda: None, slow=lambda _: None)
     end.carriage.close()
 
 

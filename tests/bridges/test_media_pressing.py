@@ -81,11 +81,12 @@ async def test_of_the_rates_that_listeners_ask_for_the_least_reaches_the_source(
         far.close()
 
 
+@WIRES
 @pytest.mark.parametrize("names", [("a", "b"), ("a", "b", "c")], ids=["one link", "behind a relay"])
 async def test_a_source_is_asked_for_less_than_a_narrow_link_takes_and_what_passes_is_decodable(
-    names: tuple[str, ...],
+    names: tuple[str, ...], quic: QuicSettings
 ) -> None:
-    async with chain(*names, quic=QuicSettings(), last=NARROW) as sides:
+    async with chain(*names, quic=quic, last=NARROW) as sides:
         first, last = sides[0], sides[-1]
         video, audio = first.source("stream-1", "video"), first.source("stream-1", "audio")
         await last.publish("session", first, ("v", "video", "stream-1"), ("a", "audio", "stream-1"))

@@ -86,7 +86,8 @@ def picture_layers(data: bytes) -> None:
 
     Records as above; the first byte says the codec, its highest bit whether it is a key frame.
     """
-    dependencies, spare, begun = Dependencies(), set(), False
+    dependencies, begun = Dependencies(), False
+    spare: set[int] = set()
     for number, (head, payload) in enumerate(_pictures(data)):
         key, codec = bool(head & 0x80), PICTURES[head % 0x80 % len(PICTURES)]
         layer = layer_of(codec, payload)

@@ -213,9 +213,13 @@ class Pressure:
 
     # --- decisions --------------------------------------------------------------------------------
 
+    def looks(self, now: float) -> bool:
+        """Return whether it is time to look again."""
+        return now >= self._looked_at + self.tuning.look
+
     def look(self, now: float, strain: Strain) -> Decision:
-        """Return what is to change. To be called with every frame offered; mostly nothing is."""
-        if now < self._looked_at + self.tuning.look:
+        """Return what is to change. To be called with frames offered, when it is time."""
+        if not self.looks(now):
             return _NOTHING
         self._looked_at = now
         self._sent.add(now, strain.sent - self._before.sent)
