@@ -63,6 +63,8 @@ class RtpOutput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """UDP port there for the RTP of pictures, RTCP has the next one; 0: no pictures."""
     audio_port: _PortOrNone = 0
     """Likewise for sound."""
+    key_frame_every: Annotated[float, Meta(ge=0, le=3600)] = 0.0
+    """Seconds between key frames that are asked for on behalf of receivers that do not ask; 0: none are."""
     sdp: str = ""
     """File that is written for the receiver; empty: none."""
 

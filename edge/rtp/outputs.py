@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
 
@@ -96,11 +96,24 @@ class Output:
         self._subscription = subscription
         _log.info("edge.sending", stream=stream.id, host=self._host, ports=self._ports)
         try:
-            await subscription.run()
+            await self._send(subscription)
         finally:
             self._subscription = None
             subscription.end()
             self._tell_figures()
+
+    async def _send(self, subscription: Subscription) -> None:
+        """Send until the subscription is over, asking for key frames now and then where that is wanted."""
+        every = self._settings.key_frame_every
+        if not every:
+            await subscription.run()
+            return
+        async with asyncio.TaskGroup() as tasks:
+            asking = tasks.create_task(_ask_every(every, subscription))
+            try:
+                await subscription.run()
+            finally:
+                asking.cancel()
 
     def _choose(self, guest: Guest, places: Places) -> Stream | None:
         """Return the stream to send: the first that fits."""
@@ -175,6 +188,12 @@ class Output:
 
 
 _KNOWN: Final = frozenset(codec.value for codec in Codec)
+
+
+async def _ask_every(seconds: float, subscription: Subscription) -> NoReturn:
+    while True:
+        await asyncio.sleep(seconds)
+        subscription.request_key_frame()
 
 
 def _replace(path: Path, text: str) -> None:

@@ -291,6 +291,21 @@ async def test_a_wish_of_the_receiver_reaches_the_sender(tmp_path: Path) -> None
             await until(lambda: any(frame.key_frame for frame in screen.frames[-3:]))
 
 
+async def test_key_frames_are_asked_for_on_behalf_of_those_who_cannot(tmp_path: Path) -> None:
+    async with (
+        world() as here,
+        entering(here, "camera", (VP8,)) as (video,),
+        leaving(here, tmp_path, key_frame_every=0.1) as screen,
+    ):
+        wishes: list[None] = []
+        video._on_key_frame_wanted = lambda: wishes.append(None)
+        async with going_on(keep_on(video, 0)):
+            await until(lambda: screen.frames)
+            await until(lambda: len(wishes) >= 3)
+            here.dismiss("camera")
+            await until(lambda: len(wishes) >= 6)
+
+
 async def test_a_wish_for_less_reaches_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
     async with world() as here, entering(here, "camera", (VP8,)) as (video,):
         told: list[Rtcp] = []
