@@ -90,12 +90,15 @@ class Connector:
         """Hold a connection to the server, for ever."""
         settings = self._settings
         backoff = Backoff(base=settings.retry_base, cap=settings.retry_cap)
+        loop = asyncio.get_running_loop()
         while True:
             try:
                 self._peer = await self._resolve()
                 async with connected(settings) as client:
-                    backoff.reset()
+                    began = loop.time()
                     await self._serve(client)
+                if loop.time() - began > settings.retry_cap:  # else it takes us in and throws us out again
+                    backoff.reset()
             except (JanusLostError, JanusRefusedError) as error:
                 _log.warning("janus.unreachable", url=settings.url, error=str(error))
             await asyncio.sleep(backoff.next_delay())
