@@ -183,7 +183,8 @@ def test_shares_use_up_what_there_is_and_no_more(budget: float, wanted: list[flo
 )
 def test_twice_as_much_as_the_path_takes(round_trip: float, rate: float, cameras: list[Camera]) -> None:
     outcome = pressed(Line(round_trip=round_trip, rate=rate), cameras, seed=1, seconds=8)
-    assert outcome.in_time(outcome.sound, round_trip) >= 0.999
+    sound = outcome.sound[25:]  # in the first half second nothing is known of the path
+    assert outcome.in_time(sound, round_trip) >= 0.999
     assert outcome.undecodable == 0
     assert outcome.share(5, 7.5) >= 0.97, "once the sources have followed, their pictures come"
     assert len(outcome.cuts) <= 3
