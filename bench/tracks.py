@@ -9,7 +9,8 @@ of the sound passes the limit; a frame that never comes counts as one that comes
 machine does slows everything, so each number gets several tries, of which the best counts.
 
 The other two bridges do together about as much as the one in the middle. With two cores they share one, and
-the figure is no more than a lower bound of what the middle one does: the table shows how busy each was.
+the figure is no more than a lower bound of what the middle one does: the table shows how busy each was, and
+for how long others had the core that the middle one should have had for itself.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class Probe:
     video_p50: float
     busy: tuple[float, ...]
     """Of the first, the middle and the last process."""
+    waited: float
+    """Share of the time that the middle process was ready to run and did not have its core."""
     arrived: float
     """Share of the frames that came, however late."""
 
@@ -96,14 +99,14 @@ class Chain:
 
     async def probe(self, publishers: int, seconds: float) -> Probe:
         """Have so many publishers for so many seconds."""
-        first, _, last = self._sites
+        first, middle, last = self._sites
         await self._have(publishers)
         await first.call("send", self._streams, _WARM)
         await asyncio.sleep(_AFTER)
         await last.call("taken")
-        before = await self._cpu()
+        before, waited_before = await self._cpu(), await middle.call("waited")
         sent = await first.call("send", self._streams, seconds, timeout=seconds + 60)
-        after = await self._cpu()
+        after, waited = await self._cpu(), await middle.call("waited") - waited_before
         await asyncio.sleep(_AFTER)
         taken = await last.call("taken", timeout=120)
         delays = {
@@ -112,6 +115,7 @@ class Chain:
         stamps = [*sent["video"], *sent["sound"]]
         return Probe(
             publishers=publishers,
+            waited=waited / sent["seconds"],
             arrived=sum(each in taken for each in stamps) / len(stamps),
             video_p99=percentile(delays["video"], 99),
             sound_p99=percentile(delays["sound"], 99),
@@ -171,7 +175,7 @@ def describe(probe: Probe) -> str:
     """Return it on one line."""
     busy = "/".join(f"{100 * each:.0f}" for each in probe.busy)
     delays = f"p99 {probe.video_p99:.1f} ms of video, {probe.sound_p99:.1f} ms of sound"
-    return f"{probe.publishers} publishers: {delays}, busy {busy} %"
+    return f"{probe.publishers} publishers: {delays}, busy {busy} %, kept waiting {100 * probe.waited:.0f} %"
 
 
 def main() -> None:
@@ -197,7 +201,7 @@ def main() -> None:
     for wire in options.wire or WIRES_MEASURED:
         most, probes = asyncio.run(measured(wire, options))
         for probe in probes:
-            shares = [f"{100 * each:.0f}" for each in probe.busy]
+            shares = [f"{100 * each:.0f}" for each in (*probe.busy, probe.waited)]
             delays = (f"{each:.1f}" for each in (probe.video_p50, probe.video_p99, probe.sound_p99))
             lines.append([wire, str(probe.publishers), *delays, *shares])
         curves["p99"][wire] = [(probe.publishers, probe.p99) for probe in probes]
@@ -206,7 +210,17 @@ def main() -> None:
         if most:
             (best,) = (probe for probe in probes if probe.publishers == most)
             figures[f"{wire}_middle_ms_per_mbit"] = 1e3 * best.busy[1] / (most * MEGABITS)
-    head = ("wire", "publishers", "video p50 ms", "p99 ms", "sound p99 ms", "first %", "middle %", "last %")
+    head = (
+        "wire",
+        "publishers",
+        "video p50 ms",
+        "p99 ms",
+        "sound p99 ms",
+        "first busy %",
+        "middle busy %",
+        "last busy %",
+        "middle kept waiting %",
+    )
     results.table(head, lines)
     results.draw(
         [

@@ -235,9 +235,9 @@ class Site:
         """Return the seconds of processor that this process has used."""
         return time.process_time()
 
-    async def on_resident(self) -> int:
-        """Return the bytes of memory that this process has."""
-        return _resident()
+    async def on_waited(self) -> float:
+        """Return the seconds that this process was ready to run and others had the core."""
+        return _waited()
 
     async def on_rest(self) -> tuple[int, dict[str, int]]:
         """Return the bytes when what is garbage is gone, and how many objects of each of our types there are.
@@ -268,6 +268,10 @@ class Site:
             for receiver in receivers:
                 receiver.close()
         self._takers.clear()
+
+
+def _waited() -> float:
+    return int(Path("/proc/self/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
 
 
 def _resident() -> int:
