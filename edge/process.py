@@ -1,31 +1,31 @@
-"""What every edge process is around its work: it runs until a signal, and ends in good order or in time."""
+"""What every edge process is around its work: it runs until a signal, and says one error of many tasks alone."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 import uvloop
 
+from lab.stopping import run_until_signal
+
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-__all__ = ["run_until_signal"]
+__all__ = ["run_process"]
 
 _log: Final = structlog.get_logger(__name__)
 
 
-def run_until_signal(running: AbstractAsyncContextManager[Any], *, stop_timeout: float) -> None:
+def run_process(running: AbstractAsyncContextManager[Any], *, stop_timeout: float) -> None:
     """Enter `running` and leave it after SIGTERM or SIGINT, which may take `stop_timeout` seconds.
 
     Raises what `running` raises.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(_run(running, stop_timeout))
+            runner.run(run_until_signal(running, stop_timeout=stop_timeout))
         except TimeoutError:
             _log.warning("edge.stopped_late")
         except BaseExceptionGroup as group:
@@ -37,15 +37,3 @@ def _only(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
-
-
-async def _run(running: AbstractAsyncContextManager[Any], stop_timeout: float) -> None:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with contextlib.AsyncExitStack() as stack:
-        deadline = await stack.enter_async_context(asyncio.timeout(None))
-        await stack.enter_async_context(running)
-        await stop.wait()
-        deadline.reschedule(loop.time() + stop_timeout)

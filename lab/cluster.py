@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import os
 import secrets
-import signal
 import socket
 import sys
 import time
@@ -51,6 +50,7 @@ from lab.routing import Routing
 from lab.settings import LabSettings, Settings
 from lab.signed_tokens import SignedTokens
 from lab.stats import Stats
+from lab.stopping import run_until_signal
 from lab.tasks import Tasks
 from lab.tokens import Tokens
 from lab.workers import Workers
@@ -318,19 +318,6 @@ def _bracketed(host: str) -> str:
 # --- the process ------------------------------------------------------------------------------------
 
 
-async def _run(settings: LabSettings) -> None:
-    """Run until a signal says to stop; then stop, in at most `stop_timeout` seconds."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with contextlib.AsyncExitStack() as stack:
-        deadline = await stack.enter_async_context(asyncio.timeout(None))
-        await stack.enter_async_context(running_cluster(settings))
-        await stop.wait()
-        deadline.reschedule(loop.time() + settings.stop_timeout)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run the process; return its exit code: 2 for wrong usage or settings, 1 for any other failure."""
     parser = argparse.ArgumentParser(prog="python -m lab.cluster", description="A laboratory cluster.")
@@ -340,7 +327,8 @@ def main(arguments: Sequence[str]) -> int:
         settings = loader.load(Settings, file=options.config, environment=os.environ)
         telemetry.configure(settings.log, process="cluster")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(settings.lab))
+            lab = settings.lab
+            runner.run(run_until_signal(running_cluster(lab), stop_timeout=lab.stop_timeout))
     except TimeoutError:
         _log.warning("cluster.stopped_late")
     except CausewayError as error:

@@ -36,13 +36,13 @@ def rtp(config: Path | None) -> None:
     CAUSEWAY_EDGE__APPLICATION_KEY.
     """
     # Here, not above: --help and a wrong option need none of it.
-    from edge.process import run_until_signal  # noqa: PLC0415
+    from edge.process import run_process  # noqa: PLC0415
     from edge.rtp.service import running_rtp_edge  # noqa: PLC0415
     from edge.settings import Settings  # noqa: PLC0415
 
     settings = load_settings(Settings, config)
     configure(settings.log, process="edge")
-    run_until_signal(running_rtp_edge(settings), stop_timeout=settings.lab.stop_timeout)
+    run_process(running_rtp_edge(settings), stop_timeout=settings.lab.stop_timeout)
 
 
 @command.command("janus")
@@ -53,9 +53,9 @@ def janus(config: Path | None) -> None:
     `edge.janus` in the file says which server. docs/janus.md has an example.
     """
     from edge.janus.connector import running_connector  # noqa: PLC0415 - as above
-    from edge.process import run_until_signal  # noqa: PLC0415
+    from edge.process import run_process  # noqa: PLC0415
     from edge.settings import Settings  # noqa: PLC0415
 
     settings = load_settings(Settings, config)
     configure(settings.log, process="edge")
-    run_until_signal(running_connector(settings), stop_timeout=settings.lab.stop_timeout)
+    run_process(running_connector(settings), stop_timeout=settings.lab.stop_timeout)

@@ -12,7 +12,7 @@ import pytest
 
 from causeway.cli import run
 from causeway.errors import ConfigError
-from edge.process import run_until_signal
+from edge.process import run_process
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -54,9 +54,9 @@ def test_it_ends_in_good_order_after_a_signal_and_in_time() -> None:
                 await asyncio.Event().wait()
             ended.append("in good order")
 
-    run_until_signal(work(stuck=False), stop_timeout=5)
+    run_process(work(stuck=False), stop_timeout=5)
     assert ended == ["in good order"]
-    run_until_signal(work(stuck=True), stop_timeout=0.05)
+    run_process(work(stuck=True), stop_timeout=0.05)
     assert len(ended) == 1
 
 
@@ -71,4 +71,4 @@ def test_the_one_error_of_a_task_comes_out_alone() -> None:
             yield
 
     with pytest.raises(ConfigError, match="no"):
-        run_until_signal(work(), stop_timeout=5)
+        run_process(work(), stop_timeout=5)
