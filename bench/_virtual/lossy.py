@@ -94,9 +94,9 @@ def told(
 
     def begin() -> None:
         nonlocal media
-        media = kind_of_media(world, sender, receiver, tracks, begin=_BEGIN, end=seconds)
+        media = kind_of_media(world, sender, receiver, tracks, begin=world.now, end=seconds)
 
-    world.at(_BEGIN, begin)
+    world.at(_BEGIN, lambda: receiver.when_ready(begin))
     world.run(seconds + 2)
     assert media is not None
     shown = [each for each in media.shown.values() if _FROM <= each.captured < seconds - _LAST]

@@ -25,6 +25,7 @@ __all__ = ["Peer", "Stalls", "connect"]
 
 _ADDRESS: Final = ("192.0.2.1", 4433)
 _MAX_DATAGRAM_FRAME: Final = 65536
+_LOOK: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,13 @@ class Peer:
         self._world = world
         self._path = path
         self._timer_at: float | None = None
+
+    def when_ready(self, call: Callable[[], None]) -> None:
+        """Call as soon as this end's handshake is complete: nobody is sent media who has not asked for it."""
+        if self.quic._handshake_complete:  # noqa: SLF001 - there is no public way to it
+            call()
+        else:
+            self._world.at(self._world.now + _LOOK, lambda: self.when_ready(call))
 
     def advance(self) -> None:
         """Act upon what the connection says, then send what it wants sent."""

@@ -162,9 +162,9 @@ def media(
 
     def begin() -> None:
         nonlocal shown
-        shown = _media(controller)(world, sender, receiver, tracks, begin=begun, end=seconds).shown
+        shown = _media(controller)(world, sender, receiver, tracks, begin=world.now, end=seconds).shown
 
-    world.at(begun, begin)
+    world.at(begun, lambda: receiver.when_ready(begin))
     if rival is not None:
         Bulk(world, *_connect(world, there, back, rival), begin=_BEGIN)
     if back_rival is not None:
@@ -208,9 +208,11 @@ def hole(line: Line, controller: str, *, seed: int, length: float = 2.0) -> Reco
 
     def start() -> None:
         nonlocal shown
-        shown = _media(controller)(world, sender, receiver, [VIDEO, SOUND], begin=_BEGIN, end=end + 3).shown
+        shown = _media(controller)(
+            world, sender, receiver, [VIDEO, SOUND], begin=world.now, end=end + 3
+        ).shown
 
-    world.at(_BEGIN, start)
+    world.at(_BEGIN, lambda: receiver.when_ready(start))
     world.run(end + 5)
 
     def first(kinds: Iterable[Kind]) -> float:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -22,17 +23,24 @@ def choose(round_trip: float, loss: float, run_length: float = 1.0) -> Repair:
 def test_where_a_repeat_is_in_time_nothing_is_sent_in_advance() -> None:
     repair = choose(0.15, 0.05)
     assert repair.in_time
-    assert (repair.rows(), repair.copies, repair.span(0.033, DEADLINE)) == (0, 0, 1)
+    assert (repair.rows(4), repair.copies, repair.span(0.033, DEADLINE)) == (0, 0, 1)
     assert (repair.key_rows(8), repair.key_rows(27)) == (2, 4)
     assert choose(0.15, 0.0).key_rows(27) == 0
 
 
-@pytest.mark.parametrize(("loss", "rows"), [(0.0, 0), (0.01, 1), (0.05, 2)])
+@pytest.mark.parametrize(("loss", "rows"), [(0.0, 0), (0.01, 1), (0.02, 2), (0.05, 3)])
 def test_where_it_is_not_parity_goes_with_every_frame(loss: float, rows: int) -> None:
     repair = choose(0.16, loss)
     assert not repair.in_time
-    assert (repair.rows(), repair.copies) == (rows, rows)
+    assert repair.rows(4) == rows
+    assert repair.copies == int(repair.level)
     assert repair.span(0.033, DEADLINE) == 1
+
+
+def test_parity_is_spared_where_the_path_takes_no_more() -> None:
+    path = Path(round_trip=0.2, loss=0.05, run_length=1.0, room=False)
+    assert Policy(deadline=DEADLINE).choose(0.0, path).rows(4) == 2
+    assert Policy(deadline=DEADLINE).choose(0.0, replace(path, loss=0.02)).rows(4) == 1
 
 
 def test_key_frames_are_protected_by_what_is_lost() -> None:
@@ -43,12 +51,15 @@ def test_key_frames_are_protected_by_what_is_lost() -> None:
 
 def test_runs_of_losses_spread_parity_over_frames() -> None:
     repair = choose(0.2, 0.02, 4.0)
-    assert repair.rows() == 0
+    assert repair.rows(4) == 0
     assert repair.copies == 2
     assert repair.span(1 / 30, DEADLINE) == 4
     assert repair.span(1 / 15, DEADLINE) == 2
     assert repair.span(1 / 5, DEADLINE) == 1
-    assert repair.span_rows(16) == 6
+    assert repair.span_rows(16) == 12
+    assert repair.key_rows(27) == 12
+    assert replace(repair, room=False).span_rows(16) == 6
+    assert replace(repair, room=False).key_rows(27) == 4
     assert choose(0.08, 0.02, 4.0).span(1 / 30, DEADLINE) == 1
 
 

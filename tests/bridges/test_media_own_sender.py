@@ -92,6 +92,7 @@ def test_what_is_lost_is_repeated_while_that_is_of_use() -> None:
     media = made()
     offer(media, 0.0, key=True)
     (_, flight), *_ = drain(media, 0.0)
+    media.meter.loss = 0.05
     media.settled(0.09, flight, arrived=False)
     ((again, second),) = drain(media, 0.09)
     assert again == decode(flight.fragment.data)
@@ -113,6 +114,22 @@ def test_the_last_repeat_that_can_be_in_time_is_sent_twice() -> None:
     assert media.figures["given_up"] == 0
 
 
+def test_repeats_are_sent_twice_where_they_are_few_and_there_is_room() -> None:
+    media = made()
+    media.offer(0.0, PICTURE, Source(bytes(KEY_BYTES), 0.0, ()), rate=1e6)
+    (_, flight), *_ = drain(media, 0.0)
+    media.settled(0.09, flight, arrived=False)
+    assert len(drain(media, 0.09)) == 2
+
+    media = made()
+    media.offer(0.0, PICTURE, Source(bytes(20 * KEY_BYTES), 0.0, ()), rate=1e6)
+    flight = media.taken()
+    media.offer(0.01, PICTURE, Source(bytes(DELTA_BYTES), 0.01), rate=1e6)
+    before = media.queue.waiting
+    media.settled(0.09, flight, arrived=False)
+    assert media.queue.waiting == before + len(flight.fragment.data)
+
+
 def test_sound_is_carried_again_instead_of_twice_in_one_packet() -> None:
     media = made()
     sound(media, 0.0)
@@ -129,11 +146,11 @@ def test_what_parity_makes_up_for_is_not_repeated() -> None:
     drain(media, 0.0)
     offer(media, 0.033)
     sent = drain(media, 0.033)
-    assert [isinstance(content, Parity) for content, _ in sent] == [False] * 4 + [True] * 2
-    for _, flight in sent[:2]:
+    assert [isinstance(content, Parity) for content, _ in sent] == [False] * 4 + [True] * 3
+    for _, flight in sent[:3]:
         media.settled(0.26, flight, arrived=False)
     assert drain(media, 0.26) == []
-    media.settled(0.26, sent[5][1], arrived=False)
+    media.settled(0.26, sent[6][1], arrived=False)
     again = drain(media, 0.26)
     assert again
     assert all(isinstance(content, Fragment) for content, _ in again)
@@ -151,7 +168,7 @@ def test_in_runs_of_losses_parity_goes_over_several_frames() -> None:
         kinds.append([content for content, _ in drain(media, number / 30)])
     assert all(isinstance(each, Fragment) for sent in kinds[:3] for each in sent)
     parity = [each for each in kinds[3] if isinstance(each, Parity)]
-    assert [each.counts for each in parity] == [(4, 4, 4, 4)] * 6
+    assert [each.counts for each in parity] == [(4, 4, 4, 4)] * 12
     assert {each.frame for each in parity} == {1}
 
 

@@ -14,6 +14,9 @@ _MAX_WAITING: Final = 8192
 _WEIGHT: Final = 60
 """Datagrams for which the share counts that is believed before anything is known."""
 
+_FEWEST_RUNS: Final = 4
+"""From so many on, their length is believed."""
+
 
 class LossMeter:
     """Estimates over about the last `memory` datagrams; run lengths over the last `runs` runs of losses.
@@ -49,7 +52,7 @@ class LossMeter:
     @property
     def run_length(self) -> float:
         """How many are lost in a row, on average; 1 until enough runs have been seen."""
-        return self._run_length if self._runs >= self._run_memory // 2 else 1.0
+        return self._run_length if self._runs >= _FEWEST_RUNS else 1.0
 
     def sent(self) -> int:
         """Return the number of a datagram that is sent now."""

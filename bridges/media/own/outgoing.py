@@ -183,7 +183,7 @@ class OutgoingTrack:
             self._again = [(each, left - 1) for each, left in self._again if left > 1]
             self._earlier = [sources[0], *self._earlier[:1]] if len(sources) == 1 else []
             return []
-        rows = repair.rows()
+        rows = repair.rows(len(sources))
         if frame.kind is Kind.KEY:
             self._close_span()
             rows = repair.key_rows(len(sources))

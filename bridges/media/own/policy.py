@@ -33,6 +33,19 @@ _SPAN_MORE: Final = 0.5
 """and how much of it, as a share of the fragments."""
 
 
+_RARE: Final = 0.001
+"""The share of pictures that may lose more fragments than there is parity,"""
+_MOST_ROWS: Final = 4
+"""as far as so much of it does, beside each;"""
+_RUNS: Final = 3.0
+"""and where losses come in runs, parity is for runs of so many times the mean: one in twenty is longer."""
+
+
+def _beyond(lost: int, sent: int, loss: float) -> float:
+    """Return the probability that more than `lost` of `sent` datagrams are lost, each for itself."""
+    return 1 - sum(math.comb(sent, n) * loss**n * (1 - loss) ** (sent - n) for n in range(lost + 1))
+
+
 def repeat_takes(round_trip: float) -> float:
     """Return how much later than in time a frame is complete that was repeated once, in seconds."""
     return _REPEAT_FACTOR * round_trip + _REPEAT_EXTRA
@@ -48,6 +61,8 @@ class Path:
     """Share of datagrams, 0 to 1."""
     run_length: float = 1.0
     """Losses in a row, on average."""
+    room: bool = True
+    """Whether the path takes more than is sent, so that parity need not be spared."""
     copies: int = 0
     """So often sound is carried again at least: where queues overflow, a repeat comes too late."""
 
@@ -89,6 +104,8 @@ class Repair:
     in_runs: bool
     loss: float
     """To size parity of key frames by."""
+    run_length: float = 1.0
+    room: bool = True
     least_copies: int = 0
 
     @property
@@ -104,11 +121,23 @@ class Repair:
             return 0
         if self.in_time:
             return (1 if parts <= _SMALL_KEY else 2) + math.ceil(parts * self.loss)
-        return min(2 + math.ceil(2 * parts * self.loss), MAX_ROWS)
+        rows = 2 + math.ceil(2 * parts * self.loss)
+        if self.in_runs and self.room:
+            rows = max(rows, math.ceil(_RUNS * self.run_length))
+        return min(rows, MAX_ROWS)
 
-    def rows(self) -> int:
-        """Return how much parity goes with every other picture by itself."""
-        return 0 if self.in_time or self.in_runs else int(self.level)
+    def rows(self, parts: int) -> int:
+        """Return how much parity goes with every other picture by itself, which has so many fragments.
+
+        A picture that parity does not bring back holds up those behind it until it has come again, so they
+        are as many as make that rare.
+        """
+        if self.in_time or self.in_runs or not self.level:
+            return 0
+        rows = int(self.level)
+        while self.room and rows < _MOST_ROWS and _beyond(rows, parts + rows, self.loss) > _RARE:
+            rows += 1
+        return rows
 
     def span(self, interval: float, deadline: float) -> int:
         """Return over how many pictures, `interval` seconds apart, one parity goes; 1: each by itself."""
@@ -120,7 +149,10 @@ class Repair:
     def span_rows(self, parts: int) -> int:
         """Return how much parity goes over several pictures of so many fragments together."""
         share = _SPAN_MORE if self.level is Level.MUCH else _SPAN_SOME
-        return min(max(_SPAN, math.ceil(share * parts)), MAX_ROWS)
+        rows = max(_SPAN, math.ceil(share * parts))
+        if self.room:
+            rows = max(rows, math.ceil(_RUNS * self.run_length))
+        return min(rows, MAX_ROWS)
 
 
 class _Latch:
@@ -168,5 +200,7 @@ class Policy:
             level=Level(self._loss.judge(now, path.loss)),
             in_runs=bool(self._runs.judge(now, path.run_length)),
             loss=path.loss,
+            run_length=path.run_length,
+            room=path.room,
             least_copies=path.copies,
         )

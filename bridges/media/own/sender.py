@@ -30,6 +30,10 @@ __all__ = ["Flight", "MediaSender", "Outcome", "SenderLimits", "Source"]
 
 _BACKLOG: Final = 0.4
 """Seconds that a picture may have to wait: to be late costs less than to need a key frame."""
+_ROOM: Final = 0.05
+"""Where no more than this, in seconds, waits to be sent, parity is not spared."""
+_FEW: Final = 0.03
+"""The share of losses below which repeats are sent twice."""
 _KEY_BACKLOG: Final = 0.1
 """Seconds of sending that key frames which are asked for may add up to."""
 
@@ -112,6 +116,7 @@ class MediaSender:
         """When wishes() has something to look at, at the earliest."""
         self._round_trip = 0.0
         self._relief = Relief()
+        self._has_room = True
 
     # --- tracks and frames ------------------------------------------------------------------------
 
@@ -155,10 +160,12 @@ class MediaSender:
             track.outgoing.leave_out(source)
             self.figures[Outcome.LEFT_OUT.value] += 1
             return Outcome.LEFT_OUT
+        self._has_room = not rate or self.queue.waiting <= _ROOM * rate
         path = Path(
             round_trip=self._round_trip,
             loss=self.meter.loss,
             run_length=self.meter.run_length,
+            room=self._has_room,
             copies=self.sound_copies,
         )
         repair = track.policy.choose(now, path)
@@ -292,8 +299,10 @@ class MediaSender:
         if not self.queue.lost(now, fragment):
             return
         self.figures["repeated"] += 1
-        # Where no further repeat would be in time, two are sent at once: the last word must arrive.
-        if now + self._until_known(frame) <= frame.in_time_until:
+        # Where no further repeat would be in time, two are sent at once: the last word must arrive. Also where
+        # they are few: everything behind waits for what has to be repeated again.
+        few = self._has_room and self.meter.loss < _FEW
+        if now + self._until_known(frame) <= frame.in_time_until and not few:
             return
         track = self._tracks.get(frame.track)
         if frame.kind is not Kind.SOUND:
