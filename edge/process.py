@@ -1,4 +1,4 @@
-"""What every edge process is around its work: it runs until a signal, and says one error of many tasks alone."""
+"""What every edge process is around its work: it runs until a signal, and says a task's one error alone."""
 
 from __future__ import annotations
 

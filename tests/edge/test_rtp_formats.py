@@ -99,6 +99,13 @@ def test_a_picture_that_is_too_large_is_given_up(codec: Codec) -> None:
     assert puts.wants_key_frame
 
 
+def test_a_picture_of_countless_packets_is_given_up() -> None:
+    puts = depacketizer(track(Codec.VP8), max_frame_bytes=LIMIT)
+    (_, _, first), *_ = payloads(Codec.VP8, max_bytes=20)
+    with pytest.raises(RtpError, match="packets"):
+        together(puts, [(0, False, first), *[(0, False, b"\0")] * 20_000])
+
+
 @pytest.mark.parametrize("codec", VIDEO)
 def test_a_picture_without_an_end_is_given_up(codec: Codec) -> None:
     (number, _, payload), *_ = payloads(codec)

@@ -7,7 +7,7 @@ a packet begins a key frame: what lies between could not be decoded.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edge.rtp.errors import RtpError
 from edge.rtp.formats.port import Encoded
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from edge.rtp.track import RtpTrack
 
 __all__ = ["Picture", "Pictures"]
+
+_MAX_PACKETS: Final = 16_384
 
 
 class Picture(NamedTuple):
@@ -37,7 +39,7 @@ class Pictures(ABC):
         self._track = track
         self._max_bytes = max_frame_bytes
         self._timestamp: int | None = None
-        self._bytes = 0
+        self._bytes = self._packets = 0
         self._intact = False
         self._awaits_key_frame = False
         self._width = self._height = 0
@@ -72,6 +74,9 @@ class Pictures(ABC):
         if self._timestamp is None:
             self._begin(packet.timestamp)
         self._bytes += len(packet.payload)
+        self._packets += 1
+        if self._packets > _MAX_PACKETS:
+            raise RtpError(f"a picture of more than {_MAX_PACKETS} packets")
         if self._bytes > self._max_bytes:
             raise RtpError(f"a picture of more than {self._max_bytes} bytes")
         self._add(packet.payload)
@@ -95,7 +100,7 @@ class Pictures(ABC):
 
     def _begin(self, timestamp: int | None) -> None:
         self._timestamp = timestamp
-        self._bytes = 0
+        self._bytes = self._packets = 0
         self._forget()
 
     @abstractmethod
