@@ -299,8 +299,8 @@ class MediaSender:
         if not self.queue.lost(now, fragment):
             return
         self.figures["repeated"] += 1
-        # Where no further repeat would be in time, two are sent at once: the last word must arrive. Also where
-        # they are few: everything behind waits for what has to be repeated again.
+        # Where no further repeat would be in time, two are sent at once: the last word must arrive. Likewise
+        # where they are few: everything behind waits for what has to be repeated again.
         few = self._has_room and self.meter.loss < _FEW
         if now + self._until_known(frame) <= frame.in_time_until and not few:
             return
