@@ -45,7 +45,7 @@ class DirectSource:
         self._on_joined = on_joined
         self._receivers: list[DirectReceiver] = []
         self.id = source_id
-        self.dropped = 0
+        self.backlog = self.dropped = 0
 
     @property
     def subscribers(self) -> int:
