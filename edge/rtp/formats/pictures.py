@@ -73,15 +73,20 @@ class Pictures(ABC):
             self._intact = self._awaits_key_frame = True
         if self._timestamp is None:
             self._begin(packet.timestamp)
-        self._bytes += len(packet.payload)
+        self._weigh(packet.payload)
+        self._add(packet.payload)
+        return self._complete(packet.timestamp) if packet.marker else None
+
+    def _weigh(self, payload: bytes) -> None:
+        """Count a packet; raises RtpError when the picture becomes too large."""
+        self._bytes += len(payload)
         self._packets += 1
         if self._packets > _MAX_PACKETS:
             raise RtpError(f"a picture of more than {_MAX_PACKETS} packets")
         if self._bytes > self._max_bytes:
             raise RtpError(f"a picture of more than {self._max_bytes} bytes")
-        self._add(packet.payload)
-        if not packet.marker:
-            return None
+
+    def _complete(self, timestamp: int) -> Encoded:
         picture = self._finish()
         self._begin(None)
         if self._awaits_key_frame and not picture.key_frame:
@@ -91,7 +96,7 @@ class Pictures(ABC):
             self._width, self._height = picture.width, picture.height
         return Encoded(
             payload=picture.payload,
-            timestamp=packet.timestamp,
+            timestamp=timestamp,
             key_frame=picture.key_frame,
             width=self._width,
             height=self._height,
