@@ -33,6 +33,7 @@ nightly: check ## all tests with more examples of each property, fuzzing, events
 	HYPOTHESIS_PROFILE=thorough $(VENV)/pytest -n auto $(ARGS)
 	$(VENV)/python -m tests.fuzz --seconds 60
 	$(VENV)/python bench/exactly_once.py --seed $${SEED:-$$(date +%s)}
+	$(VENV)/python bench/soak.py --minutes 10 --no-plot --seed $${SEED:-$$(date +%s)}
 	$(VENV)/python bench/simulate.py --schedules 10000 --seed $${SEED:-$$(date +%s)} --jobs $$(nproc)
 
 fuzz: setup ## fuzz what reads a peer's bytes (faster with `pip install atheris`); ARGS="event_listener --seconds 600"

@@ -1,12 +1,13 @@
 """The internal transport of a cluster without TCP: for ends whose own cost is not what is measured.
 
-`replace` puts it in the place of bridges.internal in one process, where tracks then go from cameras to the
+`replaced` puts it in the place of bridges.internal in one process, where tracks then go from cameras to the
 bridge, and from the bridge to who takes them, by a call. No limits, no gates, and nothing is ever lost.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import bridges.media.bridge
@@ -14,20 +15,26 @@ import bridges.media.push
 from bridges.wire.frame import Feedback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from bridges.wire.frame import MediaFrame
 
-__all__ = ["DirectListener", "DirectReceiver", "replace"]
+__all__ = ["DirectListener", "DirectReceiver", "replaced"]
 
 _LISTENERS: Final[dict[int, DirectListener]] = {}
 """By port; these ports are nobody's but ours."""
 
 
-def replace() -> None:
-    """Let this process's bridges use it."""
+@contextmanager
+def replaced() -> Iterator[None]:
+    """Let this process's bridges use it until the end of the block."""
+    before = bridges.media.bridge.InternalListener, bridges.media.push.InternalReceiver
     bridges.media.bridge.InternalListener = DirectListener  # type: ignore[misc,assignment] # on purpose
     bridges.media.push.InternalReceiver = DirectReceiver  # type: ignore[misc,assignment] # on purpose
+    try:
+        yield
+    finally:
+        bridges.media.bridge.InternalListener, bridges.media.push.InternalReceiver = before  # type: ignore[misc]
 
 
 class DirectSource:

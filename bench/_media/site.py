@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections import Counter, deque
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +17,7 @@ import structlog
 
 from bench._frames import Delays
 from bench._media.camera import Camera, shoot
-from bench._media.direct import DirectListener, DirectReceiver, replace
+from bench._media.direct import DirectListener, DirectReceiver, replaced
 from bench._media.node import TOKEN, bridge
 from bridges.internal.listener import InternalListener
 from bridges.internal.receiver import InternalReceiver
@@ -63,7 +63,6 @@ class Site:
         self._delays = Delays()
         self._lost: list[str] = []
         self._complaints: deque[str] = deque(maxlen=100)
-        structlog.configure(processors=[self._complain, *structlog.get_config()["processors"]])
         self._joined = asyncio.Event()
 
     @classmethod
@@ -77,16 +76,18 @@ class Site:
         """
         if core is not None:
             os.sched_setaffinity(0, {core})
-        if direct:
-            replace()
-        hub = await (DirectListener if direct else InternalListener).start()
-        async with asyncio.TaskGroup() as tasks, bridge(cluster, hub.port, wire) as own:
-            site = cls(cluster, hub, own, tasks, DirectReceiver if direct else InternalReceiver)
-            try:
-                yield site
-            finally:
-                site._leave_all()
-                await hub.close()
+        with replaced() if direct else nullcontext():
+            hub = await (DirectListener if direct else InternalListener).start()
+            async with asyncio.TaskGroup() as tasks, bridge(cluster, hub.port, wire) as own:
+                site = cls(cluster, hub, own, tasks, DirectReceiver if direct else InternalReceiver)
+                logs = structlog.get_config()
+                structlog.configure(processors=[site._complain, *logs["processors"]])
+                try:
+                    yield site
+                finally:
+                    structlog.configure(**logs)
+                    site._leave_all()
+                    await hub.close()
 
     async def handle(self, method: str, args: list[Any]) -> Any:
         """Serve one call."""
@@ -255,9 +256,10 @@ class Site:
         counts["asyncio.Task"] = len(asyncio.all_tasks())
         return _resident(), {**counts, "all": len(held)}
 
-    def _complain(self, _logger: object, _level: str, event: EventDict) -> EventDict:
-        error = sys.exc_info()[1]
-        self._complaints.append(str(event["event"]) if error is None else f"{event['event']}: {error!r}")
+    def _complain(self, _logger: object, level: str, event: EventDict) -> EventDict:
+        if level in {"error", "critical", "exception"}:
+            error = sys.exc_info()[1]
+            self._complaints.append(str(event["event"]) if error is None else f"{event['event']}: {error!r}")
         raise structlog.DropEvent
 
     def _leave_all(self) -> None:

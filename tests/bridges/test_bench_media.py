@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import math
 import random
 from typing import TYPE_CHECKING
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench._media.flat import growth, judged
+from bench._media.site import Site
 from bench._plots import Bars, Curves
 from bench._results import Results
+from bench._virtual.media import SOUND, VIDEO
 from bench.soak import Look, grown, lasting
 from bench.tracks import search
 
@@ -58,6 +61,31 @@ async def test_the_greatest_number_that_is_good_is_found_in_few_steps(limit: int
 
     assert await search(is_good, most=128) == min(limit, 128)
     assert len(tried) <= 16
+
+
+@pytest.mark.parametrize(("wire", "direct"), [("causeway", True), ("owt, Reno", False)])
+async def test_frames_cross_two_bridges_of_a_benchmark(wire: str, direct: bool) -> None:
+    async with (
+        Site.running("near", wire, direct=direct) as near,
+        Site.running("far", wire, direct=direct) as far,
+    ):
+        await far.on_cascade("near", await near.on_info())
+        await near.on_offer("s", [VIDEO, SOUND])
+        await far.on_take("of-s", "near", "s", ["video", "audio"])
+        await near.on_subscribed(2)
+        sent = await near.on_send(["s"], 0.4)
+        taken: dict[int, float] = {}
+        async with asyncio.timeout(10):
+            while len(taken) < len(sent["video"]) + len(sent["sound"]):
+                taken |= await far.on_taken()
+                await asyncio.sleep(0.01)
+        assert set(taken) == {*sent["video"], *sent["sound"]}
+        await far.on_untake("of-s")
+        await near.on_withdraw("s")
+        await far.on_uncascade("near")
+        assert await near.on_at_rest()
+        assert await far.on_at_rest()
+        assert await near.on_complaints() == await far.on_complaints() == []
 
 
 def results(directory: Path, *arguments: str) -> Results:
