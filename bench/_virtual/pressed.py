@@ -90,11 +90,14 @@ class Pressed:
 
 
 class _Run:
-    def __init__(self, world: World, line: Line, cameras: list[Camera], *, seed: int, until: float) -> None:
+    def __init__(
+        self, world: World, line: Line, cameras: list[Camera], *, seed: int, until: float, pressing: bool
+    ) -> None:
         there, back = line.directions(seed)
         self.outcome = Pressed()
         self._world = world
         self._until = until
+        self._pressing = pressing
         self._random = Random(f"{seed} pressed")
         self._peers = connect(
             world, there, back, congestion=CONGESTION, fit=lambda quic: steer(quic, CONGESTION)
@@ -166,7 +169,8 @@ class _Run:
         self._sender.measured(self._recovery.controller.delay.base)
         outcome = self._sender.offer(now, alias, source, rate=rate)
         self._pressure.offered(now, alias, size, outcome, key=not needs, temporal=temporal)
-        self._press(now, rate)
+        if self._pressing:
+            self._press(now, rate)
         self._wanted.update(self._sender.wishes(now, rate=rate))
         self._peers[0].advance()
 
@@ -227,9 +231,11 @@ class _Run:
         return outcome
 
 
-def pressed(line: Line, cameras: list[Camera], *, seed: int, seconds: float = 12.0) -> Pressed:
-    """Let cameras and one microphone send over a line from half a second on."""
+def pressed(
+    line: Line, cameras: list[Camera], *, seed: int, seconds: float = 12.0, pressing: bool = True
+) -> Pressed:
+    """Let cameras and a microphone send over a line from half a second on; with back-pressure or without."""
     world = World()
-    run = _Run(world, line, cameras, seed=seed, until=_BEGIN + seconds)
+    run = _Run(world, line, cameras, seed=seed, until=_BEGIN + seconds, pressing=pressing)
     world.run(_BEGIN + seconds + 2)
     return run.finish()
