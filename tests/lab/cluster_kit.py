@@ -217,7 +217,13 @@ class FakeBridge:
 
 @contextlib.asynccontextmanager
 async def bridge(
-    cluster: Cluster, purpose: str = "eventbridge", *, join: bool = True, name: str = "", secret: str = SECRET
+    cluster: Cluster,
+    purpose: str = "eventbridge",
+    *,
+    join: bool = True,
+    name: str = "",
+    process: str = "",
+    secret: str = SECRET,
 ) -> AsyncIterator[FakeBridge]:
     worker = name or f"{purpose}-{'0' * 20}@127.0.0.1"
     async with connect(
@@ -230,7 +236,7 @@ async def bridge(
         running = asyncio.create_task(fake.run())
         try:
             if join:
-                info = {"ip": "127.0.0.1", "port": 0, "purpose": purpose, "state": 2}
+                info = {"ip": "127.0.0.1", "port": 0, "purpose": purpose, "state": 2, "process": process}
                 assert await fake.call("owt-cluster", "join", purpose, worker, info) == "in-service"
             yield fake
         finally:

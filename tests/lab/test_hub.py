@@ -418,6 +418,31 @@ async def test_a_media_bridge_that_comes_later_or_again_is_asked_then() -> None:
             await second.was_asked("unpublish")
 
 
+async def test_a_pull_follows_its_room_to_the_bridges_that_peers_are_connected_with() -> None:
+    one, other = (f"mediabridge-{digit * 20}@127.0.0.1" for digit in "12")
+    async with (
+        lab_cluster() as cluster,
+        member(cluster) as alice,
+        bridge(cluster, name=f"eventbridge-{'1' * 20}@127.0.0.1", process="one") as event,
+        bridge(cluster, "mediabridge", name=one, process="one") as media,
+        bridge(cluster, name=f"eventbridge-{'2' * 20}@127.0.0.1", process="other") as new_event,
+        bridge(cluster, "mediabridge", name=other, process="other") as new_media,
+    ):
+        for each in (media, new_media):
+            each.answers["getInternalAddress"] = {"ip": "127.0.0.1", "port": 9}
+        node, arrived = await event.node(), initialize(streams=("s",))
+        await event.call(node, "onCascadingConnected", event.worker, "session", "4")
+        await event.call(node, "handleCascadingEvents", event.worker, "c2", arrived)
+        await alice.event("streamAdded")
+        await alice.portal.subscribe("s", ["video"])
+        [asked] = await media.was_asked("publish")
+        await new_event.call(node, "onCascadingConnected", new_event.worker, "session", "8")
+        await new_event.call(node, "handleCascadingEvents", new_event.worker, "c2", arrived)
+        await new_media.was_asked("publish")
+        [taken_back] = await media.was_asked("unpublish")
+        assert taken_back.args == asked.args[:1]
+
+
 @pytest.mark.parametrize("address", [None, {"ip": "127.0.0.1"}, {"ip": "", "port": 1}])
 async def test_a_media_bridge_without_an_address_is_asked_again(address: Any) -> None:
     async with (
