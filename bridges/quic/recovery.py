@@ -209,7 +209,7 @@ class DatagramSource(Protocol):
         """Return what is to be sent next; None: nothing."""
 
     def taken(self) -> Callable[[bool], None]:
-        """Remove what head() has returned, as it is on its way; the result is told whether it arrived."""
+        """Remove what head() returned last, as it is on its way; the result is told whether it arrived."""
 
 
 class _Datagrams:
@@ -217,14 +217,16 @@ class _Datagrams:
 
     def __init__(self, source: DatagramSource) -> None:
         self._source = source
+        self._head: bytes | None = None
 
     def __bool__(self) -> bool:
-        return self._source.head() is not None
+        # Asked once for each: a moment later it may be too late for that one, and there is another or none.
+        self._head = self._source.head()
+        return self._head is not None
 
     def __getitem__(self, index: int) -> bytes:
-        head = self._source.head()
-        assert head is not None
-        return head
+        assert self._head is not None
+        return self._head
 
     def popleft(self) -> None:
         """Do nothing: writing the frame has taken it."""

@@ -252,6 +252,25 @@ def test_the_path_is_what_our_controller_says_of_it(wire: Wire) -> None:
     assert path(fresh) is None, "nothing was measured yet"
 
 
+def test_a_datagram_that_becomes_too_late_while_it_is_sent_is_sent_all_the_same(wire: Wire) -> None:
+    class Hasty(Source):
+        asked = 0
+
+        def head(self) -> bytes | None:
+            self.asked += 1
+            return super().head() if self.asked == 1 else None
+
+    source = Hasty([b"just in time"])
+    replace_datagrams(wire.client, source)
+    wire.take(wire.server, wire.send())
+    assert source.waiting == []
+    while (event := wire.server.next_event()) is not None:
+        if isinstance(event, DatagramFrameReceived):
+            assert event.data == b"just in time"
+            return
+    raise AssertionError("it did not arrive")
+
+
 async def test_connections_use_the_controller_that_the_settings_name() -> None:
     certificate = Certificate.self_signed("recovery")
     for name, ours in (("causeway", True), ("reno", False), ("cubic", False)):
