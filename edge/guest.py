@@ -87,7 +87,6 @@ class Guest:
         self,
         codecs: Mapping[TrackKind, Codec],
         *,
-        attributes: dict[str, Any] | None = None,
         on_feedback: Callable[[TrackKind, Feedback], None] = lambda _kind, _feedback: None,
         on_subscribers: Callable[[TrackKind, int], None] = lambda _kind, _count: None,
     ) -> Publication:
@@ -103,7 +102,7 @@ class Guest:
         ]
         self._cluster.rooms.act(
             self.room,
-            lambda room: room.publish(self.participant, stream, tracks, attributes=attributes),
+            lambda room: room.publish(self.participant, stream, tracks),
         )
         sources: dict[TrackKind, Source] = {}
         for track in tracks:
