@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from bench._virtual.rivals import BANDWIDTH
 from bench._virtual.scenario import OURS, Line, greedy, hole, media
 
 MEGABIT = 1e6
@@ -35,6 +36,14 @@ def test_two_of_its_kind_share_evenly_with_a_short_queue() -> None:
     both = greedy(line, [(OURS, 0.5), (OURS, 2.0)], seed=1, seconds=12)
     assert 0.6 <= both.shares[0] / both.shares[1] <= 1.6
     assert both.queue_p95 <= 0.08
+
+
+@pytest.mark.parametrize(("rival", "least"), [(BANDWIDTH, 0.15), (0.5 * 4 * MEGABIT, 0.3)])
+def test_beside_flows_that_do_not_give_way_it_is_not_starved(rival: str | float, least: float) -> None:
+    line = Line(round_trip=0.02, rate=4 * MEGABIT)
+    ours, theirs = greedy(line, [(OURS, 0.5), (rival, 0.5)], seed=1, seconds=9).shares
+    assert ours >= least
+    assert theirs >= least
 
 
 def test_where_the_queue_is_too_short_to_see_it_does_not_live_on_losses() -> None:
