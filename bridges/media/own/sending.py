@@ -4,8 +4,7 @@ Pure: knows frames as fragments with a kind and a deadline, not what is in them 
 comes as an argument, in seconds, from any clock that never goes back.
 
 A frame whose deadline has passed leaves whole: its other fragments would help nobody. Where more is offered
-than the path takes, frames that others do not need are refused at once instead of ageing in a queue; how long
-that has been going on is the signal to ask the source for less.
+than the path takes, frames that others do not need are refused at once instead of ageing in a queue.
 """
 
 from __future__ import annotations
@@ -85,7 +84,6 @@ class SendQueue:
         self._lanes: tuple[deque[Fragment], ...] = tuple(deque() for _ in range(len(Kind) + 1))
         self._lane_bytes = [0] * len(self._lanes)
         self._track_bytes: dict[int, int] = {}
-        self._refusing_since: float | None = None
 
     def offer(self, now: float, frame: Frame, fragments: Sequence[bytes], *, rate: float | None) -> bool:
         """Take a frame, or refuse it; `rate` is what the path takes, in bytes a second (None: unknown).
@@ -99,11 +97,7 @@ class SendQueue:
         if late or not self._has_room(now, frame.track, size):
             frame.dead = True
             self.refused += 1
-            if self._refusing_since is None:
-                self._refusing_since = now
             return False
-        if frame.kind >= Kind.DELTA:
-            self._refusing_since = None
         for data in fragments:
             self._put(frame.kind, Fragment(frame, data))
         return True
@@ -132,10 +126,6 @@ class SendQueue:
         self._put(_REPEAT, fragment)
         self.repeated += 1
         return True
-
-    def pressed_for(self, now: float) -> float:
-        """Return for how many seconds frames have been refused: the path takes less than is offered."""
-        return 0.0 if self._refusing_since is None else now - self._refusing_since
 
     def forget(self, track: int) -> None:
         """Drop everything that waits of a track, for instance when its last subscriber has left."""
