@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
+from bridges.pauses import shorten_pauses
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
@@ -71,6 +73,7 @@ def _main(
     options: dict[str, Any],
 ) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    shorten_pauses()  # as a bridge's process does; for all roles alike
     asyncio.run(_serve(connection, role(*args, **options)))
 
 

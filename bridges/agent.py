@@ -24,6 +24,7 @@ from bridges.figures import Source
 from bridges.media.bridge import MediaBridge
 from bridges.node.carriers import check_carrier, cluster_id, make_node
 from bridges.node.port import RpcService
+from bridges.pauses import shorten_pauses
 from bridges.quic import Certificates, fingerprints_of_environment
 from bridges.status.process import ProcessSource
 from bridges.status.server import status_endpoint
@@ -103,6 +104,7 @@ async def run(settings: BridgeSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    shorten_pauses()
     await serve(with_environment(settings, os.environ), stop=stop)
 
 
