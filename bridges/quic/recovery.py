@@ -40,6 +40,8 @@ __all__ = [
 
 CONGESTION: Final = "causeway"
 """The controller's name in aioquic's registry."""
+_ACK_DELAY: Final = 0.025
+"""Seconds that a peer may take to acknowledge, as RFC 9000, section 18.2, has it by default."""
 
 
 class Congestion(QuicCongestionControl):
@@ -87,9 +89,10 @@ class Congestion(QuicCongestionControl):
         """Do nothing: what the controller does after a hole is enough."""
 
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
-        # RFC 9002, section 5.3, without its bound: however long a busy peer took, that was no queue.
+        # RFC 9002, section 5.3: what a peer took to act upon something is no queue, unless it is so much that
+        # the peer does not keep up: then less has to be sent, as where the path does not.
         self._shortest = min(self._shortest, rtt)
-        self.controller.measured(now, max(rtt - self.peer_took, self._shortest))
+        self.controller.measured(now, max(rtt - min(self.peer_took, _ACK_DELAY), self._shortest))
         self.publish()
 
 

@@ -114,16 +114,22 @@ def test_the_controller_is_told_what_is_sent_and_acknowledged_and_decides_the_wi
     assert wire.recovery.congestion_window % 1200 == 0
 
 
-def test_the_time_that_a_busy_peer_takes_to_acknowledge_is_no_queue(wire: Wire) -> None:
+@pytest.mark.parametrize(("took", "queue"), [(0.02, 0.0), (0.2, 0.175)], ids=["busy", "overloaded"])
+def test_what_a_peer_takes_to_acknowledge_is_no_queue_unless_it_does_not_keep_up(
+    wire: Wire, took: float, queue: float
+) -> None:
     delay = wire.recovery.controller.delay
     base = delay.base
-    for _ in range(20):
+    for _ in range(30):
         wire.client.send_ping(1)
-        wire.take(wire.server, wire.send())
-        wire.now += 0.15  # it came at once, and was long in being acted upon
-        wire.take(wire.client, [data for data, _ in wire.server.datagrams_to_send(now=wire.now)])
-    assert delay.standing == pytest.approx(base, abs=0.01)
-    assert delay.smoothed < base + 0.02
+        sent = wire.send()
+        wire.now += 0.05
+        wire.take(wire.server, sent)
+        wire.now += took
+        answers = [data for data, _ in wire.server.datagrams_to_send(now=wire.now)]
+        wire.now += 0.05
+        wire.take(wire.client, answers)
+    assert delay.smoothed - base == pytest.approx(queue, abs=0.01)
 
 
 def test_only_a_connection_that_has_not_begun_can_be_changed(wire: Wire) -> None:
