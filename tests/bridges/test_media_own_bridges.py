@@ -210,7 +210,8 @@ async def test_in_a_tree_a_track_crosses_every_link_once_whoever_wants_it() -> N
 
 
 async def test_a_path_that_does_not_answer_costs_bounded_memory_and_the_source_is_left_alone() -> None:
-    media = structs.replace(QUICK, own=structs.replace(QUICK.own, max_queue_bytes=1 << 16))
+    own = structs.replace(QUICK.own, max_queue_bytes=1 << 16)
+    media = structs.replace(QUICK, own=own, key_frame_interval=5.0)
     quic = structs.replace(OURS, idle_timeout=20.0)
     async with side("east", media=media, quic=quic) as east, side("west", quic=quic) as west:
         port = (await east.call("getInfo"))["port"]
