@@ -121,6 +121,8 @@ def _curves(axes: Any, panel: Curves) -> dict[str, Any]:
     axes.set_xlabel(panel.across, fontsize=8)
     if panel.logarithmic:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
     else:
         axes.set_ylim(bottom=0)
     return {name: handle for name, handle in handles.items() if handle is not None}
@@ -129,7 +131,7 @@ def _curves(axes: Any, panel: Curves) -> dict[str, Any]:
 def _dress(axes: Any, panel: Bars | Curves) -> None:
     axes.set_title(panel.title, fontsize=9)
     axes.set_ylabel(panel.unit, fontsize=8)
-    axes.tick_params(labelsize=7)
+    axes.tick_params(labelsize=7, which="both")
     axes.grid(axis="y", linewidth=0.4)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
