@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
+from unittest.mock import patch
 
 import bridges.media.bridge
 import bridges.media.push
@@ -28,13 +29,11 @@ _LISTENERS: Final[dict[int, DirectListener]] = {}
 @contextmanager
 def replaced() -> Iterator[None]:
     """Let this process's bridges use it until the end of the block."""
-    before = bridges.media.bridge.InternalListener, bridges.media.push.InternalReceiver
-    bridges.media.bridge.InternalListener = DirectListener  # type: ignore[misc,assignment] # on purpose
-    bridges.media.push.InternalReceiver = DirectReceiver  # type: ignore[misc,assignment] # on purpose
-    try:
+    with (
+        patch.object(bridges.media.bridge, "InternalListener", DirectListener),
+        patch.object(bridges.media.push, "InternalReceiver", DirectReceiver),
+    ):
         yield
-    finally:
-        bridges.media.bridge.InternalListener, bridges.media.push.InternalReceiver = before  # type: ignore[misc]
 
 
 class DirectSource:
