@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -68,6 +69,9 @@ _ROUNDS: Final = 8
 """Decisions made anew for one join because a seat was gone; then every cluster is as good as full."""
 _PATIENT_ROUNDS: Final = 2
 _TRIMMED_AT_ONCE: Final = 500
+_HELP_AFTER: Final = 0.02
+"""Seconds that joins wait for the first lane before another one takes them."""
+_DEMANDS_KEPT: Final = 1024
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,6 +100,15 @@ class Where(Struct, frozen=True, kw_only=True):
     seat: Seat
     placed: Placed | None
     """The conference on that cluster, if its room is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Demand:
+    """What a template and a client's whereabouts together ask of placement."""
+
+    policy: Policy
+    roles: tuple[str, ...]
+    wish: Wish
 
 
 @dataclass(slots=True)
@@ -141,8 +154,10 @@ class Placing:
         self._version = -1
         self._read_at = float("-inf")
         self._memory = Memory(lifetime=settings.max_age)
+        self._demands: dict[tuple[object, ...], _Demand] = {}
         self._waiting: deque[_Job] = deque()
         self._arrived = asyncio.Event()
+        self._crowded = asyncio.Event()
         self._touched: set[str] = set()
         """Conferences with new decisions, to be trimmed."""
 
@@ -195,16 +210,22 @@ class Placing:
         """Decide what comes in and give back what ran out, until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                for lane in self._lanes:
-                    group.create_task(self._work(lane))
+                for number, lane in enumerate(self._lanes):
+                    group.create_task(self._work(lane, helps=number > 0))
                 group.create_task(self._sweep())
         finally:
             for lane in self._lanes:
                 lane.close()
 
-    async def _work(self, lane: Lane) -> None:
+    async def _work(self, lane: Lane, *, helps: bool) -> None:
+        """Work on what waits. One lane makes larger batches, which cost less; others help when it is behind."""
         while True:
             await self._arrived.wait()
+            if helps:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_HELP_AFTER):
+                        await self._crowded.wait()
+                self._crowded.clear()
             self._arrived.clear()
             while self._waiting:
                 batch = [
@@ -240,6 +261,8 @@ class Placing:
         job = _Job(visit, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         self._arrived.set()
+        if len(self._waiting) >= self._settings.max_batch:
+            self._crowded.set()
         return await job.done
 
     async def _serve(self, lane: Lane, batch: list[_Job]) -> None:
@@ -341,14 +364,14 @@ class Placing:
             raise ConferenceLockedError(f"conference {visit.conference} is locked")
         template = self._memory.template(joined.template, joined.template_version)
         assert template is not None
-        roles = [rules.role for rules in template.roles]
-        if visit.role not in roles:
-            there = ", ".join(roles)
+        demand = self._demand(visit, joined, template)
+        if visit.role not in demand.roles:
+            there = ", ".join(demand.roles)
             raise RoleNotAllowedError(f"template {joined.template} has no role {visit.role}: {there}")
         decision = decide(
             self._board,
-            self._policy(template.policy),
-            self._wish(visit, template),
+            demand.policy,
+            demand.wish,
             Conference(id=joined.id, clusters=frozenset(joined.placements)),
             rng=self._rng,
             tried=visit.tried,
@@ -383,15 +406,25 @@ class Placing:
             return self._policies[DEFAULT_POLICY]
         return found
 
-    def _wish(self, visit: Visit, template: Template) -> Wish:
-        return Wish(
-            region=visit.region,
-            location=visit.location,
-            latencies=visit.latencies,
-            modules=self._required.union(template.required_modules),
-            selector=tuple(sorted(template.selector.items())),
-            residency=frozenset(template.residency),
-        )
+    def _demand(self, visit: Visit, joined: Joined, template: Template) -> _Demand:
+        key = (joined.template, joined.template_version, visit.region, visit.location, visit.latencies)
+        known = self._demands.get(key)
+        if known is None:
+            if len(self._demands) >= _DEMANDS_KEPT:
+                self._demands.clear()
+            known = self._demands[key] = _Demand(
+                self._policy(template.policy),
+                tuple(rules.role for rules in template.roles),
+                Wish(
+                    region=visit.region,
+                    location=visit.location,
+                    latencies=visit.latencies,
+                    modules=self._required.union(template.required_modules),
+                    selector=tuple(sorted(template.selector.items())),
+                    residency=frozenset(template.residency),
+                ),
+            )
+        return known
 
     # --- what is remembered -------------------------------------------------------------------
 

@@ -77,9 +77,9 @@ def new_id() -> int:
 # what others have just taken counts. What was remembered when the seats were chosen (the clusters, by the
 # roster's version; each conference and its placement) is held against what is true here.
 #
-# A crash of the database may lose the last moment's seats where that breaks nothing: in clusters without a limit
-# of participants a seat only says how busy the cluster is about to be. Where there is a limit, the commit waits
-# for the disk, for all seats of the batch.
+# A crash of the database may lose the last moment's seats where that breaks nothing: in clusters without a
+# limit of participants a seat only says how busy the cluster is about to be. Where there is a limit, the
+# commit waits for the disk, for all seats of the batch.
 _TAKE: Final = """
     WITH wanted AS (
         SELECT *, row_number() OVER (PARTITION BY cluster ORDER BY n) AS nth
