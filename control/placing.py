@@ -218,7 +218,7 @@ class Placing:
                 lane.close()
 
     async def _work(self, lane: Lane, *, helps: bool) -> None:
-        """Work on what waits. One lane makes larger batches, which cost less; others help when it is behind."""
+        """Work on what waits. One lane makes larger batches, which cost less; others help it when needed."""
         while True:
             await self._arrived.wait()
             if helps:
