@@ -1,7 +1,8 @@
 """Does a join take longer in a large registry? Median latency with few and many conferences and clusters.
 
 Real processes as in bench/join.py. Conferences stand in the registry with a room on one cluster each, spread
-over ten regions; clients join random ones, from the region where it is, over 8 connections.
+over ten regions; clients join random ones, from the region where it is, over 8 connections. The CPU time of the
+service and of Postgres for each join is told beside the latency, which depends on whatever else the machine does.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ async def main(*, sizes: Sequence[int], fleets: Sequence[int], seconds: float) -
     """Measure every combination and print the figures."""
     figures: dict[str, float] = {}
     medians: list[float] = []
+    costs: list[float] = []
     for clusters in fleets:
         async with ground() as on:
             await _register(on, clusters)
@@ -39,19 +41,26 @@ async def main(*, sizes: Sequence[int], fleets: Sequence[int], seconds: float) -
                 await _fill(on, there, conferences, clusters)
                 there = conferences
                 await _joins(on, conferences, clusters, seconds / 4)  # what is to be remembered, is
+                before = on.used()
                 outcome = await _joins(on, conferences, clusters, seconds)
+                spent = on.used().since(before)
+                joins = len(outcome.latencies) + outcome.failed
                 name = f"{clusters}_clusters_{conferences}_conferences"
                 figures[f"{name}_p50_ms"] = outcome.at(0.5) * 1000
                 figures[f"{name}_p99_ms"] = outcome.at(0.99) * 1000
                 figures[f"{name}_per_s"] = outcome.rate
                 figures[f"{name}_failed"] = outcome.failed
+                costs.append((spent.control + spent.postgres) / joins * 1e6)
+                figures[f"{name}_control_us"] = spent.control / joins * 1e6
+                figures[f"{name}_postgres_us"] = spent.postgres / joins * 1e6
                 medians.append(outcome.at(0.5))
                 print(
                     f"{clusters:5} clusters {conferences:7} conferences: {outcome.rate:6.0f}/s, "
-                    f"p50 {outcome.at(0.5) * 1e3:.2f} ms, p99 {outcome.at(0.99) * 1e3:.2f} ms",
+                    f"p50 {outcome.at(0.5) * 1e3:.2f} ms, p99 {outcome.at(0.99) * 1e3:.2f} ms, {costs[-1]:.0f} us of CPU each",
                     flush=True,
                 )
     figures["slowest_to_fastest_p50"] = max(medians) / min(medians)
+    figures["dearest_to_cheapest_cpu"] = max(costs) / min(costs)
     report("registry_scale", figures)
 
 
