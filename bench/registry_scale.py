@@ -1,8 +1,8 @@
 """Does a join take longer in a large registry? Median latency with few and many conferences and clusters.
 
 Real processes as in bench/join.py. Conferences stand in the registry with a room on one cluster each, spread
-over ten regions; clients join random ones, from the region where it is, over 8 connections. The CPU time of the
-service and of Postgres for each join is told beside the latency, which depends on whatever else the machine does.
+over ten regions; clients join random ones, from the region where it is, over 8 connections. Beside the
+latency, which depends on whatever else the machine does, stands the CPU time of the service and of Postgres.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ async def main(*, sizes: Sequence[int], fleets: Sequence[int], seconds: float) -
                 medians.append(outcome.at(0.5))
                 print(
                     f"{clusters:5} clusters {conferences:7} conferences: {outcome.rate:6.0f}/s, "
-                    f"p50 {outcome.at(0.5) * 1e3:.2f} ms, p99 {outcome.at(0.99) * 1e3:.2f} ms, {costs[-1]:.0f} us of CPU each",
+                    f"p50 {outcome.at(0.5) * 1e3:.2f} ms, p99 {outcome.at(0.99) * 1e3:.2f} ms, "
+                    f"{costs[-1]:.0f} us of CPU each",
                     flush=True,
                 )
     figures["slowest_to_fastest_p50"] = max(medians) / min(medians)
