@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 REGIONS: Final = 10
 CONNECTIONS: Final = 8
+_FILLED_AT_ONCE: Final = 2000
+"""Conferences written in one transaction: the clusters' counts are locked for so long."""
 
 
 async def main(*, sizes: Sequence[int], fleets: Sequence[int], seconds: float) -> None:
@@ -89,17 +91,19 @@ async def _fill(on: Ground, there: int, conferences: int, clusters: int) -> None
     """Write conferences with a ready placement each, as the service would have."""
     connection = await asyncpg.connect(on.database.replace("+asyncpg", ""))
     try:
-        span = (there, conferences - 1)
-        await connection.execute(
-            "INSERT INTO conferences (id) SELECT 'k-' || n FROM generate_series($1::int, $2::int) n", *span
-        )
-        await connection.execute(
-            "INSERT INTO placements (conference, cluster, ordinal, state, room) "
-            "SELECT 'k-' || n, 'c-' || n % $3::int, 1, 'ready', 'k-' || n "
-            "FROM generate_series($1::int, $2::int) n",
-            *span,
-            clusters,
-        )
+        for begin in range(there, conferences, _FILLED_AT_ONCE):
+            span = (begin, min(begin + _FILLED_AT_ONCE, conferences) - 1)
+            await connection.execute(
+                "INSERT INTO conferences (id) SELECT 'k-' || n FROM generate_series($1::int, $2::int) n",
+                *span,
+            )
+            await connection.execute(
+                "INSERT INTO placements (conference, cluster, ordinal, state, room) "
+                "SELECT 'k-' || n, 'c-' || n % $3::int, 1, 'ready', 'k-' || n "
+                "FROM generate_series($1::int, $2::int) n",
+                *span,
+                clusters,
+            )
         await connection.execute("ANALYZE")
     finally:
         await connection.close()
