@@ -9,6 +9,7 @@ with the process: the probes (control.probing) ask, too, more slowly.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ __all__ = ["Attendance", "take_attendance"]
 
 _log: Final = structlog.get_logger(__name__)
 
+_MOMENTS: Final = 10
+"""In an interval, at which rooms are looked at."""
 _TELLING: Final = frozenset({"causeway"})
 """Kinds of clusters that always tell by themselves."""
 
@@ -149,8 +152,7 @@ class Attendance:
         try:
             while now() < watch.until:
                 if not watch.hinted:
-                    # Drawn, so that rooms that were joined at once are not asked about at once for ever.
-                    await asyncio.sleep(self._settings.interval * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
+                    await asyncio.sleep(self._pause(now()))
                 until, watch.hinted, hinted = watch.until, False, watch.hinted
                 known, access = await self._looks.ask((conference, cluster))
                 again = (
@@ -166,6 +168,16 @@ class Attendance:
             _log.exception("attendance.defect", conference=conference, cluster=cluster)
         finally:
             del self._watches[conference, cluster]
+
+    def _pause(self, now: float) -> float:
+        """Return how long to wait before a room is asked about.
+
+        Drawn, so that rooms that were joined at once are not asked about at once for ever; and rounded up to
+        one of ten moments in an interval, so that the database is asked for those of a moment together.
+        """
+        step = self._settings.interval / _MOMENTS
+        then = now + self._settings.interval * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+        return math.ceil(then / step) * step - now
 
     async def _look(self, rooms: Sequence[tuple[str, str]]) -> list[tuple[Known, ClusterAccess | None]]:
         """Return what is known of many rooms, and how to talk to their clusters."""
