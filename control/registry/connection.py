@@ -87,7 +87,7 @@ def connector(
     session = {
         "application_name": "causeway",
         "lock_timeout": _milliseconds(settings.lock_timeout),
-        # All that is looked at often fits into memory; as if it did not, tables of a thousand rows are read whole.
+        # What is looked at often is in memory; as if it were not, tables of a thousand rows are read whole.
         "random_page_cost": "1.1",
     }
     if bounded:
