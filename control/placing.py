@@ -239,12 +239,12 @@ class Placing:
         while True:
             await asyncio.sleep(self._settings.sweep_interval)
             try:
-                while await self._store.write(reservations.sweep, limit=5000) == 5000:  # noqa: PLR2004 - as asked
+                while await self._store.read(reservations.sweep, limit=5000) == 5000:  # noqa: PLR2004 - as asked
                     pass
                 touched, self._touched = sorted(self._touched), set()
                 for start in range(0, len(touched), _TRIMMED_AT_ONCE):
                     some = touched[start : start + _TRIMMED_AT_ONCE]
-                    await self._store.write(decisions.trim, some, keep=self._settings.decisions_kept)
+                    await self._store.read(decisions.trim, some, keep=self._settings.decisions_kept)
             except RefusedError as error:
                 _log.warning("placing.sweep_failed", reason=error.detail)
 
