@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import msgspec
 
+from bench._cpu import used
 from causeway.keys import new_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from bench._cpu import Used
 
 __all__ = ["Ground", "ground"]
 
@@ -27,7 +30,9 @@ class Ground:
     """What is running."""
 
     port: int
+    pid: int
     database: str
+    postgres_pid: int
     stub_port: int
     keys: dict[str, str]
     session: aiohttp.ClientSession
@@ -36,6 +41,10 @@ class Ground:
     def headers(self) -> dict[str, str]:
         """What an application sends."""
         return {"Authorization": f"Bearer {self.keys['application']}", "Content-Type": "application/json"}
+
+    def used(self) -> Used:
+        """Return the CPU seconds that the service and its Postgres have used until now."""
+        return used(self.pid, self.postgres_pid)
 
     async def call(self, kind: str, method: str, path: str, body: Any = None) -> Any:
         """Call the service with a key of that kind."""
@@ -79,7 +88,9 @@ async def ground() -> AsyncIterator[Ground]:
             ready = msgspec.json.decode(said)
             yield Ground(
                 port=ready["port"],
+                pid=ready["pid"],
                 database=ready["database"],
+                postgres_pid=ready["postgres"],
                 stub_port=int(stub),
                 keys=keys,
                 session=session,

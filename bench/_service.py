@@ -7,6 +7,7 @@ standard input. The constant goes through the same server, limits and router, an
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ import structlog
 import uvloop
 from starlette.responses import Response
 
+from bench._cpu import postgres_of
 from control.app import build, settle_memory
 from control.http.entry import Entry
 from control.http.gate import Gate
@@ -77,7 +79,12 @@ async def _serve(folder: Path, keys: dict[str, str]) -> None:
                 serving = group.create_task(server.serve(sockets=[listener]))
                 await server.wait_started()
                 settle_memory()
-                ready = {"port": address_of(listener)[1], "database": database.url}
+                ready = {
+                    "port": address_of(listener)[1],
+                    "database": database.url,
+                    "pid": os.getpid(),
+                    "postgres": postgres_of(folder),
+                }
                 sys.stdout.buffer.write(msgspec.json.encode(ready) + b"\n")
                 sys.stdout.flush()
                 await loop.run_in_executor(None, sys.stdin.read)

@@ -28,6 +28,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench._cpu import postgres_of, used
 from bench._machine import report
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 _CONNECTIONS = 1000
 _INTERVAL = 1.0
 _REGISTER_AT_ONCE = 16
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 # --- the clusters, in a process of their own ---------------------------------------------------
@@ -195,41 +195,6 @@ async def control(state: Path) -> AsyncIterator[tuple[int, int, dict[str, str]]]
             await process.wait()
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process and of those of its children that have ended."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(int(fields[index]) for index in (11, 12, 13, 14)) / _TICKS
-
-
-def tree(root: int) -> list[int]:
-    """Return the process and all below it."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                stat = (entry / "stat").read_text()
-                parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-    found = [root]
-    for pid in found:
-        found += [child for child, parent in parents.items() if parent == pid]
-    return found
-
-
-def postgres_of(state: Path) -> int:
-    """Return the process id of the embedded Postgres."""
-    (noted,) = state.rglob("postmaster.pid")
-    return int(noted.read_text().split()[0])
-
-
-def used(control_pid: int, postgres_pid: int) -> tuple[float, float]:
-    """Return the CPU seconds of control and of Postgres until now."""
-    total = 0.0
-    for pid in tree(postgres_pid):
-        with suppress(OSError):
-            total += cpu_seconds(pid)
-    return cpu_seconds(control_pid), total
-
-
 async def measure(clusters: int, seconds: float) -> dict[str, float]:
     """Run one size in a fresh service."""
     with tempfile.TemporaryDirectory(prefix="causeway-bench-", dir="/tmp") as folder:
@@ -247,14 +212,14 @@ async def measure(clusters: int, seconds: float) -> dict[str, float]:
                 postgres = postgres_of(state)
                 before, begin = used(pid, postgres), time.monotonic()
                 _, figures = await asyncio.to_thread(ours.recv)
-                after, took = used(pid, postgres), time.monotonic() - begin
+                spent, took = used(pid, postgres).since(before), time.monotonic() - begin
             finally:
                 load.terminate()
                 load.join()
             online = await count_online(port, keys["operator"])
     figures |= {
-        "control_cores": (after[0] - before[0]) / took,
-        "postgres_cores": (after[1] - before[1]) / took,
+        "control_cores": spent.control / took,
+        "postgres_cores": spent.postgres / took,
         "registrations_per_s": clusters / registering,
         "not_online": clusters - online,
     }

@@ -6,6 +6,9 @@ a cluster's management API. Measured at 1, 8, 32 and 128 connections:
 1. the same server answering a constant (its limit), and the same Postgres committing a row at a time;
 2. joins into conferences on clusters whose tokens the service signs; the seat is committed durably;
 3. joins into conferences on clusters that are asked for each token, beside the bare HTTP client against them.
+
+Beside each rate stands the CPU time of the service and of Postgres per request: on a machine with few cores
+all processes share them, the one that sends the requests as well.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import argparse
 import asyncio
 import itertools
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -26,13 +30,16 @@ from bench._http import Outcome, drive, request_bytes
 from bench._machine import report
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bench._cpu import Used
     from bench._ground import Ground
 
 CONNECTIONS: Final = (1, 8, 32, 128)
 CLUSTERS: Final = 4
 
 
-async def main(*, seconds: float, conferences: int, connections: tuple[int, ...]) -> None:
+async def main(*, seconds: float, conferences: int, connections: Sequence[int]) -> None:
     """Run everything and print the figures."""
     figures: dict[str, float] = {}
     async with ground() as on:
@@ -40,31 +47,62 @@ async def main(*, seconds: float, conferences: int, connections: tuple[int, ...]
             await _prepare(on, driver, conferences)
         for number in connections:
             constant = request_bytes("/constant", {"user": "u"}, on.headers)
-            limit = await drive(
-                on.port, itertools.repeat(constant).__next__, connections=number, seconds=seconds
-            )
-            signed = await _joins(on, "causeway", conferences, number, seconds)
-            asked = await _joins(on, "owt", conferences, number, seconds)
+            runs = {
+                "constant": await _run(on, itertools.repeat(constant), number, seconds),
+                "signed": await _run(on, _joins(on, "causeway", conferences), number, seconds),
+                "asked": await _run(on, _joins(on, "owt", conferences), number, seconds),
+            }
             client = await _client_alone(on, number, seconds)
             commits = await _commits(on, number, seconds)
-            for name, outcome in (("constant", limit), ("signed", signed), ("asked", asked)):
-                figures[f"{name}_{number}_per_s"] = outcome.rate
-                figures[f"{name}_{number}_p50_ms"] = outcome.at(0.5) * 1000
-                figures[f"{name}_{number}_p99_ms"] = outcome.at(0.99) * 1000
-                figures[f"{name}_{number}_failed"] = outcome.failed
+            for name, run in runs.items():
+                figures |= {f"{name}_{number}_{what}": value for what, value in run.figures().items()}
             figures[f"client_alone_{number}_per_s"] = client
             figures[f"postgres_{number}_per_s"] = commits
-            figures[f"signed_{number}_of_constant"] = signed.rate / limit.rate
-            figures[f"asked_{number}_of_client"] = asked.rate / client
+            figures[f"signed_{number}_of_constant"] = runs["signed"].rate / runs["constant"].rate
+            figures[f"asked_{number}_of_client"] = runs["asked"].rate / client
             print(
-                f"{number:4} connections: constant {limit.rate:6.0f}/s"
-                f"   signed {signed.rate:6.0f}/s ({signed.rate / limit.rate:.0%}),"
-                f" p50 {signed.at(0.5) * 1e3:.1f} p99 {signed.at(0.99) * 1e3:.1f} ms"
-                f"   asked {asked.rate:6.0f}/s ({asked.rate / client:.0%} of {client:.0f}/s)"
-                f"   postgres {commits:6.0f}/s",
-                flush=True,
+                f"{number:4} connections: bare client {client:6.0f}/s   postgres {commits:6.0f}/s", flush=True
             )
+            for name, run in runs.items():
+                limit, of = (client, "client") if name == "asked" else (runs["constant"].rate, "constant")
+                print(f"     {name:8} {run.rate:6.0f}/s ({run.rate / limit:4.0%} of {of}){run}", flush=True)
     report("join", figures)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """What one kind of request reached, and what it cost the service and Postgres."""
+
+    outcome: Outcome
+    spent: Used
+
+    @property
+    def rate(self) -> float:
+        return self.outcome.rate
+
+    def figures(self) -> dict[str, float]:
+        """Return everything by name; CPU time in microseconds per request."""
+        requests = len(self.outcome.latencies) + self.outcome.failed
+        return {
+            "per_s": self.outcome.rate,
+            "p50_ms": self.outcome.at(0.5) * 1e3,
+            "p99_ms": self.outcome.at(0.99) * 1e3,
+            "failed": self.outcome.failed,
+            "control_us": self.spent.control / requests * 1e6,
+            "postgres_us": self.spent.postgres / requests * 1e6,
+        }
+
+    def __str__(self) -> str:
+        return (
+            "   p50 {p50_ms:.2f} p99 {p99_ms:.2f} ms   control {control_us:.0f} us"
+            "   postgres {postgres_us:.0f} us".format(**self.figures())
+        )
+
+
+async def _run(on: Ground, requests: Iterator[bytes], connections: int, seconds: float) -> _Run:
+    before = on.used()
+    outcome = await drive(on.port, lambda: next(requests), connections=connections, seconds=seconds)
+    return _Run(outcome=outcome, spent=on.used().since(before))
 
 
 async def _prepare(on: Ground, driver: str, conferences: int) -> None:
@@ -78,15 +116,18 @@ async def _prepare(on: Ground, driver: str, conferences: int) -> None:
         await on.call("application", "POST", f"/v1/conferences/{driver}-{number}/join", body)
 
 
-async def _joins(on: Ground, driver: str, conferences: int, connections: int, seconds: float) -> Outcome:
-    requests = [
-        request_bytes(
-            f"/v1/conferences/{driver}-{number}/join", {"user": f"u{number}", "region": driver}, on.headers
-        )
-        for number in range(conferences)
-    ]
-    turn = itertools.cycle(requests)
-    return await drive(on.port, lambda: next(turn), connections=connections, seconds=seconds)
+def _joins(on: Ground, driver: str, conferences: int) -> Iterator[bytes]:
+    """Return joins into one conference after the other, for ever."""
+    return itertools.cycle(
+        [
+            request_bytes(
+                f"/v1/conferences/{driver}-{number}/join",
+                {"user": f"u{number}", "region": driver},
+                on.headers,
+            )
+            for number in range(conferences)
+        ]
+    )
 
 
 async def _client_alone(on: Ground, connections: int, seconds: float) -> float:
@@ -140,11 +181,13 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="a moment of everything, to see that it works")
-    quick = parser.parse_args().quick
+    parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS)
+    parser.add_argument("--seconds", type=float, default=4.0, help="for each figure")
+    options = parser.parse_args()
     uvloop.run(
         main(
-            seconds=0.3 if quick else 4.0,
-            conferences=4 if quick else 100,
-            connections=(1, 8) if quick else CONNECTIONS,
+            seconds=0.3 if options.quick else options.seconds,
+            conferences=4 if options.quick else 100,
+            connections=(1, 8) if options.quick else options.connections,
         )
     )

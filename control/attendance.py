@@ -9,6 +9,7 @@ with the process: the probes (control.probing) ask, too, more slowly.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,20 +19,27 @@ import structlog
 
 from control.drivers.base import DriverError, NotSupportedError, RoomNotFoundError
 from control.errors import ConferenceUnknownError, DatabaseUnavailableError
+from control.gathering import Gathering
 from control.registry import clusters, probes, reports
 from control.security.vault import SealError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from control.attendance_settings import AttendanceSettings
     from control.bell import Bell
     from control.drivers.base import ClusterDriver
     from control.fleet import Fleet
+    from control.registry.clusters import ClusterAccess
+    from control.registry.probes import Known
     from control.registry.store import Store
 
 __all__ = ["Attendance", "take_attendance"]
 
 _log: Final = structlog.get_logger(__name__)
 
+_MOMENTS: Final = 10
+"""In an interval, at which rooms are looked at."""
 _TELLING: Final = frozenset({"causeway"})
 """Kinds of clusters that always tell by themselves."""
 
@@ -45,10 +53,12 @@ async def take_attendance(
     cluster: str,
     room: str,
     timeout: float,
+    known: Known | None = None,
 ) -> bool:
     """Ask the cluster who is in the room and note it; return whether anybody is who belongs there.
 
-    A room that the cluster does not know any more is closed. Without a `bell` nobody is woken in this process
+    `known`: what was known a moment ago; if the cluster says the same, the database is left alone. A room
+    that the cluster does not know any more is closed. Without a `bell` nobody is woken in this process
     but by the notice of the database. Raises DriverError, TimeoutError and DatabaseUnavailableError.
     """
     try:
@@ -59,6 +69,8 @@ async def take_attendance(
             await store.write(reports.room_closed, conference, cluster)
             _ring(bell, conference)
         return False
+    if known is not None and known.agrees(people):
+        return bool(known.here)
     with suppress(ConferenceUnknownError):  # deleted meanwhile
         if await store.write(probes.listed, conference, cluster, people):
             _ring(bell, conference)
@@ -92,6 +104,7 @@ class Attendance:
         self._new: list[tuple[str, str]] = []
         self._called = asyncio.Event()
         self._questions = asyncio.Semaphore(settings.max_at_once)
+        self._looks = Gathering(self._look, lanes=1)
 
     def expect(self, conference: str, cluster: str, room: str, *, driver: str) -> None:
         """Take note that somebody was given a token for the room. Never waits, never fails.
@@ -124,6 +137,7 @@ class Attendance:
     async def run(self) -> None:
         """Ask about whatever is expected, now and for ever."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._looks.run())
             while True:
                 await self._called.wait()
                 self._called.clear()
@@ -138,11 +152,15 @@ class Attendance:
         try:
             while now() < watch.until:
                 if not watch.hinted:
-                    # Drawn, so that rooms that were joined at once are not asked about at once for ever.
-                    await asyncio.sleep(self._settings.interval * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
+                    await asyncio.sleep(self._pause(now()))
                 until, watch.hinted, hinted = watch.until, False, watch.hinted
-                wanted = hinted or await self._store.read(probes.expects, conference, cluster)
-                if not (wanted and await self._ask(conference, cluster, watch.room)) and watch.until == until:
+                known, access = await self._looks.ask((conference, cluster))
+                again = (
+                    (hinted or known.expected)
+                    and access is not None
+                    and await self._ask(conference, access, watch.room, known)
+                )
+                if not again and watch.until == until:
                     break
         except DatabaseUnavailableError as error:
             _log.warning("attendance.database_unavailable", conference=conference, error=error.detail)
@@ -151,11 +169,25 @@ class Attendance:
         finally:
             del self._watches[conference, cluster]
 
-    async def _ask(self, conference: str, cluster: str, room: str) -> bool:
+    def _pause(self, now: float) -> float:
+        """Return how long to wait before a room is asked about.
+
+        Drawn, so that rooms that were joined at once are not asked about at once for ever; and rounded up to
+        one of ten moments in an interval, so that the database is asked for those of a moment together.
+        """
+        step = self._settings.interval / _MOMENTS
+        then = now + self._settings.interval * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+        return math.ceil(then / step) * step - now
+
+    async def _look(self, rooms: Sequence[tuple[str, str]]) -> list[tuple[Known, ClusterAccess | None]]:
+        """Return what is known of many rooms, and how to talk to their clusters."""
+        known = await self._store.read(probes.known, rooms)
+        accesses = await self._store.read(clusters.accesses, {cluster for _, cluster in rooms})
+        return [(each, accesses.get(cluster)) for each, (_, cluster) in zip(known, rooms, strict=True)]
+
+    async def _ask(self, conference: str, access: ClusterAccess, room: str, known: Known) -> bool:
         """Ask once; return whether it makes sense to ask again."""
-        access = await self._store.read(clusters.access, cluster)
-        if access is None:
-            return False
+        cluster = access.id
         try:
             driver = self._fleet.driver(cluster, access)
             async with self._questions:
@@ -167,6 +199,7 @@ class Attendance:
                     cluster=cluster,
                     room=room,
                     timeout=self._settings.timeout,
+                    known=known,
                 )
         except NotSupportedError:
             return False

@@ -11,14 +11,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import structlog
 from msgspec import Struct
 
-from control.drivers.base import NotSupportedError
-from control.drivers.kinds import capabilities
 from control.errors import (
     ConferenceEndingError,
     ConferenceLockedError,
@@ -28,10 +27,9 @@ from control.errors import (
     RefusedError,
     RoleNotAllowedError,
 )
+from control.known_clusters import KnownClusters
 from control.placement import (
     DEFAULT_POLICY,
-    Board,
-    Candidate,
     Conference,
     Decision,
     Place,
@@ -55,8 +53,7 @@ if TYPE_CHECKING:
     from control.placement import Policy, Rules
     from control.placement_settings import PlacementSettings, RegionSettings
     from control.registry.lane import Lane
-    from control.registry.reservations import Taken
-    from control.registry.roster import Joined, Load
+    from control.registry.roster import Joined
     from control.registry.store import Store
 
 __all__ = ["Placing", "Visit", "Where"]
@@ -68,6 +65,9 @@ _ROUNDS: Final = 8
 """Decisions made anew for one join because a seat was gone; then every cluster is as good as full."""
 _PATIENT_ROUNDS: Final = 2
 _TRIMMED_AT_ONCE: Final = 500
+_HELP_AFTER: Final = 0.02
+"""Seconds that joins wait for the first lane before another one takes them."""
+_DEMANDS_KEPT: Final = 1024
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,6 +96,15 @@ class Where(Struct, frozen=True, kw_only=True):
     seat: Seat
     placed: Placed | None
     """The conference on that cluster, if its room is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Demand:
+    """What a template and a client's whereabouts together ask of placement."""
+
+    policy: Policy
+    roles: tuple[str, ...]
+    wish: Wish
 
 
 @dataclass(slots=True)
@@ -129,20 +138,19 @@ class Placing:
         self._required = required_modules
         self._rng = rng
         self._policies = make_policies(settings.policies, load_rules() if rules is None else rules)
-        self._places = {
+        places = {
             name: Place(
                 groups=frozenset(each.groups),
                 location=None if each.location is None else (each.location.lat, each.location.lon),
             )
             for name, each in regions.items()
         }
-        self._board = Board((), self._places)
-        self._choices: dict[str, Choice] = {}
-        self._version = -1
-        self._read_at = float("-inf")
+        self._clusters = KnownClusters(store, places, lifetime=settings.max_age)
         self._memory = Memory(lifetime=settings.max_age)
+        self._demands: dict[tuple[object, ...], _Demand] = {}
         self._waiting: deque[_Job] = deque()
         self._arrived = asyncio.Event()
+        self._crowded = asyncio.Event()
         self._touched: set[str] = set()
         """Conferences with new decisions, to be trimmed."""
 
@@ -166,7 +174,9 @@ class Placing:
                 where.seat,
                 ttl=self._settings.reservation_ttl,
                 returning=visit.returning,
-                solitary=frozenset(c.cluster for c in self._board.candidates.values() if not c.cascades),
+                solitary=frozenset(
+                    c.cluster for c in self._clusters.board.candidates.values() if not c.cascades
+                ),
             )
             if reason is None:
                 visit.tried = tried
@@ -175,7 +185,7 @@ class Placing:
             # What was remembered is no longer so: another one, with what is true now.
             refused[where.choice.cluster] = reason
             visit.tried = {*visit.tried, where.choice.cluster}
-            self._read_at = float("-inf")
+            self._clusters.doubt()
         raise NoClusterError(
             "; ".join(f"{cluster}: {reason}" for cluster, reason in refused.items()), retry_after=_RETRY_AFTER
         )
@@ -195,16 +205,22 @@ class Placing:
         """Decide what comes in and give back what ran out, until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                for lane in self._lanes:
-                    group.create_task(self._work(lane))
+                for number, lane in enumerate(self._lanes):
+                    group.create_task(self._work(lane, helps=number > 0))
                 group.create_task(self._sweep())
         finally:
             for lane in self._lanes:
                 lane.close()
 
-    async def _work(self, lane: Lane) -> None:
+    async def _work(self, lane: Lane, *, helps: bool) -> None:
+        """Work on what waits. One lane makes larger batches, which cost less; others help it when needed."""
         while True:
             await self._arrived.wait()
+            if helps:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_HELP_AFTER):
+                        await self._crowded.wait()
+                self._crowded.clear()
             self._arrived.clear()
             while self._waiting:
                 batch = [
@@ -223,12 +239,12 @@ class Placing:
         while True:
             await asyncio.sleep(self._settings.sweep_interval)
             try:
-                while await self._store.write(reservations.sweep, limit=5000) == 5000:  # noqa: PLR2004 - as asked
+                while await self._store.read(reservations.sweep, limit=5000) == 5000:  # noqa: PLR2004 - as asked
                     pass
                 touched, self._touched = sorted(self._touched), set()
                 for start in range(0, len(touched), _TRIMMED_AT_ONCE):
                     some = touched[start : start + _TRIMMED_AT_ONCE]
-                    await self._store.write(decisions.trim, some, keep=self._settings.decisions_kept)
+                    await self._store.read(decisions.trim, some, keep=self._settings.decisions_kept)
             except RefusedError as error:
                 _log.warning("placing.sweep_failed", reason=error.detail)
 
@@ -240,6 +256,8 @@ class Placing:
         job = _Job(visit, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         self._arrived.set()
+        if len(self._waiting) >= self._settings.max_batch:
+            self._crowded.set()
         return await job.done
 
     async def _serve(self, lane: Lane, batch: list[_Job]) -> None:
@@ -252,7 +270,7 @@ class Placing:
                 try:
                     where = self._choose(job.visit, joined.get(name))
                 except NoClusterError:
-                    if name in remembered or not await self._outdated(job.since):
+                    if name in remembered or not await self._clusters.outdated(job.since):
                         raise
                     where = self._choose(job.visit, joined.get(name))
             except RefusedError as error:
@@ -285,10 +303,10 @@ class Placing:
         """Read the other conferences that are joined, and the clusters if what is known of them is old."""
         names = list({job.visit.conference for job in batch} - remembered.keys())
         if not names:
-            await self._fresh(self._version)
+            await self._clusters.fresh(self._clusters.version)
             return {}
         version, joined = await roster.conferences(lane, names)
-        await self._fresh(version)
+        await self._clusters.fresh(version)
         for each in joined.values():
             await self._learn_template(each)
             self._memory.keep(each, time.monotonic())
@@ -296,11 +314,11 @@ class Placing:
 
     async def _take(self, lane: Lane, seats: list[tuple[_Job, Where]]) -> None:
         # While clusters keep changing, a join that has waited for that goes by what was read a moment ago.
-        asked = None if any(job.rounds >= _PATIENT_ROUNDS for job, _ in seats) else self._version
+        asked = None if any(job.rounds >= _PATIENT_ROUNDS for job, _ in seats) else self._clusters.version
         version, found = await reservations.take(
             lane, [where.seat for _, where in seats], ttl=self._settings.reservation_ttl, version=asked
         )
-        await self._fresh(version)
+        await self._clusters.fresh(version)
         for job, where in seats:
             cluster = where.choice.cluster
             taken = found.get(cluster)
@@ -316,20 +334,7 @@ class Placing:
                 job.rounds += 1
                 self._waiting.append(job)
         for cluster in {where.choice.cluster for _, where in seats}:
-            self._learn(cluster, found.get(cluster))
-
-    def _learn(self, cluster: str, taken: Taken | None) -> None:
-        """Keep what was found while taking seats; it is newer than what was remembered."""
-        candidate = self._board.candidates.get(cluster)
-        if candidate is None:
-            return
-        if taken is None:
-            candidate.liveness = "gone"
-            return
-        candidate.participants = taken.participants
-        candidate.conferences = taken.conferences
-        candidate.max_participants = taken.max_participants
-        candidate.cpu, candidate.streams = taken.cpu, taken.streams
+            self._clusters.learn(cluster, found.get(cluster))
 
     def _choose(self, visit: Visit, joined: Joined | None) -> Where:
         """Decide for one client; the chosen cluster counts as one participant fuller from here on."""
@@ -341,14 +346,14 @@ class Placing:
             raise ConferenceLockedError(f"conference {visit.conference} is locked")
         template = self._memory.template(joined.template, joined.template_version)
         assert template is not None
-        roles = [rules.role for rules in template.roles]
-        if visit.role not in roles:
-            there = ", ".join(roles)
+        demand = self._demand(visit, joined, template)
+        if visit.role not in demand.roles:
+            there = ", ".join(demand.roles)
             raise RoleNotAllowedError(f"template {joined.template} has no role {visit.role}: {there}")
         decision = decide(
-            self._board,
-            self._policy(template.policy),
-            self._wish(visit, template),
+            self._clusters.board,
+            demand.policy,
+            demand.wish,
             Conference(id=joined.id, clusters=frozenset(joined.placements)),
             rng=self._rng,
             tried=visit.tried,
@@ -358,12 +363,12 @@ class Placing:
         cluster = decision.cluster
         if cluster is None:
             raise NoClusterError(sentence(decision), retry_after=_RETRY_AFTER)
-        self._board.candidates[cluster].participants += 1
+        self._clusters.board.candidates[cluster].participants += 1
         placed = joined.placements.get(cluster)
         if placed is not None and placed.state != "ready":
             placed = None
         return Where(
-            choice=self._choices[cluster],
+            choice=self._clusters.choices[cluster],
             decision=decision,
             seat=Seat(
                 conference=joined.id,
@@ -383,87 +388,32 @@ class Placing:
             return self._policies[DEFAULT_POLICY]
         return found
 
-    def _wish(self, visit: Visit, template: Template) -> Wish:
-        return Wish(
-            region=visit.region,
-            location=visit.location,
-            latencies=visit.latencies,
-            modules=self._required.union(template.required_modules),
-            selector=tuple(sorted(template.selector.items())),
-            residency=frozenset(template.residency),
-        )
+    def _demand(self, visit: Visit, joined: Joined, template: Template) -> _Demand:
+        key = (joined.template, joined.template_version, visit.region, visit.location, visit.latencies)
+        known = self._demands.get(key)
+        if known is None:
+            if len(self._demands) >= _DEMANDS_KEPT:
+                self._demands.clear()
+            known = self._demands[key] = _Demand(
+                self._policy(template.policy),
+                tuple(rules.role for rules in template.roles),
+                Wish(
+                    region=visit.region,
+                    location=visit.location,
+                    latencies=visit.latencies,
+                    modules=self._required.union(template.required_modules),
+                    selector=tuple(sorted(template.selector.items())),
+                    residency=frozenset(template.residency),
+                ),
+            )
+        return known
 
     # --- what is remembered -------------------------------------------------------------------
-
-    async def _fresh(self, version: int) -> None:
-        """Read the clusters again if one of them changed, or their load is old."""
-        now = time.monotonic()
-        if version == self._version and now - self._read_at < self._settings.max_age:
-            return
-        if version == self._version:
-            # Only load and liveness are new; how the clusters stand for each wish is still true.
-            version_now, loads = await self._store.read(roster.loads)
-            if version_now == version:
-                self._read_at = now
-                for load in loads:
-                    _renew(self._board.candidates[load.cluster], load)
-                return
-        self._version, choices = await self._store.read(roster.read)
-        self._read_at = now
-        self._choices = {choice.cluster: choice for choice in choices}
-        self._board = Board((_candidate(choice) for choice in choices), self._places)
-
-    async def _outdated(self, since: float) -> bool:
-        """Before somebody is turned away: read the clusters again, unless that was done since they came."""
-        if self._read_at >= since:
-            return False
-        self._read_at = float("-inf")
-        await self._fresh(self._version)
-        return True
 
     async def _learn_template(self, joined: Joined) -> None:
         if self._memory.template(joined.template, joined.template_version) is None:
             used = await self._store.read(templates.of_conference, joined.id)
             self._memory.keep_template(used.name, used.version, used.template)
-
-
-def _candidate(choice: Choice) -> Candidate:
-    try:
-        can = capabilities(choice.driver)
-    except NotSupportedError:  # a newer release has registered it
-        cascades, room_ids = False, "(?!)"
-    else:
-        cascades, room_ids = can.cascade, can.room_ids
-    return Candidate(
-        cluster=choice.cluster,
-        region=choice.region,
-        driver=choice.driver,
-        cascades=cascades,
-        room_ids=room_ids,
-        modules=choice.modules,
-        labels=choice.labels,
-        location=choice.location,
-        cost=choice.cost,
-        max_participants=choice.max_participants,
-        max_conferences=choice.max_conferences,
-        draining=choice.draining,
-        blocked=choice.blocked,
-        liveness=choice.liveness,
-        participants=choice.participants,
-        conferences=choice.conferences,
-        streams=choice.streams,
-        cpu=choice.cpu,
-        bandwidth=choice.bandwidth,
-    )
-
-
-def _renew(candidate: Candidate, load: Load) -> None:
-    candidate.liveness = load.liveness
-    candidate.participants = load.participants
-    candidate.conferences = load.conferences
-    candidate.streams = load.streams
-    candidate.cpu = load.cpu
-    candidate.bandwidth = load.bandwidth
 
 
 def _fail(job: _Job, error: Exception) -> None:

@@ -49,8 +49,9 @@ async def look_after(store: Store, settings: EventSettings) -> None:
         if made:
             _log.info("events.days_made", first=made[0], last=made[-1])
         await _drop_old(store, await store.read(event_days.bound, keep_days=settings.retention_days))
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+    except DatabaseUnavailableError as error:
+        cause = error.__cause__
+        if not isinstance(cause, DBAPIError) or getattr(cause.orig, "sqlstate", "") != _LOCK_NOT_AVAILABLE:
             raise
         _log.info("events.in_use")  # another time
 

@@ -29,6 +29,8 @@ SHORT: Final = 32
 """Clusters looked at for one join, unless all of them are full or away."""
 _STANDINGS_KEPT: Final = 256
 _NOBODY: Final[frozenset[str]] = frozenset()
+_NOWHERE: Final = Place()
+_PASSING: Final = tuple(PASSING_FILTERS.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +140,7 @@ class _Search:
         self.usable: list[tuple[float, Candidate]] = []
         self.spare: list[tuple[float, Candidate]] = []
         """Suspects: usable if there is nobody else."""
-        self.rejected = standing.rejected.copy()
+        self.rejected = standing.rejected
         self.rejected_in_passing = False
         self._board = board
         self._policy = policy
@@ -156,7 +158,7 @@ class _Search:
 
     def _looked(self, total: float, candidate: Candidate) -> bool:
         cluster = candidate.cluster
-        for name, rule in PASSING_FILTERS.items():
+        for name, rule in _PASSING:
             reason = rule(candidate, self._conference, self._board.candidates)
             if reason is not None:
                 return self._reject(name, reason, cluster)
@@ -173,8 +175,10 @@ class _Search:
         return True
 
     def _reject(self, name: str, reason: str, cluster: str) -> bool:
+        if not self.rejected_in_passing:
+            self.rejected = self.rejected.copy()  # the standing's own is everybody's
+            self.rejected_in_passing = True
         self.rejected.add(name, reason, cluster)
-        self.rejected_in_passing = True
         return False
 
 
@@ -248,17 +252,21 @@ def _draw(
     """Return the clusters drawn as (total with load, load's part, cluster), the chosen one first."""
     if not pool:
         return []
+    if len(pool) == 1:  # most joins: the conference is somewhere already
+        return [_with_load(*pool[0], margin)]
     best = max(total for total, _ in pool)
     equal = [each for each in pool if each[0] >= best - 1e-9]
     first = rng.choice(equal)
     others = [each for each in pool if each[0] >= best - margin and each is not first]
     drawn = [first, *rng.sample(others, min(choices - 1, len(others)))]
-    scored = []
-    for total, candidate in drawn:
-        part = margin * (1.0 - load_of(candidate))
-        scored.append((total + part, part, candidate))
+    scored = [_with_load(total, candidate, margin) for total, candidate in drawn]
     scored.sort(key=lambda each: -each[0])
     return scored
+
+
+def _with_load(total: float, candidate: Candidate, margin: float) -> tuple[float, float, Candidate]:
+    part = margin * (1.0 - load_of(candidate))
+    return total + part, part, candidate
 
 
 def _compared(
@@ -297,9 +305,9 @@ def _scored(
 
 def _relation(chosen: Candidate, wish: Wish, ground: Ground) -> Placed:
     home = wish.home
-    here, there = ground.places.get(home or "", Place()), ground.places.get(chosen.region, Place())
     if home is not None and chosen.region == home:
         return "region"
+    here, there = ground.places.get(home or "", _NOWHERE), ground.places.get(chosen.region, _NOWHERE)
     if home is not None and here.groups & there.groups:
         return "group"
     measured = any(region == chosen.region for region, _ in wish.latencies)

@@ -96,9 +96,12 @@ def load_of(candidate: Candidate) -> float:
 
     Each of them alone makes a difference, so that of two otherwise equal clusters the emptier one is told.
     """
-    people = candidate.participants / (candidate.max_participants or FULL)
-    parts = (people, candidate.streams / FULL, candidate.cpu, candidate.bandwidth)
-    return sum(min(1.0, part) for part in parts) / len(parts)
+    return (
+        min(1.0, candidate.participants / (candidate.max_participants or FULL))
+        + min(1.0, candidate.streams / FULL)
+        + min(1.0, candidate.cpu)
+        + min(1.0, candidate.bandwidth)
+    ) / 4
 
 
 def distance_km(one: Point, other: Point) -> float:

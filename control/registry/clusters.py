@@ -27,6 +27,8 @@ from control.registry import audit, displaced, links, report_order, work
 from control.registry.tables import clusters, participants, placements
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sqlalchemy import Row
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -36,6 +38,7 @@ __all__ = [
     "ClusterAccess",
     "Registered",
     "access",
+    "accesses",
     "facts_of",
     "grace",
     "heartbeat",
@@ -387,24 +390,32 @@ async def access(
 
     `even_lost`: None only for one that never registered or has unregistered.
     """
-    row = (
-        await connection.execute(
-            select(
-                clusters.c.id,
-                clusters.c.region,
-                clusters.c.driver,
-                clusters.c.rest_url,
-                clusters.c.service_id,
-                clusters.c.service_key,
-                clusters.c.incarnation,
-                clusters.c.event_bridge,
-                clusters.c.media_bridge,
-                clusters.c.portal,
-            ).where(clusters.c.id == cluster, clusters.c.state != "unregistered" if even_lost else online())
-        )
-    ).one_or_none()
-    if row is None:
-        return None
+    found = await accesses(connection, [cluster], even_lost=even_lost)
+    return found.get(cluster)
+
+
+async def accesses(
+    connection: AsyncConnection, names: Collection[str], *, even_lost: bool = False
+) -> dict[str, ClusterAccess]:
+    """Return the same for many clusters, by id, without those that there is nothing to say of."""
+    rows = await connection.execute(
+        select(
+            clusters.c.id,
+            clusters.c.region,
+            clusters.c.driver,
+            clusters.c.rest_url,
+            clusters.c.service_id,
+            clusters.c.service_key,
+            clusters.c.incarnation,
+            clusters.c.event_bridge,
+            clusters.c.media_bridge,
+            clusters.c.portal,
+        ).where(clusters.c.id.in_(names), clusters.c.state != "unregistered" if even_lost else online())
+    )
+    return {row.id: _access(row) for row in rows}
+
+
+def _access(row: Any) -> ClusterAccess:
     return ClusterAccess(
         id=row.id,
         region=row.region,

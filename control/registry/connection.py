@@ -84,7 +84,12 @@ def connector(
     not take us, ConfigError when asyncpg does not understand the URL.
     """
     dsn = _dsn(url)
-    session = {"application_name": "causeway", "lock_timeout": _milliseconds(settings.lock_timeout)}
+    session = {
+        "application_name": "causeway",
+        "lock_timeout": _milliseconds(settings.lock_timeout),
+        # What is looked at often is in memory; as if it were not, tables of a thousand rows are read whole.
+        "random_page_cost": "1.1",
+    }
     if bounded:
         session["statement_timeout"] = _milliseconds(settings.statement_timeout)
         session["idle_in_transaction_session_timeout"] = _milliseconds(settings.idle_timeout)

@@ -28,6 +28,7 @@ _LOST: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.LockNotAvailableError,
 )
 _TRIES: Final = 5
 

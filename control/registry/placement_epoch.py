@@ -8,6 +8,7 @@ that; a room's end and its next beginning are at least a call to the cluster apa
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 __all__ = ["epoch_of", "made_at"]
@@ -20,6 +21,7 @@ def epoch_of(created_at: datetime) -> int:
     return (created_at - _START) // timedelta(microseconds=1)
 
 
+@lru_cache(4096)
 def made_at(epoch: int) -> datetime:
     """Return when the placement of that epoch was made."""
     return _START + timedelta(microseconds=epoch)

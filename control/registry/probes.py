@@ -8,32 +8,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from sqlalchemy import and_, exists, func, select, update
+from sqlalchemy import and_, exists, func, select, text, update
 
 from control import lifecycle
 from control.registry import links, reports, work
 from control.registry.clusters import online, return_rooms
-from control.registry.tables import clusters, participants, placements, reservations
+from control.registry.tables import clusters, participants, placements
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from control.drivers.base import RoomParticipant, Survey
 
 __all__ = [
+    "Known",
     "Probe",
     "answered",
     "claim",
     "differing",
-    "expects",
     "is_asked",
     "is_inhabited",
     "is_open",
+    "known",
     "listed",
     "loaded",
     "rooms",
@@ -232,15 +233,43 @@ async def is_asked(connection: AsyncConnection, cluster: str) -> bool:
     )
 
 
-async def expects(connection: AsyncConnection, conference: str, cluster: str) -> bool:
-    """Say whether somebody was given a token for a room of such a cluster, and has not come yet."""
-    somebody = exists().where(
-        reservations.c.conference == conference,
-        reservations.c.cluster == cluster,
-        reservations.c.expires_at > _NOW,
+class Known(NamedTuple):
+    """A room as the registry knows it at the moment: who is in it, and who is in the conference elsewhere."""
+
+    expected: bool
+    """Somebody was given a token for it and has not come yet, and the cluster is one that is asked."""
+    here: frozenset[str]
+    elsewhere: frozenset[str]
+
+    def agrees(self, people: Iterable[RoomParticipant]) -> bool:
+        """Say whether the cluster lists nothing new; see `listed`."""
+        return {person.id for person in people} - self.elsewhere == self.here
+
+
+_KNOWN: Final = text(
+    """
+    SELECT ARRAY(SELECT p.id FROM participants p WHERE p.conference = a.conference AND p.cluster = a.cluster)
+            AS here,
+        ARRAY(SELECT p.id FROM participants p WHERE p.conference = a.conference AND p.cluster <> a.cluster)
+            AS elsewhere,
+        EXISTS (SELECT FROM clusters c WHERE c.id = a.cluster AND c.probe_due_at IS NOT NULL)
+            AND EXISTS (
+                SELECT FROM reservations r WHERE r.conference = a.conference AND r.cluster = a.cluster
+                    AND r.expires_at > clock_timestamp()
+            ) AS expected
+    FROM unnest(CAST(:conferences AS text[]), CAST(:clusters AS text[])) WITH ORDINALITY
+        AS a (conference, cluster, n)
+    ORDER BY a.n
+    """
+)
+
+
+async def known(connection: AsyncConnection, rooms: Sequence[tuple[str, str]]) -> list[Known]:
+    """Return what is known of each (conference, cluster). One statement."""
+    rows = await connection.execute(
+        _KNOWN, {"conferences": [room[0] for room in rooms], "clusters": [room[1] for room in rooms]}
     )
-    asked = exists().where(clusters.c.id == cluster, clusters.c.probe_due_at.is_not(None))
-    return bool(await connection.scalar(select(and_(somebody, asked))))
+    return [Known(row.expected, frozenset(row.here), frozenset(row.elsewhere)) for row in rows]
 
 
 async def is_inhabited(connection: AsyncConnection, conference: str, cluster: str) -> bool:

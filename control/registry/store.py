@@ -34,9 +34,9 @@ Fence: TypeAlias = "Callable[[AsyncConnection], Awaitable[None]]"
 
 _RACES: Final = frozenset({"40001", "40P01"})
 """SQLSTATE serialization_failure and deadlock_detected."""
-_GONE: Final = ("08", "57P", "53300", "25P03")
+_GONE: Final = ("08", "57P", "53300", "25P03", "55P03", "57014")
 """SQLSTATE of lost connections, of a server that stops or starts, of one without a free connection, and of
-one that gave up a transaction in which nothing happened."""
+one that gave up: a transaction in which nothing happened, waiting for a lock, a statement that took long."""
 _TRIES: Final = 5
 
 

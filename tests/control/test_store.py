@@ -41,6 +41,24 @@ async def test_a_connection_that_is_cut_during_the_work_is_said_so(engine: Async
     assert await store.read(names) == []
 
 
+@pytest.mark.parametrize("limit", ["lock_timeout", "statement_timeout"])
+async def test_a_lock_that_is_not_to_be_had_in_time_is_said_so(engine: AsyncEngine, limit: str) -> None:
+    store = Store(engine)
+    await store.write(conferences.create, "c")
+
+    async def lock(connection: AsyncConnection) -> None:
+        await connection.execute(text(f"SET LOCAL {limit} = 50"))
+        await connection.execute(text("SELECT id FROM conferences FOR UPDATE"))
+
+    async def hold(connection: AsyncConnection) -> None:
+        await connection.execute(text("SELECT id FROM conferences FOR UPDATE"))
+        with pytest.raises(DatabaseUnavailableError):
+            await store.write(lock)
+
+    await store.write(hold)
+    await store.write(lock)
+
+
 async def test_a_failed_write_leaves_nothing(engine: AsyncEngine) -> None:
     async def half(connection: AsyncConnection) -> None:
         await conferences.create(connection, "c")
