@@ -125,7 +125,7 @@ class Ours:
         self.on_datagram(data)
 
     def head(self) -> bytes | None:
-        """Return what is to be sent next (bridges.quic.recovery.DatagramSource)."""
+        """Return what is to be sent next (bridges.quic.inside.recovery.DatagramSource)."""
         return self._waiting[0] if self._waiting else None
 
     def taken(self) -> Callable[[bool], None]:

@@ -12,7 +12,7 @@ from bench._virtual.scenario import OURS, percentile
 from bench._virtual.stream_media import StreamMedia
 from bench._virtual.world import World
 from bridges.media.own.sending import Kind
-from bridges.quic.recovery import steer
+from bridges.quic.inside.recovery import steer
 from tests.impairment.core import Bursts, Impairment, Profile
 
 if TYPE_CHECKING:

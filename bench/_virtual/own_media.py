@@ -11,7 +11,7 @@ from bench._virtual.media import Shown
 from bridges.media.own.receiver import MediaReceiver, Received
 from bridges.media.own.sender import MediaSender, Source
 from bridges.media.own.sending import Kind
-from bridges.quic.recovery import Recovery, replace_datagrams
+from bridges.quic.inside.recovery import Recovery, replace_datagrams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

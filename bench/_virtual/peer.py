@@ -11,7 +11,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
 from bridges.quic import Certificate
-from bridges.quic.recovery import note_lateness
+from bridges.quic.inside.recovery import note_lateness
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from bench._virtual.rivals import BANDWIDTH, Constant, pace
 from bench._virtual.traffic import Bulk
 from bench._virtual.world import World
 from bridges.media.own.sending import Kind
-from bridges.quic.recovery import CONGESTION, steer
+from bridges.quic.inside.recovery import CONGESTION, steer
 from tests.impairment.core import Bottleneck, Cause, Hole, Impairment, Profile
 
 if TYPE_CHECKING:

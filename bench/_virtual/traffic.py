@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from aioquic.quic.events import StreamDataReceived
 
-from bridges.quic import internals
+from bridges.quic.inside import reads
 
 if TYPE_CHECKING:
     from aioquic.quic.events import QuicEvent
@@ -41,7 +41,7 @@ class Bulk:
 
     def _fill(self) -> None:
         window = self._sender.quic._loss.congestion_window  # noqa: SLF001 - there is no public way to it
-        while internals.unacknowledged(self._sender.quic, self._stream_id) < 6 * window + len(_CHUNK):
+        while reads.unacknowledged(self._sender.quic, self._stream_id) < 6 * window + len(_CHUNK):
             self._sender.quic.send_stream_data(self._stream_id, _CHUNK)
 
     def _take(self, event: QuicEvent) -> None:

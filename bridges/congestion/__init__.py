@@ -1,7 +1,7 @@
 """How fast a connection may send: windows, pacing and loss detection as pure objects.
 
 Acknowledgements, losses and times go in, a window and a pacing rate come out. Knows neither the QUIC library
-(bridges.quic.recovery fits it in) nor what is sent. docs/congestion.md tells why it is as it is.
+(bridges.quic.inside.recovery fits it in) nor what is sent. docs/congestion.md tells why it is as it is.
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ import structlog
 from aioquic.quic import events
 from aioquic.quic.packet import QuicErrorCode
 
-from bridges.quic import internals, recovery
 from bridges.quic.errors import ConnectionClosedError, TooManyStreamsError
-from bridges.quic.idle_streams import pass_over_idle_streams
+from bridges.quic.inside import reads, recovery
+from bridges.quic.inside.idle_streams import pass_over_idle_streams
 from bridges.quic.roundtrip import patience
 from bridges.quic.streams import Streams, is_unidirectional
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from aioquic.quic.connection import NetworkAddress, QuicConnection
 
-    from bridges.quic.recovery import DatagramSource, Path
+    from bridges.quic.inside.recovery import DatagramSource, Path
     from bridges.quic.roundtrip import RoundTrip
     from bridges.quic.settings import QuicSettings
     from bridges.quic.streams import Stream
@@ -163,7 +163,7 @@ class Connection:
     @property
     def round_trip(self) -> RoundTrip | None:
         """How long the peer takes to answer; None while nothing was measured."""
-        return internals.round_trip(self._quic)
+        return reads.round_trip(self._quic)
 
     @property
     def path(self) -> Path | None:
@@ -173,7 +173,7 @@ class Connection:
     @property
     def max_datagram_bytes(self) -> int:
         """Bytes that a datagram to the peer may have; 0: it takes none."""
-        return internals.datagram_bytes(self._quic)
+        return reads.datagram_bytes(self._quic)
 
     @property
     def ended_streams(self) -> int:
@@ -217,7 +217,7 @@ class Connection:
             raise ConnectionClosedError("the connection is closed")
         stream_id = self._quic.get_next_available_stream_id()
         ours = self._streams.opened_like(stream_id)
-        if ours >= self._settings.max_streams or not internals.may_open_stream(self._quic):
+        if ours >= self._settings.max_streams or not reads.may_open_stream(self._quic):
             raise TooManyStreamsError(f"{ours} streams are open; at most {self._settings.max_streams} may be")
         self._quic.send_stream_data(stream_id, b"")  # reserves the id, sends nothing
         self._streams.add(stream_id)
@@ -263,7 +263,7 @@ class Connection:
 
     def backlog(self, stream_id: int) -> int:
         """Return the bytes of a stream that were sent and not yet acknowledged; 0 for an unknown stream."""
-        return internals.unacknowledged(self._quic, stream_id)
+        return reads.unacknowledged(self._quic, stream_id)
 
     def close(self, code: int = 0, reason: str = "") -> None:
         """Close the connection; the peer is told at once. What waits on streams is not sent."""
@@ -312,7 +312,7 @@ class Connection:
                 self._event_received(event)
         if self.closed:
             return
-        if internals.received_bytes(self._quic) - self._accounted_bytes > self._max_reassembly_bytes:
+        if reads.received_bytes(self._quic) - self._accounted_bytes > self._max_reassembly_bytes:
             self.close(_EXCESSIVE_LOAD, "too much data out of order")
 
     def _event_received(self, event: events.QuicEvent) -> None:
@@ -321,7 +321,7 @@ class Connection:
                 self._accounted_bytes += len(event.data)
                 self._data_received(event.stream_id, event.data, end=event.end_stream)
             case events.StreamReset():
-                self._accounted_bytes += internals.held_bytes(self._quic, event.stream_id)
+                self._accounted_bytes += reads.held_bytes(self._quic, event.stream_id)
                 self._peer_gave_up(event.stream_id, event.error_code)
             case events.StopSendingReceived():
                 self._peer_gave_up(event.stream_id, event.error_code)
@@ -344,7 +344,7 @@ class Connection:
     def _data_received(self, stream_id: int, data: bytes, *, end: bool) -> None:
         if is_unidirectional(stream_id):
             # Neither bridge uses them. The peer can have 128 of them at once, and we keep nothing of them.
-            if not end and internals.stream_exists(self._quic, stream_id):
+            if not end and reads.stream_exists(self._quic, stream_id):
                 self._quic.stop_stream(stream_id, QuicErrorCode.APPLICATION_ERROR)
             return
         stream = self._streams.arriving(stream_id)
@@ -407,7 +407,7 @@ class Connection:
         """Give up both halves of a stream."""
         stream.dead = True
         self._streams.note_over(stream_id, stream)
-        if internals.stream_exists(self._quic, stream_id):
+        if reads.stream_exists(self._quic, stream_id):
             self._quic.reset_stream(stream_id, code)
             self._quic.stop_stream(stream_id, code)
 
@@ -432,7 +432,7 @@ class Connection:
         self._send_waiting()
         self._streams.forget(self._stream_exists)
         self._arm_timer()
-        ending = internals.termination(self._quic)
+        ending = reads.termination(self._quic)
         if ending is not None:
             self._end(_describe(ending))
 
@@ -445,7 +445,7 @@ class Connection:
             self._endpoint.send_datagrams(datagrams, outgoing[0][1])  # all have the same way
 
     def _stream_exists(self, stream_id: int) -> bool:
-        return internals.stream_exists(self._quic, stream_id)
+        return reads.stream_exists(self._quic, stream_id)
 
     def _arm_timer(self) -> None:
         timer_at = self._quic.get_timer()

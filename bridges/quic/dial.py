@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import NetworkAddress, QuicConnection
 
-from bridges.quic import internals, pump, recovery
+from bridges.quic import pump
 from bridges.quic.connection import Connection
 from bridges.quic.errors import DialError
+from bridges.quic.inside import reads, recovery
 from bridges.quic.settings import MAX_DATAGRAM_FRAME
 from bridges.quic.sockets import udp_socket
 from bridges.quic.trust import Trust
@@ -153,7 +154,7 @@ class _DialEndpoint:
     def established(self, connection: Connection) -> None:
         if self._done.done():
             return
-        if not self._trust.believes(internals.peer_certificate(connection.quic)):
+        if not self._trust.believes(reads.peer_certificate(connection.quic)):
             self._done.set_exception(DialError("the peer shows another certificate than expected"))
             connection.close(_BAD_CERTIFICATE, "")
             return

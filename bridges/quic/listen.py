@@ -21,9 +21,10 @@ from aioquic.quic.packet import (
 from aioquic.quic.retry import QuicRetryTokenHandler
 
 from bridges.codes import CloseCode
-from bridges.quic import pump, recovery
+from bridges.quic import pump
 from bridges.quic.connection import Connection
 from bridges.quic.gate import HandshakeGate, Verdict
+from bridges.quic.inside import recovery
 from bridges.quic.settings import MAX_DATAGRAM_FRAME
 from bridges.quic.sockets import udp_socket
 from bridges.quic.unverified import Unverified

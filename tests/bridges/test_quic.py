@@ -24,7 +24,7 @@ from bridges.quic import (
     dial,
     listen,
 )
-from bridges.quic.recovery import Recovery
+from bridges.quic.inside.recovery import Recovery
 from causeway.errors import UnavailableError
 
 if TYPE_CHECKING:

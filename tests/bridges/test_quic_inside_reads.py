@@ -1,4 +1,4 @@
-"""aioquic's private attributes are still where bridges.quic.internals reads them. One test each."""
+"""aioquic's private attributes are still where bridges.quic.inside.reads reads them. One test each."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import StreamDataReceived, StreamReset
 
-from bridges.quic import Certificate, internals
+from bridges.quic import Certificate
 from bridges.quic.certificate import fingerprint_of
+from bridges.quic.inside import reads
 
 CLIENT, SERVER = ("192.0.2.1", 1), ("192.0.2.2", 2)
 
@@ -56,65 +57,65 @@ def wire() -> Wire:
 
 
 def test_peer_certificate(wire: Wire) -> None:
-    certificate = internals.peer_certificate(wire.client)
+    certificate = reads.peer_certificate(wire.client)
     assert certificate is not None
     assert fingerprint_of(certificate) == wire.certificate.fingerprint
-    assert internals.peer_certificate(wire.server) is None
+    assert reads.peer_certificate(wire.server) is None
 
 
 def test_termination_is_known_before_the_public_event(wire: Wire) -> None:
-    assert internals.termination(wire.client) is None
+    assert reads.termination(wire.client) is None
     wire.server.close(error_code=7, reason_phrase="enough")
     for data, _ in wire.server.datagrams_to_send(now=wire.now):
         wire.client.receive_datagram(data, SERVER, now=wire.now)
-    ending = internals.termination(wire.client)
+    ending = reads.termination(wire.client)
     assert ending is not None
     assert (ending.error_code, ending.reason_phrase) == (7, "enough")
 
 
 def test_unacknowledged(wire: Wire) -> None:
-    assert internals.unacknowledged(wire.client, 0) == 0
+    assert reads.unacknowledged(wire.client, 0) == 0
     wire.client.send_stream_data(0, b"x" * 100)
-    assert internals.unacknowledged(wire.client, 0) == 100
+    assert reads.unacknowledged(wire.client, 0) == 100
     for data, _ in wire.client.datagrams_to_send(now=wire.now):
         wire.server.receive_datagram(data, CLIENT, now=wire.now)
-    assert internals.unacknowledged(wire.client, 0) == 100
+    assert reads.unacknowledged(wire.client, 0) == 100
     wire.exchange()
-    assert internals.unacknowledged(wire.client, 0) == 0
+    assert reads.unacknowledged(wire.client, 0) == 0
 
 
 def test_stream_exists_until_both_halves_are_over(wire: Wire) -> None:
-    assert not internals.stream_exists(wire.client, 0)
+    assert not reads.stream_exists(wire.client, 0)
     wire.client.send_stream_data(0, b"x", end_stream=True)
-    assert internals.stream_exists(wire.client, 0)
+    assert reads.stream_exists(wire.client, 0)
     wire.exchange()
-    assert internals.stream_exists(wire.client, 0)
+    assert reads.stream_exists(wire.client, 0)
     wire.server.send_stream_data(0, b"y", end_stream=True)
     wire.exchange()
-    assert not internals.stream_exists(wire.client, 0)
-    assert not internals.stream_exists(wire.server, 0)
+    assert not reads.stream_exists(wire.client, 0)
+    assert not reads.stream_exists(wire.server, 0)
 
 
 def test_may_open_stream_up_to_the_peers_limit(wire: Wire) -> None:
     for _ in range(128):
-        assert internals.may_open_stream(wire.client)
+        assert reads.may_open_stream(wire.client)
         wire.client.send_stream_data(wire.client.get_next_available_stream_id(), b"")
-    assert not internals.may_open_stream(wire.client)
+    assert not reads.may_open_stream(wire.client)
 
 
 def test_round_trip_is_what_the_exchange_took(wire: Wire) -> None:
     fresh = QuicConnection(configuration=QuicConfiguration(is_client=True, alpn_protocols=["h3"]))
-    assert internals.round_trip(fresh) is None
+    assert reads.round_trip(fresh) is None
     wire.client.send_ping(1)
     wire.exchange()
-    measured = internals.round_trip(wire.client)
+    measured = reads.round_trip(wire.client)
     assert measured is not None
     assert 0 < measured.seconds < 0.2
     assert measured.variation >= 0
 
 
 def test_received_bytes_count_holes_and_held_bytes_tell_them(wire: Wire) -> None:
-    assert internals.received_bytes(wire.server) == 0
+    assert reads.received_bytes(wire.server) == 0
     wire.client.send_stream_data(0, b"a" * 1000)
     lost = wire.client.datagrams_to_send(now=wire.now)
     assert lost
@@ -122,23 +123,23 @@ def test_received_bytes_count_holes_and_held_bytes_tell_them(wire: Wire) -> None
     wire.now += 0.001
     for data, _ in wire.client.datagrams_to_send(now=wire.now):
         wire.server.receive_datagram(data, CLIENT, now=wire.now)
-    assert internals.received_bytes(wire.server) == 1500
-    assert internals.held_bytes(wire.server, 0) == 1500
-    assert internals.held_bytes(wire.server, 4) == 0
+    assert reads.received_bytes(wire.server) == 1500
+    assert reads.held_bytes(wire.server, 0) == 1500
+    assert reads.held_bytes(wire.server, 4) == 0
     assert not any(isinstance(event, StreamDataReceived) for event in drain(wire.server))
     wire.client.reset_stream(0, 9)
     wire.exchange()
     assert any(isinstance(event, StreamReset) for event in drain(wire.server))
-    assert internals.held_bytes(wire.server, 0) in {0, 1500}
+    assert reads.held_bytes(wire.server, 0) in {0, 1500}
 
 
 def test_datagram_bytes_are_what_fits_into_a_packet_and_the_peer_takes(wire: Wire) -> None:
-    assert internals.datagram_bytes(wire.client) == 0, "the peer takes none"
+    assert reads.datagram_bytes(wire.client) == 0, "the peer takes none"
     for taken, most in ((65536, 1200 - 44), (500, 497)):
         wire.client._remote_max_datagram_frame_size = taken
-        assert internals.datagram_bytes(wire.client) == most
+        assert reads.datagram_bytes(wire.client) == most
     wire.client._remote_max_datagram_frame_size = 65536
-    wire.client.send_datagram_frame(bytes(internals.datagram_bytes(wire.client)))
+    wire.client.send_datagram_frame(bytes(reads.datagram_bytes(wire.client)))
     assert wire.client.datagrams_to_send(now=wire.now), "the largest one leaves"
 
 

@@ -1,4 +1,4 @@
-"""What bridges.quic.recovery replaces inside aioquic is still asked as it was, and does what it should."""
+"""What quic.inside.recovery replaces inside aioquic is still asked as it was, and does what it should."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import DatagramFrameReceived
 
 from bridges.quic import Certificate, QuicSettings, dial, listen
-from bridges.quic.recovery import (
+from bridges.quic.inside.recovery import (
     CONGESTION,
     Recovery,
     note_lateness,

@@ -4,7 +4,7 @@ For each packet it goes through all streams three times, which is most of the wo
 a stream each that says something once a minute. A stream has something to do after it was touched, after what
 it has sent was acknowledged or lost, and until there is nothing to send, no limit to raise and nothing to
 forget. What is replaced is a connection's table of streams, and what streams hear of their frames' fate;
-tests/bridges/test_quic_idle_streams.py fails when the library goes about it in another way.
+tests/bridges/test_quic_inside_idle_streams.py fails when the library goes about it in another way.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ __all__ = ["pass_over_idle_streams"]
 
 def pass_over_idle_streams(quic: QuicConnection) -> None:
     """Let a connection that has no streams yet look at busy ones only."""
-    assert not quic._streams  # noqa: SLF001 - as everything here
+    assert not quic._streams
     streams = _Streams(quic)
-    quic._streams = streams  # noqa: SLF001
-    told = quic._on_max_stream_data_delivery  # noqa: SLF001
+    quic._streams = streams
+    told = quic._on_max_stream_data_delivery
 
     def on_max_stream_data_delivery(delivery: Any, stream: QuicStream) -> None:
         told(delivery, stream)
         streams.mark(stream)
 
-    quic._on_max_stream_data_delivery = on_max_stream_data_delivery  # type: ignore[method-assign] # noqa: SLF001
+    quic._on_max_stream_data_delivery = on_max_stream_data_delivery  # type: ignore[method-assign]
 
 
 class _Streams(dict[int, "QuicStream"]):
@@ -48,7 +48,7 @@ class _Streams(dict[int, "QuicStream"]):
         stream_id = stream.stream_id
         if stream_id is not None and stream_id not in self._busy and stream_id in self:
             self._busy.add(stream_id)
-            self._quic._streams_queue.append(stream)  # noqa: SLF001
+            self._quic._streams_queue.append(stream)
 
     def get(self, stream_id: int, default: Any = None) -> Any:
         """Return a stream, which whoever asks for it is about to touch."""
@@ -74,9 +74,9 @@ class _Streams(dict[int, "QuicStream"]):
 
     def values(self) -> Any:
         """Return the streams that have something to do: asked for once a packet, before the queue is."""
-        queue = self._quic._streams_queue  # noqa: SLF001
+        queue = self._quic._streams_queue
         if queue:
-            self._quic._streams_queue = queue = [stream for stream in queue if _is_busy(stream)]  # noqa: SLF001
+            self._quic._streams_queue = queue = [stream for stream in queue if _is_busy(stream)]
             if len(queue) < len(self._busy):
                 self._busy = {stream.stream_id for stream in queue if stream.stream_id is not None}
         return queue

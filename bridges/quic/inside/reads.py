@@ -1,8 +1,8 @@
-"""Everything that is read from aioquic's private attributes (1.7): here alone, each with a test of its own.
+"""Everything that is read from aioquic's private attributes (1.7), each with a test of its own.
 
 aioquic's public interface neither shows the peer's certificate nor how much of a stream waits for
 acknowledgement, nor does it tell at once that a peer has closed. When a new version moves one of these,
-tests/bridges/test_quic_internals.py fails and this file is what to mend.
+tests/bridges/test_quic_inside_reads.py fails and this file is what to mend.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PACKET_OVERHEAD: Final = 1 + 20 + 4 + 16 + 3
 
 def peer_certificate(quic: QuicConnection) -> x509.Certificate | None:
     """Return the certificate that the peer showed in the handshake."""
-    return quic.tls._peer_certificate  # noqa: SLF001
+    return quic.tls._peer_certificate
 
 
 def termination(quic: QuicConnection) -> ConnectionTerminated | None:
@@ -43,44 +43,44 @@ def termination(quic: QuicConnection) -> ConnectionTerminated | None:
 
     The public event comes only after the draining period, three probe timeouts later.
     """
-    return quic._close_event  # noqa: SLF001
+    return quic._close_event
 
 
 def unacknowledged(quic: QuicConnection, stream_id: int) -> int:
     """Return how many bytes were written to a stream and not yet acknowledged; 0 for an unknown stream."""
-    stream = quic._streams.get(stream_id)  # noqa: SLF001
-    return 0 if stream is None else len(stream.sender._buffer)  # noqa: SLF001
+    stream = quic._streams.get(stream_id)
+    return 0 if stream is None else len(stream.sender._buffer)
 
 
 def round_trip(quic: QuicConnection) -> RoundTrip | None:
     """Return the smoothed round trip; None before the first acknowledgement."""
-    loss = quic._loss  # noqa: SLF001
-    return RoundTrip(loss._rtt_smoothed, loss._rtt_variance) if loss._rtt_initialized else None  # noqa: SLF001
+    loss = quic._loss
+    return RoundTrip(loss._rtt_smoothed, loss._rtt_variance) if loss._rtt_initialized else None
 
 
 def stream_exists(quic: QuicConnection, stream_id: int) -> bool:
     """Return whether aioquic still keeps the stream's state: both halves finished means it does not."""
-    return stream_id in quic._streams  # noqa: SLF001
+    return stream_id in quic._streams
 
 
 def may_open_stream(quic: QuicConnection) -> bool:
     """Return whether the peer's stream limit admits one more of ours; beyond it aioquic queues silently."""
     next_ordinal = quic.get_next_available_stream_id() // 4
-    return next_ordinal < quic._remote_max_streams_bidi  # noqa: SLF001
+    return next_ordinal < quic._remote_max_streams_bidi
 
 
 def received_bytes(quic: QuicConnection) -> int:
     """Return how many bytes all streams of the peer span, holes included, since the connection began."""
-    return quic._local_max_data.used  # noqa: SLF001
+    return quic._local_max_data.used
 
 
 def held_bytes(quic: QuicConnection, stream_id: int) -> int:
     """Return how many bytes a stream spans beyond what it has delivered."""
-    stream = quic._streams.get(stream_id)  # noqa: SLF001
+    stream = quic._streams.get(stream_id)
     return 0 if stream is None else stream.receiver.highest_offset - stream.receiver.starting_offset()
 
 
 def datagram_bytes(quic: QuicConnection) -> int:
     """Return how many bytes a datagram may have for the peer to take it (RFC 9221); 0: it takes none."""
-    taken = quic._remote_max_datagram_frame_size or 0  # noqa: SLF001
-    return max(0, min(taken - 3, quic._max_datagram_size - _PACKET_OVERHEAD))  # noqa: SLF001
+    taken = quic._remote_max_datagram_frame_size or 0
+    return max(0, min(taken - 3, quic._max_datagram_size - _PACKET_OVERHEAD))

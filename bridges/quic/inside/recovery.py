@@ -3,7 +3,7 @@
 aioquic lets a controller be registered, but asks it for a window alone: the pacer takes its rate from the
 window, packets are declared lost after three later ones, probes back off at once. replace_recovery() puts an
 object of the same interface into a connection that has not begun. Each replacement has a test of its own in
-tests/bridges/test_quic_recovery.py, which fails when the library's internals change.
+tests/bridges/test_quic_inside_recovery.py, which fails when the library's internals change.
 """
 
 from __future__ import annotations
@@ -246,8 +246,8 @@ def replace_datagrams(quic: QuicConnection, source: DatagramSource) -> None:
         buffer.push_bytes(data)
         outcome.append(source.taken())
 
-    quic._datagrams_pending = _Datagrams(source)  # type: ignore[assignment] # noqa: SLF001 - as much of a deque as is used
-    quic._write_datagram_frame = write  # type: ignore[method-assign, assignment] # noqa: SLF001 - the result is not used
+    quic._datagrams_pending = _Datagrams(source)  # type: ignore[assignment]  # as much of a deque as is used
+    quic._write_datagram_frame = write  # type: ignore[method-assign, assignment]  # the result is not used
 
 
 def _settle(delivery: QuicDeliveryState, outcome: list[Callable[[bool], None]]) -> None:
@@ -272,7 +272,7 @@ class Path(NamedTuple):
 
 def path(quic: QuicConnection) -> Path | None:
     """Return what our controller has measured; None if there is another one, or before it has."""
-    recovery = quic._loss  # noqa: SLF001
+    recovery = quic._loss
     if not isinstance(recovery, Recovery):
         return None
     rate = recovery.controller.rate
@@ -281,23 +281,23 @@ def path(quic: QuicConnection) -> Path | None:
 
 def note_lateness(quic: QuicConnection, seconds: float) -> None:
     """Tell a connection's controller how late the loop came to its timer."""
-    recovery = quic._loss  # noqa: SLF001
+    recovery = quic._loss
     if isinstance(recovery, Recovery):
         recovery.controller.late(seconds)
 
 
 def replace_recovery(quic: QuicConnection) -> Recovery:
     """Put our recovery into a connection and return it. Raises ValueError once the connection has begun."""
-    stock = quic._loss  # noqa: SLF001 - this module is where the inside is reached
+    stock = quic._loss
     if stock.spaces:
         raise ValueError("the connection has begun")
     recovery = Recovery(
-        initial_rtt=stock._rtt_initial,  # noqa: SLF001
-        logger=stock._logger,  # noqa: SLF001
-        max_datagram_size=quic._max_datagram_size,  # noqa: SLF001
+        initial_rtt=stock._rtt_initial,
+        logger=stock._logger,
+        max_datagram_size=quic._max_datagram_size,
         peer_completed_address_validation=stock.peer_completed_address_validation,
-        quic_logger=stock._quic_logger,  # noqa: SLF001
-        send_probe=stock._send_probe,  # noqa: SLF001
+        quic_logger=stock._quic_logger,
+        send_probe=stock._send_probe,
     )
-    quic._loss = recovery  # noqa: SLF001
+    quic._loss = recovery
     return recovery

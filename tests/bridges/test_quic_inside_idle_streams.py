@@ -14,7 +14,7 @@ from aioquic.quic.events import StopSendingReceived, StreamDataReceived, StreamR
 
 from bench._virtual.peer import connect
 from bench._virtual.world import World
-from bridges.quic.idle_streams import pass_over_idle_streams
+from bridges.quic.inside.idle_streams import pass_over_idle_streams
 from tests.impairment.core import Impairment, Profile
 
 if TYPE_CHECKING:
