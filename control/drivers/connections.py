@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Self, TypedDict
+from typing import TYPE_CHECKING, Any, Self, TypedDict
 from urllib.parse import quote
+
+import aiohttp
 
 from control.drivers.base import (
     BrokenDownError,
     CredentialsRefusedError,
     DriverError,
     DriverTimeoutError,
+    MalformedAnswerError,
     RequestRefusedError,
     RoomNotFoundError,
     UnreachableError,
 )
-from control.drivers.http_pool import Pool
 
 if TYPE_CHECKING:
     import ssl
@@ -71,18 +72,22 @@ class ClusterConnections:
         """
         self.call_timeout = call_timeout
         self.max_answer_bytes = max_answer_bytes
-        self._make_pool = partial(
-            Pool,
-            most=max_connections,
-            most_per_host=max_connections_per_cluster,
-            connect_timeout=connect_timeout,
-            keepalive_timeout=keepalive_timeout,
-            ssl_context=ssl_context,
-        )
-        self._pool: Pool | None = None
+        self._connect_timeout = connect_timeout
+        self._connector: dict[str, Any] = {
+            "limit": max_connections,
+            "limit_per_host": max_connections_per_cluster,
+            "keepalive_timeout": keepalive_timeout,
+            "ssl": ssl_context if ssl_context is not None else True,
+        }
+        self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._pool = self._make_pool()
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(**self._connector),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # nothing compressed is asked for; a bomb stays small
+            headers={"Accept-Encoding": "identity", "User-Agent": "causeway"},
+        )
         return self
 
     async def __aexit__(
@@ -91,9 +96,9 @@ class ClusterConnections:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     async def send(
         self,
@@ -108,15 +113,38 @@ class ClusterConnections:
 
         Only connecting is timed here; the caller limits the whole, see `time_limit`.
         """
-        if self._pool is None:
+        if self._session is None:
             raise UnreachableError("the connections to clusters are closed")
-        return await self._pool.send(
-            method,
-            url,
-            body=body,
-            authorization=authorization,
-            max_bytes=max_answer_bytes or self.max_answer_bytes,
-        )
+        headers = {"Authorization": authorization}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            async with self._session.request(
+                method,
+                url,
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
+            ) as response:
+                return response.status, await _read(response, max_answer_bytes or self.max_answer_bytes)
+        except aiohttp.ClientResponseError:
+            # Its representation shows the request's headers: it is not chained.
+            raise MalformedAnswerError("the answer is not HTTP") from None
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
+            raise RequestRefusedError("the rest_url is not a usable URL") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise UnreachableError(f"no connection, or it broke ({type(error).__name__})") from error
+
+
+async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    answer = bytearray()
+    async for chunk in response.content.iter_chunked(1 << 16):
+        answer += chunk
+        if len(answer) > max_bytes:
+            response.close()
+            raise MalformedAnswerError(f"the answer is larger than {max_bytes} bytes")
+    return bytes(answer)
 
 
 @asynccontextmanager

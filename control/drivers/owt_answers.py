@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from functools import lru_cache
 from typing import Annotated, Final
 
 from msgspec import Meta, Raw, Struct, field
@@ -131,7 +130,6 @@ def read_token(answer: bytes) -> RoomToken:
     return RoomToken(ip=ip, port=port, secure=token.secure, text=text.decode("ascii"))
 
 
-@lru_cache(1024)
 def _read_host(host: str, *, secure: bool) -> tuple[str, int]:
     """Split `host:port`. OWT writes IPv6 addresses bare or in brackets, and public names without a port."""
     host = host.removesuffix("/")
