@@ -152,7 +152,8 @@ class _DialEndpoint:
         self._pump.send(datagrams)
 
     def established(self, connection: Connection) -> None:
-        if self._done.done():
+        if self._done.done():  # given up a moment ago: the peer must not hear that the handshake is done
+            connection.close(0, "dial given up")
             return
         if not self._trust.believes(reads.peer_certificate(connection.quic)):
             self._done.set_exception(DialError("the peer shows another certificate than expected"))

@@ -16,7 +16,7 @@ MEGABIT = 1e6
 @pytest.mark.parametrize(("round_trip", "loss", "seed"), [(0.02, 0.0, 1), (0.08, 0.02, 2), (0.2, 0.05, 3)])
 def test_alone_it_fills_the_line_with_a_short_queue(round_trip: float, loss: float, seed: int) -> None:
     line = Line(round_trip=round_trip, rate=2 * MEGABIT, loss=loss)
-    alone = greedy(line, [(OURS, 0.5)], seed=seed, seconds=9)
+    alone = greedy(line, [(OURS, 0.5)], seed=seed, seconds=15)
     assert sum(alone.shares) > 0.82 - loss
     assert alone.queue_p95 <= 0.045
 

@@ -74,12 +74,12 @@ def shown(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 async def test_rooms_are_spread_and_move_when_a_process_dies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (
         lab_cluster() as cluster,
         rest(cluster) as call,
-        bridges(cluster, "--workers", "2", runtime=tmp_path) as process,
+        bridges(cluster, "--workers", "2", runtime=state_folder) as process,
     ):
         for room in ROOMS:
             await call("POST", "rooms", {"name": room, "options": {"_id": room}})
@@ -90,7 +90,7 @@ async def test_rooms_are_spread_and_move_when_a_process_dies(
         assert sorted(list(before.values()).count(pair) for pair in pairs) == [3, 3]
         assert before == await ports(call), "and keeps them"
 
-        figures = await asyncio.to_thread(shown, tmp_path, monkeypatch)
+        figures = await asyncio.to_thread(shown, state_folder, monkeypatch)
         assert {each["pid"] for each in figures} == set(children(process))
         by_port = {bridge["port"]: each["pid"] for each in figures for bridge in each["bridges"]}
         died = before[ROOMS[0]]
