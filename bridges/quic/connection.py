@@ -332,8 +332,9 @@ class Connection:
             case events.HandshakeCompleted():
                 self.established = True
                 self._deadline.cancel()
-                self._send_waiting()  # the peer is done, too, even if ours is closed in this very turn
                 self._endpoint.established(self)
+                if not self.closed:  # the endpoint may not believe the peer, who must not be done then
+                    self._send_waiting()  # now, as our user may close it before this turn ends
             case events.ConnectionIdIssued():
                 self._endpoint.connection_id_issued(self, event.connection_id)
             case events.ConnectionIdRetired():
