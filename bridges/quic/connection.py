@@ -24,6 +24,7 @@ from aioquic.quic.packet import QuicErrorCode
 from bridges.quic.errors import ConnectionClosedError, TooManyStreamsError
 from bridges.quic.inside import reads, recovery
 from bridges.quic.inside.idle_streams import pass_over_idle_streams
+from bridges.quic.pings import Pings
 from bridges.quic.roundtrip import patience
 from bridges.quic.streams import Streams, is_unidirectional
 
@@ -127,9 +128,7 @@ class Connection:
         self._accounted_bytes = 0
         self._heard_at = self._loop.time()
         self._gone = asyncio.Event()
-        self._last_ping = 0
-        """0 is what keep-alive says; nobody waits for its answer."""
-        self._pings: dict[int, asyncio.Future[bool]] = {}
+        self._pings = Pings()
         self._transmit_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
@@ -194,19 +193,10 @@ class Connection:
         """Ask the peer for a sign of life, and return whether it came as soon as it should."""
         if self.closed:
             return False
-        self._last_ping += 1
-        number = self._last_ping
-        answer: asyncio.Future[bool] = self._loop.create_future()
-        self._pings[number] = answer
+        number = self._pings.begin()
         self._quic.send_ping(number)
         self._transmit_soon()
-        try:
-            async with asyncio.timeout(patience(self.round_trip)):
-                return await answer
-        except TimeoutError:
-            return False
-        finally:
-            self._pings.pop(number, None)
+        return await self._pings.answer(number, within=patience(self.round_trip))
 
     def open_stream(self) -> int:
         """Open a bidirectional stream and return its id; the peer learns of it with the first bytes.
@@ -328,7 +318,7 @@ class Connection:
             case events.ProtocolNegotiated():
                 self.protocol = event.alpn_protocol
             case events.PingAcknowledged():
-                self._answered(event.uid, answer=True)
+                self._pings.answered(event.uid)
             case events.HandshakeCompleted():
                 self.established = True
                 self._deadline.cancel()
@@ -384,12 +374,6 @@ class Connection:
             self._undelivered.append(call)
             return
         self._call(call, self._handler)
-
-    def _answered(self, number: int, *, answer: bool) -> None:
-        """Tell whoever waits for a sign of life."""
-        waiting = self._pings.get(number)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(answer)
 
     def _deliver_kept(self) -> None:
         kept, self._undelivered = self._undelivered, []
@@ -474,7 +458,7 @@ class Connection:
         silent = self._loop.time() - self._heard_at
         if silent >= self._settings.keepalive:
             if self.established:
-                self._quic.send_ping(0)
+                self._quic.send_ping(0)  # nobody waits for this one
                 self._transmit()
             silent = 0.0
         if not self.closed:
@@ -488,8 +472,7 @@ class Connection:
         if self.closed:
             return
         self.closed = True
-        for number in self._pings:
-            self._answered(number, answer=False)
+        self._pings.lost()
         self._keepalive.cancel()
         self._deadline.cancel()
         for handle in (self._timer, self._transmit_handle):
