@@ -320,17 +320,21 @@ class Connection:
             case events.PingAcknowledged():
                 self._pings.answered(event.uid)
             case events.HandshakeCompleted():
-                self.established = True
-                self._deadline.cancel()
-                self._endpoint.established(self)
-                if not self.closed:  # the endpoint may not believe the peer, who must not be done then
-                    self._send_waiting()  # now, as our user may close it before this turn ends
+                self._shaken()
             case events.ConnectionIdIssued():
                 self._endpoint.connection_id_issued(self, event.connection_id)
             case events.ConnectionIdRetired():
                 self._endpoint.connection_id_retired(event.connection_id)
             case events.ConnectionTerminated():
                 self._end(_describe(event))
+
+    def _shaken(self) -> None:
+        """Hand the connection out, as the handshake is done."""
+        self.established = True
+        self._deadline.cancel()
+        self._endpoint.established(self)
+        if not self.closed:  # the endpoint may not believe the peer, who must not be done then
+            self._send_waiting()  # now, as our user may close it before this turn ends
 
     def _data_received(self, stream_id: int, data: bytes, *, end: bool) -> None:
         if is_unidirectional(stream_id):
