@@ -34,6 +34,8 @@ class Bus:
         self.faults: list[str] = []
         """What was said that OWT does not say."""
         self.changed = asyncio.Event()
+        self.clients: list[str] = []
+        """Where each call was to be answered, one after the other."""
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._last_id = 0
 
@@ -71,6 +73,7 @@ class Bus:
             except OwtError as error:
                 answer = {"data": "error", "err": str(error)}
             if "corrID" in request:
+                self.clients.append(request["replyTo"])
                 answer |= {"corrID": request["corrID"], "type": "callback"}
                 await self.publish_raw(request["replyTo"], json.dumps(answer).encode(), exchange=True)
             self.changed.set()

@@ -385,9 +385,10 @@ async def test_a_refusal_says_no_secret(rabbitmq: RabbitMq, broken: str) -> None
 async def test_the_cluster_manager_is_asked_for_the_clusters_id(rabbitmq: RabbitMq) -> None:
     settings = AmqpSettings(url=rabbitmq.url(), retry_cap=0.1)
     asking = asyncio.create_task(ask_cluster_id(settings))
-    async with cluster_of(rabbitmq) as cluster:
-        cluster.id = ""
-        await cluster.bus.until(cluster.bus.changed.is_set)
+    async with owt_cluster("", rabbitmq.url()) as cluster:
+        await cluster.bus.until(lambda: len(cluster.bus.clients) >= 3)
         cluster.id = "c-east"
         async with asyncio.timeout(WAIT):
             assert await asking == "c-east"
+        # On one connection: OWT's exchange would come and go with each, under a manager that is starting.
+        assert len(set(cluster.bus.clients)) == 1

@@ -265,11 +265,12 @@ async def test_a_session_outlives_a_restart_of_both_brokers(brokers: Brokers) ->
         await west.cascade(east, "room-1")
         await heard(other, "c-east", 1)
         await heard(node, "c-west", 1)
-        for side in (east, west):
-            side.cluster.workers.clear()  # a manager drops what it does not hear, and nobody hears it say so
         for broker in brokers:
             await broker.restart()
         for side in (east, west):
+            # A manager drops what it does not hear, and nobody hears it say so. Not before its broker is
+            # gone: the worker would have joined again by then, and would not be waited for.
+            side.cluster.workers.clear()
             await side.cluster.start()
         for side in (east, west):
             await side.cluster.joined("eventbridge")

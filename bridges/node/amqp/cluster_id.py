@@ -44,28 +44,36 @@ class _Asker:
 async def ask_cluster_id(settings: AmqpSettings) -> str:
     """Return the cluster's id, asking until there is an answer.
 
+    One connection is kept meanwhile: the broker deletes OWT's exchange with the last queue bound to it, and
+    were that ours, a manager that is just starting would find it gone between declaring and binding.
     Raises ConfigError for settings that cannot be used.
     """
     backoff = Backoff(base=settings.retry_base, cap=settings.retry_cap)
+    asker = _Asker(settings)
     while True:
         try:
-            answer = await _ask(settings)
-        except (BrokerLostError, NodeUnreachableError, RpcError) as error:
+            async with connect(settings, asker) as broker:
+                asker.client.attach(broker)
+                try:
+                    while not broker.lost:
+                        cluster = await _ask(settings, asker.client)
+                        if cluster is not None:
+                            return cluster
+                        await asyncio.sleep(backoff.next_delay())
+                finally:
+                    asker.client.detach()
+        except BrokerLostError as error:
             log.warning("node.no_cluster_id", broker=settings.where, error=str(error))
-        else:
-            if isinstance(answer, str) and answer:
-                return answer
-            log.warning(
-                "node.no_cluster_id", broker=settings.where, error="it names none: set bridge.cluster"
-            )
         await asyncio.sleep(backoff.next_delay())
 
 
-async def _ask(settings: AmqpSettings) -> object:
-    asker = _Asker(settings)
-    async with connect(settings, asker) as broker:
-        asker.client.attach(broker)
-        try:
-            return await asker.client.call_once(settings.manager, "getClusterID", [], timeout=RPC_TIMEOUT)
-        finally:
-            asker.client.detach()
+async def _ask(settings: AmqpSettings, client: RpcClient) -> str | None:
+    try:
+        answer = await client.call_once(settings.manager, "getClusterID", [], timeout=RPC_TIMEOUT)
+    except (NodeUnreachableError, RpcError) as error:
+        log.warning("node.no_cluster_id", broker=settings.where, error=str(error))
+        return None
+    if isinstance(answer, str) and answer:
+        return answer
+    log.warning("node.no_cluster_id", broker=settings.where, error="it names none: set bridge.cluster")
+    return None
