@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 # How many examples a property is tried with, unless it says so itself: `make nightly` asks for more.
-hypothesis.settings.register_profile("quick", max_examples=50)
+hypothesis.settings.register_profile("quick", max_examples=30)
 hypothesis.settings.register_profile("thorough", max_examples=1000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 

@@ -640,5 +640,5 @@ class Agent(RuleBasedStateMachine):
                     assert self.told.get((conference, link.peer)) != "up"
 
 
-Agent.TestCase.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)
+Agent.TestCase.settings = hypothesis_settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestAgent = Agent.TestCase

@@ -623,7 +623,7 @@ anything: st.SearchStrategy[Callable[[], Message] | Message] = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.integers(1, 2), anything), max_size=25))
 def test_whatever_messages_come_one_documented_end_is_all_that_happens(said: list[tuple[int, Any]]) -> None:
     peer = Peer(msgspec.structs.replace(SETTINGS, max_strikes=50))

@@ -332,7 +332,7 @@ async def test_secrets_are_sealed_in_the_tables_and_appear_in_no_log(
         assert secret not in out + err
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     body=st.binary(max_size=200)
     | st.recursive(

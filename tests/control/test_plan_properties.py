@@ -122,7 +122,7 @@ def agent(draw: st.DrawFn, name: str) -> AgentFacts:
 
 
 @given(views())
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_every_plan_is_sound(view: View) -> None:
     actions = plan(view, NOW)
     assert max(Counter(subject(action) for action in actions).values(), default=0) <= 1
@@ -197,7 +197,7 @@ def assert_deserted(view: View, facts: PlacementFacts) -> None:
 
 
 @given(views())
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_no_wake_up_is_lost(view: View) -> None:
     # Whatever is planned at any time is planned at the look before it, and there is something at every look.
     looks, now = [NOW], NOW
@@ -214,7 +214,7 @@ def test_no_wake_up_is_lost(view: View) -> None:
 
 
 @given(views())
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_doing_what_the_plan_says_comes_to_rest(view: View) -> None:
     current: View | None = view
     for _ in range(8):

@@ -191,5 +191,5 @@ class PlanWorld(RuleBasedStateMachine):
         ]
 
 
-PlanWorld.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+PlanWorld.TestCase.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 TestPlanWorld = PlanWorld.TestCase

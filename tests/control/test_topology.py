@@ -386,7 +386,7 @@ NAMES = "abcdefgh"
     relaying=st.booleans(),
     settled=st.booleans(),
 )
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_whatever_there_was_the_conference_is_whole(  # noqa: PLR0917 - Hypothesis passes them by name
     who: str,
     plain: set[str],

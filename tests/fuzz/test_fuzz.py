@@ -24,7 +24,7 @@ def test_the_invariant_holds_for_the_corpus(target: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_invariant_holds_beside_the_corpus(target: str) -> None:
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
     @given(mutated(target))
     def holds(data: bytes) -> None:
         TARGETS[target](data)

@@ -582,4 +582,4 @@ class Mesh(RuleBasedStateMachine):
 
 
 TestMesh = Mesh.TestCase
-TestMesh.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestMesh.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
