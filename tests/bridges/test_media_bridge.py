@@ -6,10 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from bridges.media.settings import MediaSettings
 from bridges.wire.frame import Feedback
-from tests.bridges.media_side import ROOM, Side, Taken, picture, side, sound, two_sides
+from tests.bridges.media_side import QUICK, ROOM, Side, Taken, picture, side, sound, two_sides
 from tests.bridges.node_stub import StubRpcError
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ async def test_linkup_may_come_before_or_after_the_reply(link_first: bool) -> No
 
 
 async def test_twenty_tracks_at_once() -> None:
-    async with two_sides() as (east, west):
+    patient = structs.replace(QUICK.own, deadline=1.0, useful=1.0, backlog=1.0)  # 600 frames come in a moment
+    async with two_sides(media=structs.replace(QUICK, own=patient)) as (east, west):
         names = [f"stream-{i}" for i in range(10)]
         sources = {(name, kind): east.source(name, kind) for name in names for kind in ("video", "audio")}
         for name in names:
