@@ -21,7 +21,6 @@ __all__ = ["MAX_TOKEN_CHARS", "TokenRefusedError", "bytes_of", "compact", "opene
 
 MAX_TOKEN_CHARS: Final = 4096
 _PARTS: Final = 3
-_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 _SIGNATURE_BYTES: Final = 64
 
 
@@ -33,8 +32,8 @@ class TokenRefusedError(CausewayError):
 
 def compact(key: Ed25519PrivateKey, header: bytes, payload: bytes) -> str:
     """Return the token's text."""
-    signed = b"%b.%b" % (_encoded(header), _encoded(payload))
-    return (b"%b.%b" % (signed, _encoded(key.sign(signed)))).decode()
+    signed = f"{text_of(header)}.{text_of(payload)}"
+    return f"{signed}.{text_of(key.sign(signed.encode()))}"
 
 
 def split(token: str) -> tuple[str, str, str]:
@@ -60,12 +59,7 @@ def opened(token: str, key: Ed25519PublicKey) -> bytes:
 
 def text_of(data: bytes) -> str:
     """Return bytes as base64url without padding."""
-    return _encoded(data).decode()
-
-
-def _encoded(data: bytes) -> bytes:
-    # As the standard library's urlsafe_b64encode, in fewer steps: every join takes three of these.
-    return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE, b"=")
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def bytes_of(text: str) -> bytes:

@@ -82,18 +82,13 @@ class Fleet:
         self._vault = vault
         # A driver holds nothing but what is in the registration that it is made of: the same again will do.
         self._made = lru_cache(_DRIVERS_KEPT)(self._make)
-        self._latest: dict[str, tuple[Reachable, ClusterDriver]] = {}
-        """By cluster: joins come again and again with the very same object."""
 
     def driver(self, cluster: str, access: Reachable) -> ClusterDriver:
         """Return the driver of the cluster.
 
         Raises SealError when its key does not open, NotSupportedError for a kind that this release has not.
         """
-        latest = self._latest.get(cluster)
-        if latest is not None and latest[0] is access:
-            return latest[1]
-        driver = self._made(
+        return self._made(
             _Registered(
                 cluster,
                 access.driver,
@@ -104,10 +99,6 @@ class Fleet:
                 access.portal,
             )
         )
-        if len(self._latest) >= _DRIVERS_KEPT:
-            self._latest.clear()
-        self._latest[cluster] = (access, driver)
-        return driver
 
     def _make(self, access: _Registered) -> ClusterDriver:
         rest_url, service_id = access.rest_url, access.service_id

@@ -7,11 +7,9 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from msgspec import structs
-from starlette.requests import Request
 
 from causeway.api import (
     SNAPSHOT,
@@ -39,7 +37,7 @@ from control.registry.events import Cursor
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from starlette.requests import HTTPConnection
+    from starlette.requests import HTTPConnection, Request
     from starlette.responses import Response
 
     from causeway.keys import KeyKind, Scope
@@ -75,7 +73,6 @@ class EventRoutes:
         self._feeds = feeds
         self._tokens = tokens
         self._settings = settings
-        self._base = settings.public_url.rstrip("/")
         origin = settings.allow_origin
         self._headers = {"Access-Control-Allow-Origin": origin} if origin else {}
 
@@ -116,8 +113,8 @@ class EventRoutes:
 
     def url_of(self, request: Request, conference: str) -> str:
         """Return where a client reads the events of its conference; the token is in it."""
-        base = self._base or _base_of(request)
-        return f"{base}/v1/conferences/{conference}/events?token={self._tokens.token(conference)}"
+        base = self._settings.public_url or str(request.base_url)
+        return f"{base.rstrip('/')}/v1/conferences/{conference}/events?token={self._tokens.token(conference)}"
 
     def guest(self, request: HTTPConnection) -> Guest | None:
         """Return who comes with a token of events, in the query or the header; None: nobody."""
@@ -264,25 +261,6 @@ def _snapshot(request: Request, state: ConferenceState) -> bytes:
     if isinstance(caller_of(request), Guest):
         state = structs.replace(state, metadata={})
     return message(SNAPSHOT, state.seq, state)
-
-
-def _base_of(request: Request) -> str:
-    scope = request.scope
-    server = scope.get("server")
-    return _base_at(
-        scope["scheme"],
-        scope.get("app_root_path", scope.get("root_path", "")),
-        request.headers.get("host"),
-        None if server is None else tuple(server),
-    )
-
-
-@lru_cache(256)
-def _base_at(scheme: str, root: str, host: str | None, server: tuple[str, int] | None) -> str:
-    """Return the URL by which the request found us; every join asks, and there are few answers."""
-    headers = [] if host is None else [(b"host", host.encode("latin-1"))]
-    scope = {"type": "http", "scheme": scheme, "root_path": root, "server": server, "headers": headers}
-    return str(Request(scope).base_url).rstrip("/")
 
 
 def _gone(conference: str, after: int) -> EventsGoneError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from control.errors import RefusedError
@@ -65,28 +65,10 @@ class _Endpoint:
         """Serve one request."""
         method = scope["method"]
         try:
-            response = await self._handlers["GET" if method == "HEAD" else method](_Asked(scope, receive))
+            response = await self._handlers["GET" if method == "HEAD" else method](Request(scope, receive))
         except RefusedError as error:
             response = refusal(error)
         await response(scope, receive, send)
-
-
-class _Asked(Request):
-    """A request whose body is read without the framework's generator, which costs more than decoding."""
-
-    async def body(self) -> bytes:
-        """Return the whole body; raises ClientDisconnect."""
-        if not hasattr(self, "_body"):
-            parts: list[bytes] = []
-            more = True
-            while more:
-                message = await self.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                parts.append(message.get("body", b""))
-                more = message.get("more_body", False)
-            self._body = b"".join(parts)
-        return self._body
 
 
 async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
