@@ -67,6 +67,64 @@ def test_no_datagram_is_larger_than_the_path_takes(size: int, largest: int, roun
         media.taken()
 
 
+def test_what_the_path_takes_may_change_between_two_frames() -> None:
+    media = made(loss=0.05)
+
+    def sizes(now: float, *, key: bool = False) -> list[int]:
+        assert offer(media, now, key=key) is Outcome.TAKEN
+        sizes = []
+        while (data := media.head(now)) is not None:
+            sizes.append(len(data))
+            media.taken()
+        return sizes
+
+    small = sizes(0.0, key=True)
+    media.resize(1400)
+    large = sizes(0.03)
+    assert max(small) <= 1150 < max(large) <= 1400
+    assert sizes(0.06) == large
+    media.resize(1150)
+    assert 3 < len(sizes(0.09)) <= len(small)
+
+
+def test_what_has_become_too_large_for_the_path_is_given_up() -> None:
+    media = made()
+    media.resize(1400)
+    offer(media, 0.0, key=True)
+    (_, flight), *_ = drain(media, 0.0)
+    offer(media, 0.03)
+    media.resize(1150)
+    assert drain(media, 0.03) == []
+    assert media.queue.waiting == 0
+    assert offer(media, 0.06) is Outcome.UNDECODABLE, "the one before was given up"
+    offer(media, 0.09, key=True)
+    assert drain(media, 0.09)
+    media.settled(0.1, flight, arrived=False)
+    assert drain(media, 0.1) == [], "nor is it repeated"
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(700, 1400), min_size=2, max_size=12), st.integers(0, 3))
+def test_no_datagram_is_larger_than_the_path_takes_now(largest: list[int], waits: int) -> None:
+    media = made(round_trip=0.25, loss=0.05)
+    for arrived in ([False] * 3 + [True] * 20) * 6:
+        media.meter.settled(media.meter.sent(), arrived=arrived)
+    flights = []
+    for number, each in enumerate(largest):
+        now = number / 30
+        media.resize(each)
+        media.offer(now, PICTURE, Source(bytes(3000), now, (1,) if number else ()), rate=None)
+        sound(media, now)
+        for _ in range(waits and 100):
+            if (data := media.head(now)) is None:
+                break
+            assert len(data) <= each
+            flights.append(media.taken())
+        for flight in flights[::3]:
+            media.settled(now, flight, arrived=False)
+        flights.clear()
+
+
 def test_a_layer_that_is_left_out_leaves_no_gap_and_asks_for_no_key_frame() -> None:
     media = made()
     media.let_through(PICTURE, 0)

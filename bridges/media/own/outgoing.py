@@ -111,8 +111,6 @@ class OutgoingTrack:
     def __init__(self, alias: int, *, sound: bool, largest: int, deadline: float, useful: float) -> None:
         self.alias: Final = alias
         self.sound: Final = sound
-        self._largest = largest
-        self._payload = largest - _HEAD_BYTES - (0 if sound else PARITY_BYTES)
         self._deadline = deadline
         self._useful = useful
         self._next = 0
@@ -127,6 +125,18 @@ class OutgoingTrack:
         self._closed: list[_Span] = []
         self._interval = 0.0
         self._last_captured: float | None = None
+        self.resize(largest)
+
+    def resize(self, largest: int) -> None:
+        """Make no larger datagrams from the next frame on; `largest` may be more than before, or less.
+
+        Pictures that share parity begin anew, as parity over larger datagrams would not fit either.
+        """
+        self._largest = largest
+        self._payload = largest - _HEAD_BYTES - (0 if self.sound else PARITY_BYTES)
+        if self._span is not None:
+            self._span.group.rows = 0
+            self._span = None
 
     def fits(self, body: bytes) -> bool:
         """Return whether a frame has no more parts than a frame may have, and at least one."""

@@ -56,7 +56,7 @@ class SenderLimits:
 
     tracks: int = 1000
     largest: int = 1150
-    """Bytes of the largest datagram that the path takes."""
+    """Bytes of the largest datagram that the path takes at first; see MediaSender.resize()."""
     deadline: float = 0.2
     """Later than this, beyond the path's own delay, a frame is too late to be shown or heard in time."""
     useful: float = 0.6
@@ -108,6 +108,7 @@ class MediaSender:
         self.sound_copies = 0
         """So often sound is carried again at least."""
         self._limits = limits or SenderLimits()
+        self._largest = self._limits.largest
         self._tuning = tuning
         self._tracks: dict[int, _Track] = {}
         self._wanted: dict[int, _Track] = {}
@@ -128,7 +129,7 @@ class MediaSender:
         if len(self._tracks) >= limits.tracks:
             raise ValueError(f"there are {len(self._tracks)} tracks already")
         outgoing = OutgoingTrack(
-            alias, sound=sound, largest=limits.largest, deadline=limits.deadline, useful=limits.useful
+            alias, sound=sound, largest=self._largest, deadline=limits.deadline, useful=limits.useful
         )
         self._tracks[alias] = _Track(outgoing, Policy(deadline=limits.deadline, tuning=self._tuning))
 
@@ -142,6 +143,19 @@ class MediaSender:
     def let_through(self, alias: int, temporal: int | None) -> None:
         """Send of an open track no higher temporal layer than that; None: all. Raises KeyError."""
         self._tracks[alias].highest = temporal
+
+    def resize(self, largest: int) -> None:
+        """Make datagrams of at most so many bytes, from the next frames on.
+
+        Where that is less than before, frames of which something larger waits, or has to be repeated, are
+        given up, as fragments cannot be cut again.
+        """
+        if largest == self._largest:
+            return
+        self._largest = largest
+        self.queue.resize(largest)
+        for track in self._tracks.values():
+            track.outgoing.resize(largest)
 
     def measured(self, round_trip: float) -> None:
         """Take note of the round trip of the path when no queue stands in it, in seconds.

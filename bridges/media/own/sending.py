@@ -10,6 +10,7 @@ than the path takes, frames that others do not need are refused at once instead 
 from __future__ import annotations
 
 import enum
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -81,6 +82,7 @@ class SendQueue:
         self.repeated = 0
         """Fragments that were put back after a loss."""
         self._limits = limits or Limits()
+        self._largest = math.inf
         self._lanes: tuple[deque[Fragment], ...] = tuple(deque() for _ in range(len(Kind) + 1))
         self._lane_bytes = [0] * len(self._lanes)
         self._track_bytes: dict[int, int] = {}
@@ -120,12 +122,26 @@ class SendQueue:
         raise IndexError("the queue is empty")
 
     def lost(self, now: float, fragment: Fragment) -> bool:
-        """Send a fragment again that did not arrive, if that is not too late; return whether it is."""
+        """Send a fragment again that did not arrive, if that is of use and possible; return whether it is."""
         if self._is_late(now, fragment.frame):
+            return False
+        if len(fragment.data) > self._largest:
+            fragment.frame.dead = True
             return False
         self._put(_REPEAT, fragment)
         self.repeated += 1
         return True
+
+    def resize(self, largest: int) -> None:
+        """Send no larger fragment from now on: the frames of those that wait, or return, are dead."""
+        shrinks, self._largest = largest < self._largest, largest
+        if not shrinks:
+            return
+        for lane, fragments in enumerate(self._lanes):
+            for fragment in fragments:
+                if len(fragment.data) > largest:
+                    fragment.frame.dead = True
+            self._sweep(lane)
 
     def forget(self, track: int) -> None:
         """Drop everything that waits of a track, for instance when its last subscriber has left."""
