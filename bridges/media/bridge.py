@@ -326,7 +326,7 @@ class MediaBridge:
     # --- inside: tracks that go out -------------------------------------------------------------
 
     def _wanted(self, track: PushedTrack) -> None:
-        """Start a track that a peer has named, unless its connection id is somebody else's."""
+        """Start a track that a peer has named, unless it uses the connection id in another room."""
         former = self._pushed.get(track.connection_id)
         if former is not None:
             if (former.peer, former.room) != (track.peer, track.room):

@@ -112,8 +112,8 @@ class PushedTrack:
 
     @property
     def connection_id(self) -> str:
-        """The subscription's id, chosen by the peer; empty before it was said."""
-        return "" if self.wanted is None else self.wanted.options.connection_id
+        """The subscription's id at our node, empty before it was said; peers may choose the same ids."""
+        return "" if self.wanted is None else f"{self.peer}:{self.wanted.options.connection_id}"
 
     @property
     def moved(self) -> Moved:

@@ -37,7 +37,7 @@ async def test_a_track_flows_byte_for_byte_from_publish_to_unpublish() -> None:
                 "type": "mediabridge",
                 "room": ROOM,
                 "cluster": "west",
-                "connectionId": "quic-session-1-track-1",
+                "connectionId": "west:quic-session-1-track-1",
                 "media": {"tracks": [{"id": "track-1", "type": "video", "from": "stream-1"}]},
                 "originType": "webrtc",
                 "locality": {"agent": east.worker, "node": east.worker},
@@ -64,7 +64,7 @@ async def test_a_track_flows_byte_for_byte_from_publish_to_unpublish() -> None:
         assert (pulled["direction"], pulled["frames"], pulled["bytes"]) == ("in", 40, pushed["bytes"])
         await west.call("unpublish", "session-1")
         await taken.until(lambda: taken.lost)
-        await east.changes.until(lambda: east.unsubscribed == ["quic-session-1-track-1"])
+        await east.changes.until(lambda: east.unsubscribed == ["west:quic-session-1-track-1"])
         await east.changes.until(lambda: source.subscribers == 0)
         assert (await east.poll(lambda stats: not stats["tracks"]))["links"]
 
@@ -174,7 +174,7 @@ async def test_tracks_wait_for_the_link_and_survive_its_loss() -> None:
             connection.close("cut by the test")
         await east.changes.until(lambda: source.subscribers == 0)
         await east.changes.until(lambda: source.subscribers == 1)
-        assert east.unsubscribed == ["quic-session-1-track-1"]
+        assert east.unsubscribed == ["west:quic-session-1-track-1"]
         assert len(east.subscribed) == 2
         source.write(picture(1))  # nobody can decode this: the picture before may be lost
         source.write(picture(2, key=True))
@@ -205,13 +205,13 @@ async def test_cutoff_takes_the_source_away_and_a_new_linkup_brings_another() ->
         await west.publish("session-1", east, ("track-1", "video", "stream-1"))
         taken = await Taken.of(west, "track-1")
         await east.changes.until(lambda: source.subscribers)
-        assert await east.call("cutoff", "quic-session-1-track-1") == "ok"
+        assert await east.call("cutoff", "west:quic-session-1-track-1") == "ok"
         await east.changes.until(lambda: source.subscribers == 0)
-        await east.linkup("quic-session-1-track-1", east.subscribed[0])
+        await east.linkup("west:quic-session-1-track-1", east.subscribed[0])
         await east.changes.until(lambda: source.subscribers == 1)
         source.write(picture(5, key=True))
         await taken.until(lambda: taken.frames)
-        assert await east.call("unsubscribe", "quic-session-1-track-1") == "ok"
+        assert await east.call("unsubscribe", "west:quic-session-1-track-1") == "ok"
         await east.changes.until(lambda: source.subscribers == 0)
         assert east.unsubscribed == [], "who unsubscribes need not be told"
         taken.close()

@@ -206,14 +206,38 @@ async def test_what_is_wrong_on_a_track_stream_costs_that_stream_only(words: lis
         await east.poll(lambda stats: len(stats["tracks"]) == 1)
 
 
-async def test_a_connection_id_in_use_by_another_cluster_is_refused() -> None:
+async def test_two_clusters_may_choose_the_same_connection_id() -> None:
     async with two_sides() as (east, west), peer_of(east) as peer:
         source = east.source("stream-1", "video")
         await west.publish("session-1", east, ("track-1", "video", "stream-1"))
+        taken = await Taken.of(west, "track-1")
         await east.changes.until(lambda: source.subscribers == 1)
         await let_in(peer, east)
-        thief = peer.open(*subscribe("quic-session-1-track-1"))
-        await peer.changes.until(lambda: thief in peer.resets)
+        namesake = peer.open(*subscribe("quic-session-1-track-1"))
+        await east.changes.until(lambda: source.subscribers == 2)
+        assert [options["cluster"] for options in east.subscribed] == ["west", "rogue"]
+        assert len({options["connectionId"] for options in east.subscribed}) == 2
+        source.write(picture(1, key=True))
+        await peer.changes.until(lambda: peer.frames(namesake) == [picture(1, key=True)])
+        # What ends is the one that was named, not the other cluster's.
+        peer.quic.send(namesake, b"", end=True)
+        await east.changes.until(lambda: east.unsubscribed == ["rogue:quic-session-1-track-1"])
+        source.write(picture(2))
+        await taken.until(lambda: taken.frames == [picture(1, key=True), picture(2)])
+        taken.close()
+
+
+async def test_a_connection_id_that_its_cluster_uses_in_another_room_is_refused() -> None:
+    async with side("east") as east, peer_of(east) as here, peer_of(east) as there:
+        east.node.room("other")
+        source = east.source("stream-1", "video")
+        await let_in(here, east)
+        here.open(*subscribe())
+        await east.changes.until(lambda: source.subscribers == 1)
+        there.open(Ready(), ClusterHello(room="other", token="room-token", cluster="rogue"))
+        await east.poll(lambda stats: len(stats["links"]) == 2)
+        again = there.open(*subscribe())
+        await there.changes.until(lambda: again in there.resets)
         assert (source.subscribers, len(east.subscribed)) == (1, 1)
 
 
@@ -226,7 +250,7 @@ async def test_the_same_cluster_may_pull_anew_and_the_former_is_undone_first() -
         second = peer.open(*subscribe())
         await peer.changes.until(lambda: first in peer.ended)
         await east.changes.until(lambda: len(east.subscribed) == 2 and source.subscribers == 1)
-        assert east.unsubscribed == ["quic-1-1"]
+        assert east.unsubscribed == ["rogue:quic-1-1"]
         source.write(picture(1, key=True))
         await peer.changes.until(lambda: peer.frames(second))
 
@@ -253,12 +277,14 @@ async def test_the_end_of_a_stream_unsubscribes_whichever_way_it_comes() -> None
         by_loss = peer.open(*subscribe("by-loss"))
         await east.changes.until(lambda: source.subscribers == 3)
         peer.quic.send(by_end, b"", end=True)
-        await east.changes.until(lambda: east.unsubscribed == ["by-end"])
+        await east.changes.until(lambda: east.unsubscribed == ["rogue:by-end"])
         peer.quic.reset_stream(by_reset, 0)
-        await east.changes.until(lambda: east.unsubscribed == ["by-end", "by-reset"])
+        await east.changes.until(lambda: east.unsubscribed == ["rogue:by-end", "rogue:by-reset"])
         assert by_loss not in peer.ended
         peer.quic.close()
-        await east.changes.until(lambda: east.unsubscribed == ["by-end", "by-reset", "by-loss"])
+        await east.changes.until(
+            lambda: east.unsubscribed == ["rogue:by-end", "rogue:by-reset", "rogue:by-loss"]
+        )
         await east.changes.until(lambda: source.subscribers == 0)
 
 

@@ -337,7 +337,7 @@ async def test_media_crosses_byte_for_byte(brokers: Brokers) -> None:
             )
         await asked.until(lambda: video.subscribers and audio.subscribers)
         worker = await east.cluster.joined("mediabridge")
-        connection = "quic-session-1-0001"
+        connection = "c-west:quic-session-1-0001"
         assert node.subscribed[connection] == {
             "type": "mediabridge",
             "room": "room-1",
