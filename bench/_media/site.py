@@ -38,7 +38,7 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _OURS: Final = {"aioquic", "bridges"}
 _REST: Final = 20.0
 """Seconds in which everything that has ended must be gone."""
-_PATIENCE: Final = InternalSettings(source_wait=30.0)
+_PATIENCE: Final = InternalSettings(connect_timeout=30.0, source_wait=30.0)
 
 
 class Site:
