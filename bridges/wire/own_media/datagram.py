@@ -71,7 +71,7 @@ _MAX_TIME: Final = 2**32 - 1
 _MAX_LAYER: Final = 7
 _MAX_LENGTH: Final = 0xFFFF
 _FRAME_ID: Final = struct.Struct("!I")
-_TIMES: Final = struct.Struct("!IB")
+_FRAME: Final = struct.Struct("!IIB")  # id, captured, linger
 _FIXED_HEAD: Final = 1 + 1 + 4 + 4 + 1
 """Bytes of a fragment before `needs`, if its alias has one."""
 _DISCARDABLE: Final = 0x2
@@ -172,8 +172,7 @@ def _head_bytes(head: FrameHead) -> bytes:
         (
             first.to_bytes(1, "big"),
             _varint(head.alias),
-            _FRAME_ID.pack(head.frame),
-            _TIMES.pack(head.captured, head.linger),
+            _FRAME.pack(head.frame, head.captured, head.linger),
             bytes(needs),
             (head.temporal << 4 | head.spatial).to_bytes(1, "big") if layered else b"",
         )
@@ -250,8 +249,10 @@ def _read_fragment(data: bytes) -> Fragment:
     first = data[0]
     length = _FIXED_HEAD + (data[1] > _ONE_BYTE_MAX) + (first >> 2 & 3) + (first & _LAYERED)
     head = _read_head(data[:length])
-    index, at = _read_varint(data, length)
-    count, at = _read_varint(data, at)
+    index, count, at = data[length], data[length + 1], length + 2
+    if index | count > _ONE_BYTE_MAX:
+        index, at = _read_varint(data, length)
+        count, at = _read_varint(data, at)
     if not index < count <= MAX_FRAGMENTS:
         raise MediaDatagramError(f"fragment {index} of {count}")
     if at >= len(data):
@@ -263,9 +264,8 @@ def _read_fragment(data: bytes) -> Fragment:
 def _read_head(data: bytes) -> FrameHead:
     first = data[0]
     alias, at = _read_varint(data, 1)
-    (frame,) = _FRAME_ID.unpack_from(data, at)
-    captured, linger = _TIMES.unpack_from(data, at + 4)
-    at += 9
+    frame, captured, linger = _FRAME.unpack_from(data, at)
+    at += _FRAME.size
     needs = tuple(data[at : at + (first >> 2 & 3)])
     temporal = spatial = 0
     if first & _LAYERED:
@@ -347,6 +347,7 @@ def _check_parity(parity: Parity) -> None:
         raise MediaDatagramError(f"parity of {len(parity.symbol)} bytes")
 
 
+@lru_cache(maxsize=1024)  # fragments, and tracks, are counted from 0 again and again
 def _varint(value: int) -> bytes:
     if 0 <= value <= _ONE_BYTE_MAX:
         return value.to_bytes(1, "big")
