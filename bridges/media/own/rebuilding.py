@@ -56,10 +56,6 @@ class Rebuilding:
         """Return whether a fragment is there."""
         return index in self._frames.get(frame, ())
 
-    def count(self, frame: int) -> int:
-        """Return how many fragments of a frame are there."""
-        return len(self._frames.get(frame, ()))
-
     def body(self, frame: int) -> bytes:
         """Return a frame all of whose fragments are there."""
         fragments = self._frames[frame]
@@ -67,9 +63,16 @@ class Rebuilding:
 
     def add(self, fragment: Fragment) -> list[Fragment]:
         """Keep a fragment that is not there yet; return those that can be had by it, not kept yet."""
-        place = (fragment.head.frame, fragment.part)
-        self._frames.setdefault(place[0], {})[place[1]] = fragment
+        number = fragment.head.frame
+        fragments = self._frames.get(number)
+        if fragments is None:
+            fragments = self._frames[number] = {}
+        fragments[fragment.part] = fragment
         self.size += len(fragment.raw)
+        return self._found_by((number, fragment.part)) if self._groups else []
+
+    def _found_by(self, place: tuple[int, int]) -> list[Fragment]:
+        """Return the fragments that can be had now that one more is there."""
         found: list[Fragment] = []
         for key, group in list(self._groups.items()):
             if place in group.missing:

@@ -16,6 +16,8 @@ from bridges.wire.own_media.datagram import MAX_ALIAS, Bundle, Parity, decode
 from bridges.wire.own_media.errors import MediaDatagramError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bridges.wire.own_media.datagram import Fragment
 
 __all__ = ["KeyFrameWanted", "MediaReceiver", "Output", "Received", "ReceiverLimits"]
@@ -88,7 +90,7 @@ class MediaReceiver:
         """Return the figures of all tracks, those that were closed included, and what parity `recovered`."""
         return sum(map(_figures_of, self._tracks.values()), Counter(self._closed))
 
-    def receive(self, now: float, datagram: bytes) -> list[Output]:
+    def receive(self, now: float, datagram: bytes) -> Sequence[Output]:
         """Take a datagram; return what follows from it.
 
         Malformed ones are passed over and counted. Raises MediaDatagramError when they are too many.
@@ -127,7 +129,7 @@ class MediaReceiver:
         """Return when to call tick(), now and then too early; infinite: not before something comes."""
         return self._due
 
-    def _take(self, now: float, content: Fragment | Parity) -> list[Output]:
+    def _take(self, now: float, content: Fragment | Parity) -> Sequence[Output]:
         alias = content.alias if isinstance(content, Parity) else content.head.alias
         track = self._tracks.get(alias)
         if track is None:
@@ -137,17 +139,16 @@ class MediaReceiver:
         if self._size + size > self._limits.total_bytes:
             self.figures["refused"] += 1
             return []
-        return self._after(now, track, track.size, track.take(now, content))
+        before = track.size
+        return self._after(now, track, before, track.take(now, content))
 
     def _after(
         self, now: float, track: IncomingTrack, size_before: int, handed: list[Received]
-    ) -> list[Output]:
+    ) -> Sequence[Output]:
         self._size += track.size - size_before
-        outputs: list[Output] = list(handed)
-        if track.wishes(now):
-            outputs.append(KeyFrameWanted(track.alias))
+        wished = track.wishes(now)
         self._due = min(self._due, track.due())
-        return outputs
+        return [*handed, KeyFrameWanted(track.alias)] if wished else handed
 
 
 def _figures_of(track: IncomingTrack) -> Counter[str]:
