@@ -97,6 +97,7 @@ def test_what_has_become_too_large_for_the_path_is_given_up() -> None:
     assert drain(media, 0.03) == []
     assert media.queue.waiting == 0
     assert offer(media, 0.06) is Outcome.UNDECODABLE, "the one before was given up"
+    assert media.given_up(PICTURE) == 1
     offer(media, 0.09, key=True)
     assert drain(media, 0.09)
     media.settled(0.1, flight, arrived=False)
@@ -160,6 +161,20 @@ def test_what_is_lost_is_repeated_while_that_is_of_use() -> None:
     assert offer(media, 0.7) is Outcome.UNDECODABLE
 
 
+def test_what_was_taken_for_nothing_is_counted_for_its_track() -> None:
+    media = made()
+    offer(media, 0.0, key=True)
+    offer(media, 0.03)
+    sound(media, 0.03)
+    _, (_, flight), *_ = drain(media, 0.03)
+    assert offer(media, 0.06) is Outcome.TAKEN
+    sound(media, 0.06)
+    assert drain(media, 0.9) == [], "too late, all that waits"
+    assert (media.given_up(PICTURE), media.given_up(SOUND)) == (1, 1)
+    media.settled(0.9, flight, arrived=False)
+    assert media.given_up(PICTURE) == 2, "nor is the first one repeated"
+
+
 def test_the_last_repeat_that_can_be_in_time_is_sent_twice() -> None:
     media = made()
     offer(media, 0.0, key=True)
@@ -181,6 +196,7 @@ def test_repeats_are_sent_twice_where_they_are_few_and_there_is_room() -> None:
 
     media = made()
     media.offer(0.0, PICTURE, Source(bytes(20 * KEY_BYTES), 0.0, ()), rate=1e6)
+    assert media.head(0.0) is not None
     flight = media.taken()
     media.offer(0.01, PICTURE, Source(bytes(DELTA_BYTES), 0.01), rate=1e6)
     before = media.queue.waiting
@@ -324,7 +340,9 @@ def test_both_ends_over_a_path_that_loses_and_reorders(
             event = min(events)
             events.remove(event)
             now, _, data, flight = event
-            outputs = receiver.tick(now) + ([] if data is None else receiver.receive(now, data))
+            outputs = receiver.tick(now)
+            if data is not None:
+                outputs += receiver.receive(now, data)
             for output in outputs:
                 if isinstance(output, Received):
                     handed[output.alias].append(output.body)

@@ -76,11 +76,10 @@ class OutgoingFrame(Frame):
     """When it is sent later than this, it comes too late to be shown in time."""
     useful_until: float = 0.0
     """When it is sent later than this, it is of no use even for those that need it."""
-    group: Group = field(default_factory=lambda: Group(0))
+    group: Group | None = None
+    """What shares parity with it; None: nothing does, and there is none."""
     number: int = -1
     """On the wire; -1 for parity by itself."""
-    flying: dict[Fragment, int] = field(default_factory=dict)
-    """How many copies of a fragment are on their way, whose fate is not known."""
 
 
 class Offered(NamedTuple):
@@ -303,5 +302,7 @@ class OutgoingTrack:
 
 def _evenly(body: bytes, parts: int) -> list[bytes]:
     """Cut a body into parts that differ by a byte at most."""
+    if parts == 1:
+        return [body]
     bounds = [len(body) * part // parts for part in range(parts + 1)]
     return [body[begin:end] for begin, end in pairwise(bounds)]

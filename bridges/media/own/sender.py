@@ -22,8 +22,9 @@ from bridges.media.own.sending import Fragment, Kind, Limits, SendQueue
 from bridges.wire.own_media.datagram import MAX_ALIAS, is_parity, newest_fragment
 
 if TYPE_CHECKING:
-    from bridges.media.own.outgoing import Group, Offered
-    from bridges.media.own.policy import Tuning
+    from bridges.media.own.outgoing import Offered
+    from bridges.media.own.policy import Repair, Tuning
+    from bridges.media.own.sending import Frame
 
 __all__ = ["Flight", "MediaSender", "Outcome", "SenderLimits", "Source"]
 
@@ -36,6 +37,8 @@ _FEW: Final = 0.03
 """The share of losses below which repeats are sent twice."""
 _KEY_BACKLOG: Final = 0.1
 """Seconds of sending that key frames which are asked for may add up to."""
+_CHOICE_HOLDS: Final = 0.01
+"""Seconds for which the way of repair is not chosen anew because of the path's losses and length."""
 
 
 class Outcome(enum.Enum):
@@ -73,11 +76,12 @@ class Flight(NamedTuple):
 
 
 class _Track:
-    __slots__ = ("held_until", "highest", "key_at", "key_size", "outgoing", "policy", "wished_at")
+    __slots__ = ("given_up", "held_until", "highest", "key_at", "key_size", "outgoing", "wished_at")
 
-    def __init__(self, outgoing: OutgoingTrack, policy: Policy) -> None:
+    def __init__(self, outgoing: OutgoingTrack) -> None:
         self.outgoing = outgoing
-        self.policy = policy
+        self.given_up = 0
+        """Frames that were taken, and did not go out whole after all, or not in time."""
         self.highest: int | None = None
         self.wished_at = -math.inf
         self.held_until = -math.inf
@@ -102,14 +106,16 @@ class MediaSender:
     ) -> None:
         self.figures: Final[Counter[str]] = Counter()
         self.meter: Final = LossMeter()
-        self.queue: Final = SendQueue(queue or Limits(backlog=_BACKLOG))
+        self.queue: Final = SendQueue(queue or Limits(backlog=_BACKLOG), on_given_up=self._gave_up)
         self.sent_bytes = 0
         """Of all datagrams, since the beginning."""
         self.sound_copies = 0
         """So often sound is carried again at least."""
         self._limits = limits or SenderLimits()
         self._largest = self._limits.largest
-        self._tuning = tuning
+        self._policy = Policy(deadline=self._limits.deadline, tuning=tuning)
+        self._repair: Repair | None = None
+        self._choose_at = -math.inf
         self._tracks: dict[int, _Track] = {}
         self._wanted: dict[int, _Track] = {}
         """Those of which a key frame is."""
@@ -131,7 +137,7 @@ class MediaSender:
         outgoing = OutgoingTrack(
             alias, sound=sound, largest=self._largest, deadline=limits.deadline, useful=limits.useful
         )
-        self._tracks[alias] = _Track(outgoing, Policy(deadline=limits.deadline, tuning=self._tuning))
+        self._tracks[alias] = _Track(outgoing)
 
     def close(self, alias: int) -> None:
         """End a track; nothing of it that waits is sent."""
@@ -139,6 +145,10 @@ class MediaSender:
         self._relief.forget(alias)
         if self._tracks.pop(alias, None) is not None:
             self.queue.forget(alias)
+
+    def given_up(self, alias: int) -> int:
+        """Return how many frames of an open track were taken, and did not go out whole; raises KeyError."""
+        return self._tracks[alias].given_up
 
     def let_through(self, alias: int, temporal: int | None) -> None:
         """Send of an open track no higher temporal layer than that; None: all. Raises KeyError."""
@@ -175,14 +185,7 @@ class MediaSender:
             self.figures[Outcome.LEFT_OUT.value] += 1
             return Outcome.LEFT_OUT
         self._has_room = not rate or self.queue.waiting <= _ROOM * rate
-        path = Path(
-            round_trip=self._round_trip,
-            loss=self.meter.loss,
-            run_length=self.meter.run_length,
-            room=self._has_room,
-            copies=self.sound_copies,
-        )
-        repair = track.policy.choose(now, path)
+        repair = self._how_to_repair(now)
         offered = track.outgoing.prepare(source, repair)
         outcome = Outcome.REFUSED
         if offered is None:
@@ -206,6 +209,26 @@ class MediaSender:
             self._want(alias, track)  # what is missing of a higher layer comes with the next key frame anyway
         return outcome
 
+    def _how_to_repair(self, now: float) -> Repair:
+        """Return what is chosen for all tracks of the connection."""
+        repair, room, copies = self._repair, self._has_room, self.sound_copies
+        if (
+            repair is None
+            or now >= self._choose_at
+            or repair.room is not room
+            or repair.least_copies != copies
+        ):
+            path = Path(
+                round_trip=self._round_trip,
+                loss=self.meter.loss,
+                run_length=self.meter.run_length,
+                room=room,
+                copies=copies,
+            )
+            repair = self._repair = self._policy.choose(now, path)
+            self._choose_at = now + _CHOICE_HOLDS
+        return repair
+
     def _passes(self, now: float, alias: int, kind: Kind, rate: float | None) -> bool:
         """Return whether a frame's track need not pause for the sake of the others."""
         if kind is Kind.SOUND or not rate:
@@ -215,7 +238,7 @@ class MediaSender:
     def _offer_parity(self, now: float, parity: Offered, rate: float | None) -> None:
         if self.queue.offer(now, parity.frame, parity.datagrams, rate=rate):
             self.figures["parity"] += len(parity.datagrams)
-        else:
+        elif parity.frame.group is not None:
             parity.frame.group.rows = 0
 
     # --- key frames -------------------------------------------------------------------------------
@@ -271,30 +294,28 @@ class MediaSender:
     def taken(self) -> Flight:
         """Take note that what head() returned is on its way; settled() is to be told what becomes of it."""
         fragment = self.queue.pop()
-        flying = _outgoing(fragment).flying
-        flying[fragment] = flying.get(fragment, 0) + 1
+        fragment.flying += 1
         self.sent_bytes += len(fragment.data)
         return Flight(fragment, self.meter.sent())
 
     def settled(self, now: float, flight: Flight, *, arrived: bool) -> None:
         """Take note that a datagram arrived, or that QUIC's loss detection takes it for lost."""
-        self.meter.settled(flight.number, arrived=arrived)
-        fragment = flight.fragment
-        frame = _outgoing(fragment)
-        copies = frame.flying.get(fragment, 0)
-        if not copies:  # another copy has arrived
-            return
-        if arrived or copies == 1:
-            del frame.flying[fragment]
-        else:
-            frame.flying[fragment] = copies - 1
-        if not arrived:
+        fragment, number = flight
+        self.meter.settled(number, arrived=arrived)
+        if arrived:
+            fragment.flying = 0
+        elif fragment.flying:  # else another copy has arrived
+            fragment.flying -= 1
             self.figures["lost"] += 1
-            if copies == 1:
-                self._lost(now, fragment, frame.group)
+            if not fragment.flying:
+                self._lost(now, fragment)
 
-    def _lost(self, now: float, fragment: Fragment, group: Group) -> None:
+    def _lost(self, now: float, fragment: Fragment) -> None:
         """Send something again if there is no other way to have the frame."""
+        group = _outgoing(fragment).group
+        if group is None:
+            self._repeat(now, fragment)
+            return
         if is_parity(fragment.data):
             group.parity_lost += 1
         else:
@@ -307,6 +328,7 @@ class MediaSender:
         if now > frame.useful_until:
             if not frame.dead:
                 frame.dead = True
+                self._gave_up(frame)
                 self.figures["given_up"] += 1
             return
         frame.deadline = frame.useful_until
@@ -324,6 +346,12 @@ class MediaSender:
         elif track is not None:
             # It is so small that both would travel in the same packet.
             track.outgoing.carry(newest_fragment(fragment.data))
+
+    def _gave_up(self, frame: Frame) -> None:
+        """Take note that a frame was taken for nothing; parity is none."""
+        track = self._tracks.get(frame.track)
+        if track is not None and isinstance(frame, OutgoingFrame) and frame.number >= 0:
+            track.given_up += 1
 
     def _until_known(self, frame: OutgoingFrame) -> float:
         """Return how long it takes to hear of a loss; pessimistic for sound, which is small."""

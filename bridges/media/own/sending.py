@@ -12,11 +12,11 @@ from __future__ import annotations
 import enum
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["Fragment", "Frame", "Kind", "Limits", "SendQueue"]
 
@@ -57,33 +57,42 @@ class Frame:
     """After this, sending is useless."""
     dead: bool = False
     """Whether it cannot arrive whole any more."""
-    waiting: int = field(default=0, repr=False)
-    """Bytes of it in the queue."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Fragment:
-    """What fits into one datagram."""
+    """What fits into one datagram, and how many copies are on their way, whose fate is not known."""
 
-    frame: Frame
-    data: bytes
+    __slots__ = ("data", "flying", "frame")
+
+    def __init__(self, frame: Frame, data: bytes) -> None:
+        self.frame = frame
+        self.data = data
+        self.flying = 0
 
 
 class SendQueue:
-    """Bounded, ordered by kind, without anything that comes too late."""
+    """Bounded, ordered by kind, without anything that comes too late.
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    `on_given_up` is told of each frame that was taken and will not be sent whole, as it comes too late or has
+    become too large.
+    """
+
+    def __init__(
+        self, limits: Limits | None = None, *, on_given_up: Callable[[Frame], None] = lambda _: None
+    ) -> None:
         self.waiting = 0
         """Bytes in the queue."""
         self.refused = 0
         """Frames that were not taken, or that had to make room."""
         self.expired = 0
-        """Frames that were taken and not sent whole in time."""
+        """Frames that were taken and not sent whole in time, and parity likewise."""
         self.repeated = 0
         """Fragments that were put back after a loss."""
         self._limits = limits or Limits()
+        self._on_given_up = on_given_up
         self._largest = math.inf
         self._lanes: tuple[deque[Fragment], ...] = tuple(deque() for _ in range(len(Kind) + 1))
+        self._head_lane = 0
         self._lane_bytes = [0] * len(self._lanes)
         self._track_bytes: dict[int, int] = {}
 
@@ -100,33 +109,33 @@ class SendQueue:
             frame.dead = True
             self.refused += 1
             return False
-        for data in fragments:
-            self._put(frame.kind, Fragment(frame, data))
+        self._lanes[frame.kind].extend([Fragment(frame, data) for data in fragments])
+        self._account(frame.kind, frame.track, size)
         return True
 
     def head(self, now: float) -> Fragment | None:
         """Return what is to be sent next, and leave it in the queue; drops what is too late before it."""
+        if not self.waiting:
+            return None
         for lane, fragments in enumerate(self._lanes):
             while fragments:
                 fragment = fragments[0]
                 if not self._is_late(now, fragment.frame):
+                    self._head_lane = lane
                     return fragment
                 self._take(lane)
         return None
 
     def pop(self) -> Fragment:
-        """Remove and return what head() has returned; raises IndexError if that was None."""
-        for lane, fragments in enumerate(self._lanes):
-            if fragments:
-                return self._take(lane)
-        raise IndexError("the queue is empty")
+        """Remove and return what head() has just returned; raises IndexError if that was None."""
+        return self._take(self._head_lane)
 
     def lost(self, now: float, fragment: Fragment) -> bool:
         """Send a fragment again that did not arrive, if that is of use and possible; return whether it is."""
         if self._is_late(now, fragment.frame):
             return False
         if len(fragment.data) > self._largest:
-            fragment.frame.dead = True
+            self._give_up(fragment.frame)
             return False
         self._put(_REPEAT, fragment)
         self.repeated += 1
@@ -139,8 +148,8 @@ class SendQueue:
             return
         for lane, fragments in enumerate(self._lanes):
             for fragment in fragments:
-                if len(fragment.data) > largest:
-                    fragment.frame.dead = True
+                if len(fragment.data) > largest and not fragment.frame.dead:
+                    self._give_up(fragment.frame)
             self._sweep(lane)
 
     def forget(self, track: int) -> None:
@@ -169,18 +178,21 @@ class SendQueue:
     def _is_late(self, now: float, frame: Frame) -> bool:
         """Return whether a frame can be given up; counts it the first time."""
         if not frame.dead and now > frame.deadline:
-            frame.dead = True
             self.expired += 1
+            self._give_up(frame)
         return frame.dead
 
+    def _give_up(self, frame: Frame) -> None:
+        frame.dead = True
+        self._on_given_up(frame)
+
     def _put(self, lane: int, fragment: Fragment) -> None:
-        size = len(fragment.data)
         self._lanes[lane].append(fragment)
-        self._account(lane, fragment, size)
+        self._account(lane, fragment.frame.track, len(fragment.data))
 
     def _take(self, lane: int) -> Fragment:
         fragment = self._lanes[lane].popleft()
-        self._account(lane, fragment, -len(fragment.data))
+        self._account(lane, fragment.frame.track, -len(fragment.data))
         return fragment
 
     def _sweep(self, lane: int) -> None:
@@ -191,11 +203,9 @@ class SendQueue:
             if not fragment.frame.dead:
                 self._put(lane, fragment)
 
-    def _account(self, lane: int, fragment: Fragment, size: int) -> None:
-        track = fragment.frame.track
+    def _account(self, lane: int, track: int, size: int) -> None:
         self.waiting += size
         self._lane_bytes[lane] += size
-        fragment.frame.waiting += size
         left = self._track_bytes.get(track, 0) + size
         if left:
             self._track_bytes[track] = left
