@@ -24,6 +24,7 @@ from bridges.event.own.wire import OwnWire
 from bridges.event.pool import Dialler
 from bridges.event.session import EventSession, Role
 from bridges.event.streams import PeerConnection
+from bridges.event.wanted import WantedLinks
 from bridges.figures import BridgeFigures, Tallies, everything
 from bridges.node.admission import admitting_node
 from bridges.node.cascading import parse_cascading, parse_stop
@@ -66,7 +67,9 @@ class EventBridge:
         self._listener: Listener | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._node_up = asyncio.Event()
-        self._links: dict[tuple[str, str], tuple[Link, asyncio.Task[None]]] = {}
+        self._links = WantedLinks(
+            spawn=self._spawn, gone=lambda peer, room, why: self.on_leg(peer, room, "gone", why)
+        )
         tallies = Tallies(max_entries=settings.event.max_links)
         self._figures = Figures(tallies)
         self._own = OwnWire(node, settings, self, tallies)
@@ -77,7 +80,7 @@ class EventBridge:
             node,
             settings.event,
             spawn=self._spawn,
-            room_gone=self._room_gone,
+            room_gone=self.room_gone,
             dropped=self._figures.dropped,
         )
         self._checks = 0
@@ -157,7 +160,7 @@ class EventBridge:
             case "broadcast", _:
                 self._broadcast(parse_broadcast(args))
             case "destroyRoom", _:
-                self._room_gone(parse_destroyed(args))
+                self.room_gone(parse_destroyed(args))
             case "drop", [str(), *_]:
                 pass  # A participant of another cluster: no wire between clusters has a word for it.
             case _:
@@ -230,8 +233,13 @@ class EventBridge:
         self._tell(peer, room, error)
 
     def room_gone(self, room: str) -> None:
-        """Want nothing of a room any more that our cluster says is not there."""
-        self._room_gone(room)
+        """Want no link of a room any more that our cluster says is not there, and end its streams."""
+        self._links.room_gone(room)
+        for stream in self._delivery.table.sessions():
+            if stream.room == room:
+                stream.give_up(CloseCode.NOT_WANTED, "the room is gone")
+        self._own.end_room(room)
+        self._figures.forget(room)
 
     async def gives_way(self, peer: str, room: str) -> bool:
         """Return whether a newcomer on our own wire may have what is this cluster's on OWT's."""
@@ -314,13 +322,12 @@ class EventBridge:
         if options.ev_fingerprint is None and not self._settings.quic.takes_unnamed:
             raise RpcError("evFingerprint: needed, as this bridge only trusts certificates that it knows")
         key = (options.target_cluster, options.room)
-        known = self._links.get(key)
-        if known is not None and known[0].options == options:
-            known[0].hurry()
+        known = self._links.find(*key)
+        if known is not None and known.options == options:
+            known.hurry()
             return
         if known is None and len(self._links) >= self._limits.max_links:
             raise RpcError(f"there are {len(self._links)} links already")
-        self._drop_link(key)
         link = Link(
             options,
             self._node,
@@ -331,12 +338,12 @@ class EventBridge:
             node_up=self._node_up.wait,
             failed=lambda: self._tell(*key, link.error),
         )
-        self._links[key] = (link, self._spawn(self._keep(key, link)))
+        self._links.want(*key, link)
         log.info("link.wanted", peer=options.target_cluster, room=options.room, host=options.ev_ip)
 
     def stop_cascading(self, peer: str, room: str) -> None:
         """Want no link that we dialled any more; see Cascader."""
-        if self._drop_link((peer, room)):
+        if self._links.drop(peer, room):
             log.info("link.stopped", peer=peer, room=room)
             self.on_leg(peer, room, "gone", "called off")
 
@@ -353,40 +360,13 @@ class EventBridge:
         """Return what carries a room to a peer, on whichever wire."""
         return self._delivery.table.current(peer, room) or self._own.current(peer, room)
 
-    # --- inside: dialling -----------------------------------------------------------------------
-
-    async def _keep(self, key: tuple[str, str], link: Link) -> None:
-        """Run a link; one that ends by itself has found its room closed."""
-        await link.run()
-        if key in self._links and self._links[key][0] is link:
-            del self._links[key]
-            self.on_leg(*key, "gone", link.error)
-
-    def _drop_link(self, key: tuple[str, str]) -> bool:
-        """Cancel a link; return whether there was one."""
-        known = self._links.pop(key, None)
-        if known is not None:
-            known[1].cancel()
-        return known is not None
-
-    def _room_gone(self, room: str) -> None:
-        """Want no link of the room any more, and end its streams."""
-        for key in [key for key in self._links if key[1] == room]:
-            self._drop_link(key)
-            self.on_leg(*key, "gone", "the room is gone")
-        for stream in self._delivery.table.sessions():
-            if stream.room == room:
-                stream.give_up(CloseCode.NOT_WANTED, "the room is gone")
-        self._own.end_room(room)
-        self._figures.forget(room)
-
     # --- inside: events of our nodes ------------------------------------------------------------
 
     def _notify(self, notify: Notify | None) -> None:
         """Send a node's event on: `initialize` to the one stream that it names, others to all of its."""
         if notify is None:
             return
-        for stream in self._sessions_of(notify.node):
+        for stream in self._delivery.streams_of(notify.node):
             if notify.stream is None:
                 if stream.initialized:
                     stream.send(notify.event)
@@ -400,14 +380,11 @@ class EventBridge:
         """Send a node's event on to all of its streams but those of the clusters that are excluded."""
         if broadcast is None:
             return
-        for stream in self._sessions_of(broadcast.node):
+        for stream in self._delivery.streams_of(broadcast.node):
             if stream.initialized and stream.peer not in broadcast.excluded:
                 stream.send(broadcast.event)
         # Our wire's log is one for all peers: who was to be left out hears it, too.
         self._own.notify(Notify(broadcast.node, broadcast.event, None))
-
-    def _sessions_of(self, node: str) -> list[EventStream]:
-        return [stream for stream in self._delivery.table.sessions() if stream.node == node]
 
     # --- inside: figures ------------------------------------------------------------------------
 
@@ -441,7 +418,7 @@ class EventBridge:
     def link_keys(self) -> list[LinkKey]:
         """Return which links are wanted or there; see bridges.figures.Source."""
         sessions = {(each.peer, each.room) for each in self._delivery.table.sessions()}
-        return sorted(self._links.keys() | sessions | self._own.keys())
+        return sorted(self._links.keys | sessions | self._own.keys())
 
     def link_figures(self, keys: Sequence[LinkKey]) -> list[LinkFigures]:
         """Return the figures of these links; see bridges.figures.Source."""
@@ -450,7 +427,7 @@ class EventBridge:
             own, standing = self._own.link_figures(*key), self._standing(key)
             if own is not None:
                 found.append(own)
-            elif key in self._links or standing["current"] is not None:
+            elif self._links.find(*key) is not None or standing["current"] is not None:
                 found.append(self._figures.link(*key, **standing, lag=self._delivery.lag(*key)))
         return found
 
@@ -461,11 +438,11 @@ class EventBridge:
     def _standing(self, key: LinkKey) -> Standing:
         """Return how a link on OWT's wire, or on none, is."""
         current = self._delivery.table.current(*key)
-        link = self._links.get(key)
+        link = self._links.find(*key)
         return {
             "dials": link is not None and (current is None or current.role is Role.DIALER),
             "current": current,
-            "error": link[0].error if link is not None and current is None else "",
+            "error": link.error if link is not None and current is None else "",
         }
 
     def _stats(self) -> dict[str, Any]:

@@ -82,6 +82,10 @@ class Delivery:
 
     # --- what streams do ------------------------------------------------------------------------
 
+    def streams_of(self, node: str) -> list[EventStream]:
+        """Return the current streams of the conferences that a node has."""
+        return [stream for stream in self.table.sessions() if stream.node == node]
+
     def begin(self, stream: EventStream) -> None:
         """Announce a stream that has opened; it supersedes the one before it."""
         if not self._connected:

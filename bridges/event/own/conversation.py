@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from bridges.event.own.asking import Asking
 from bridges.event.own.exchange import ChannelFigures, ChannelState, Exchange
-from bridges.event.own.lane import Lane
+from bridges.event.own.lane import Lanes
 from bridges.event.own.outputs import (
     ChannelOpened,
     Greeted,
@@ -31,6 +31,7 @@ from bridges.event.own.outputs import (
     Violated,
 )
 from bridges.event.own.pinger import Pinger
+from bridges.event.own.rounds import Rounds
 from bridges.wire.own.codec import Unknown, encode
 from bridges.wire.own.errors import OwnCode, OwnWireError
 from bridges.wire.own.messages import Close, Hello, HelloLimits, Open, Opened, Ping, Pong
@@ -38,6 +39,7 @@ from bridges.wire.own.messages import Close, Hello, HelloLimits, Open, Opened, P
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bridges.event.own.lane import Lane
     from bridges.event.own.outputs import Output
     from bridges.event.own.relay import Relay
     from bridges.event.own.settings import OwnWireSettings
@@ -49,11 +51,6 @@ __all__ = ["VERSIONS", "ChannelFigures", "Conversation", "Role"]
 VERSIONS: Final = (1,)
 """Versions of the protocol that this end speaks."""
 
-_ROUND: Final = 1.0
-"""Seconds between rounds, in which every channel is looked after once."""
-_LEAST_PAUSE: Final = 0.02
-_SOME: Final = 64
-"""Channels that are looked after at a time, so that thousands hold nothing up."""
 _SHUT: Final = frozenset({ChannelState.CLOSING, ChannelState.CLOSED})
 
 
@@ -97,7 +94,7 @@ class Conversation:
         self._began = self._now = now
         self._inside = False
         self._limits = HelloLimits(message=settings.max_message_bytes, channels=1, lanes=1, waiting=1)
-        self._lanes: dict[int, Lane] = {0: Lane(settings.max_hello_bytes)}
+        self._lanes = Lanes(hello_limit=settings.max_hello_bytes, limit=settings.max_message_bytes)
         self._control: list[bytes] = []
         self._pinger = Pinger(interval=settings.ping_interval, timeout=settings.ping_timeout)
         self._channels: dict[int, Exchange] = {}
@@ -105,8 +102,7 @@ class Conversation:
         self._asking = Asking()
         self._next_channel = 1
         self._pending: list[Output] = []
-        self._unvisited: list[int] = []
-        self._tick_at = now + _ROUND
+        self._rounds = Rounds(now)
         if role is Role.DIALER:
             self._say_hello()
 
@@ -156,7 +152,7 @@ class Conversation:
         if self.closed:
             return []
         first = [0] if self._control or (self.greeted and self._pinger.ready) else []
-        return first + [number for number, lane in self._lanes.items() if lane.ready]
+        return first + self._lanes.ready()
 
     def data_to_send(self, lane: int, room_for: int, now: float) -> bytes:
         """Return bytes for a lane, once: about `room_for` at most, one message more at worst.
@@ -165,13 +161,14 @@ class Conversation:
         stays where it is; conferences take turns.
         """
         self._now = now
-        if self.closed or room_for <= 0:
+        used = self._lanes.find(lane)
+        if self.closed or room_for <= 0 or used is None:
             return b""
         if lane == 0:
             return self._control_to_send()
         self._inside = True
         try:
-            return self._lanes[lane].fill(room_for, now, self._too_large) if lane in self._lanes else b""
+            return used.fill(room_for, now, self._too_large)
         finally:
             self._inside = False
 
@@ -187,7 +184,7 @@ class Conversation:
         self._now = now
         if self.role is not Role.DIALER or not self.has_room:
             raise RuntimeError("this connection takes no further conference")
-        number = min(range(1, self._lane_count + 1), key=self._load_of)
+        number = self._lanes.least_loaded(min(self._settings.lanes, self._limits.lanes))
         exchange = self._add(self._next_channel, number, relay.room, ChannelState.QUEUED, now)
         self._next_channel += 1
         self._asking.add(exchange, relay, token)
@@ -230,7 +227,7 @@ class Conversation:
             return float("inf")
         if not self.greeted:
             return self._began + self._settings.hello_timeout
-        return min(self._tick_at, self._pinger.due)
+        return min(self._rounds.due, self._pinger.due)
 
     def poll(self, now: float) -> list[Output]:
         """Do what time has come for: pings, digests, and giving up whoever is silent."""
@@ -243,7 +240,7 @@ class Conversation:
         self._pinger.poll(now)
         if self._pinger.overdue(now):
             return outputs + self._violate(OwnCode.TIMED_OUT, "no answer to a ping in time")
-        if now >= self._tick_at:
+        if now >= self._rounds.due:
             outputs += self._tick(now)
         return outputs
 
@@ -255,7 +252,7 @@ class Conversation:
         return pending
 
     def _receive(self, number: int, data: bytes) -> list[Output]:
-        lane = self._lanes.get(number) or self._new_lane(number)
+        lane = self._lanes.find(number) or self._new_lane(number)
         lane.deframer.feed(data)
         outputs: list[Output] = []
         try:
@@ -275,7 +272,7 @@ class Conversation:
             raise OwnWireError(OwnCode.SEQUENCE, "a conference before the hello was answered")
         if self.role is Role.DIALER or not 0 < number <= self._settings.lanes:
             raise OwnWireError(OwnCode.LIMIT, f"there is no lane {number}")
-        return self._lane(number)
+        return self._lanes.use(number)
 
     def _take_control(self, framed: Framed) -> list[Output]:
         match framed.message:
@@ -384,20 +381,6 @@ class Conversation:
 
     # --- inside: channels -------------------------------------------------------------------------------
 
-    @property
-    def _lane_count(self) -> int:
-        return min(self._settings.lanes, self._limits.lanes)
-
-    def _load_of(self, number: int) -> int:
-        lane = self._lanes.get(number)
-        return 0 if lane is None else lane.channels
-
-    def _lane(self, number: int) -> Lane:
-        lane = self._lanes.get(number)
-        if lane is None:
-            lane = self._lanes[number] = Lane(self._settings.max_message_bytes)
-        return lane
-
     def _add(self, channel: int, lane: int, room: str, state: ChannelState, now: float) -> Exchange:
         exchange = Exchange(
             channel,
@@ -410,7 +393,7 @@ class Conversation:
             superseded=lambda: self._supersede(exchange),
         )
         self._channels[channel] = exchange
-        self._lane(lane).channels += 1
+        self._lanes.use(lane).channels += 1
         return exchange
 
     def _ask(self) -> None:
@@ -421,7 +404,7 @@ class Conversation:
 
     def _mark(self, exchange: Exchange) -> None:
         """Note that a channel has something to send."""
-        self._lanes[exchange.lane].ready[exchange] = None
+        self._lanes.use(exchange.lane).ready[exchange] = None
         if not self._inside:
             self._wake()
 
@@ -455,7 +438,7 @@ class Conversation:
         self._channels.pop(exchange.channel, None)
         self._requests.pop(exchange.channel, None)
         self._asking.answered(exchange)
-        self._lanes[exchange.lane].channels -= 1
+        self._lanes.use(exchange.lane).channels -= 1
 
     def _violate(self, code: OwnCode, reason: str) -> list[Output]:
         """Give the connection up."""
@@ -479,8 +462,7 @@ class Conversation:
         self._requests.clear()
         self._asking.clear()
         self._control.clear()
-        for lane in self._lanes.values():
-            lane.ready.clear()
+        self._lanes.silence()
         return outputs
 
     def _tick(self, now: float) -> list[Output]:
@@ -489,12 +471,8 @@ class Conversation:
         for exchange in (*self._asking.asked, *(self._channels[channel] for channel in self._requests)):
             if now - exchange.since >= self._settings.open_timeout:
                 outputs += self._close(exchange, OwnCode.TIMED_OUT, "it took too long to open")
-        if not self._unvisited:
-            self._unvisited = list(self._channels)
-        visited, self._unvisited = self._unvisited[:_SOME], self._unvisited[_SOME:]
-        for channel in visited:
+        for channel in self._rounds.take(self._channels, now):
             one = self._channels.get(channel)
             if one is not None and one.outlet is not None and one.outlet.due_digests(now):
                 self._mark(one)
-        self._tick_at = now + (_LEAST_PAUSE if self._unvisited else _ROUND)
         return outputs
