@@ -204,15 +204,14 @@ class Carriage:
     def offer(self, alias: int, piece: Piece) -> bool:
         """Send a piece of an open track if the path takes it; return whether."""
         now, rate = self._loop.time(), self._rate()
-        source = Source(
-            pack(piece.frame), piece.captured, piece.needs, piece.discardable, piece.temporal, piece.spatial
-        )
+        body = pack(piece.frame) if piece.body is None else piece.body
+        source = Source(body, piece.captured, piece.needs, piece.discardable, piece.temporal, piece.spatial)
         outcome = self.sender.offer(now, alias, source, rate=rate)
         self._backpressure.offered(
             now,
             alias,
             piece,
-            size=len(source.body),
+            size=len(body),
             outcome=outcome,
             strain=lambda: self._strain(rate),
         )
@@ -220,6 +219,10 @@ class Carriage:
         self._ask(now, rate)
         self._quic.datagrams_waiting()
         return outcome is Outcome.TAKEN
+
+    def given_up(self, alias: int) -> int:
+        """Return how many pieces of an open track were taken and did not go out whole, or not in time."""
+        return self.sender.given_up(alias)
 
     def wished(self, alias: int) -> None:
         """Take note that the peer wants a key frame of a track."""
@@ -257,12 +260,19 @@ class Carriage:
         flight = self.sender.taken()
         return lambda arrived: self.sender.settled(self._loop.time(), flight, arrived=arrived)
 
+    def resized(self, largest: int) -> None:
+        """Take note that a datagram may have more bytes, or fewer; see DatagramSender."""
+        self.sender.resize(largest)
+
     def _datagram(self, data: bytes) -> None:
         now = self._loop.time()
         try:
-            self._hand_on(now, self.receiver.receive(now, data))
+            outputs = self.receiver.receive(now, data)
+            if outputs:
+                self._hand_on(now, outputs)
         except MediaDatagramError as error:
             self._refused(error)
+        self._wake_at(self.receiver.due())
 
     def _hand_on(self, now: float, outputs: Iterable[Output]) -> None:
         """Do what the receiver says. Raises MediaDatagramError when the peer has sent too much nonsense."""
@@ -274,7 +284,6 @@ class Carriage:
                 self._hand_on_frame(now, output, taker)
             else:
                 taker.key_frame_lacks()
-        self._wake_at(self.receiver.due())
 
     def _hand_on_frame(self, now: float, received: Received, taker: PieceTaker) -> None:
         head = received.head
@@ -284,7 +293,11 @@ class Carriage:
         except MediaDatagramError as error:
             self.receiver.malformed(error)
             return
-        taker.piece(Piece(frame, captured, received.needs, head.discardable, head.temporal, head.spatial))
+        taker.piece(
+            Piece(
+                frame, captured, received.needs, head.discardable, head.temporal, head.spatial, received.body
+            )
+        )
 
     # --- time -------------------------------------------------------------------------------------
 
@@ -304,3 +317,4 @@ class Carriage:
             self._hand_on(now, self.receiver.tick(now))
         except MediaDatagramError as error:
             self._refused(error)
+        self._wake_at(self.receiver.due())

@@ -141,18 +141,26 @@ class DatagramOutlet:
         self._carriage = carriage
         self._alias = alias
         self._begins = True
-        self.dropped = 0
+        self._refused = 0
+        self._given_up: int | None = None
+        """Once it is closed."""
         carriage.open(alias, sound=sound, ask=ask, slow=slow)
+
+    @property
+    def dropped(self) -> int:
+        """Pieces that were refused, or came too late while they waited, or were lost for good."""
+        given_up = self._carriage.given_up(self._alias) if self._given_up is None else self._given_up
+        return self._refused + given_up
 
     def offer(self, piece: Piece) -> bool:
         """Send a piece, or drop it; see Outlet."""
         if self._begins and piece.needs:
-            self.dropped += 1
+            self._refused += 1
             self._carriage.wished(self._alias)
             return False
         self._begins = False
         passed = self._carriage.offer(self._alias, piece)
-        self.dropped += not passed
+        self._refused += not passed
         return passed
 
     def wished(self) -> None:
@@ -165,4 +173,6 @@ class DatagramOutlet:
 
     def close(self) -> None:
         """Send nothing any more, not even what waits."""
+        if self._given_up is None:
+            self._given_up = self._carriage.given_up(self._alias)
         self._carriage.end(self._alias)

@@ -26,6 +26,9 @@ class Piece(NamedTuple):
     temporal: int = 0
     spatial: int = 0
     """Layers, 0 (base) to 7."""
+    body: bytes | None = None
+    """What stands for the frame on our own wire (bridges.wire.own_media.body), where it came so: to pass it
+    on over that wire, it need not be made again."""
 
 
 def fresh(frame: MediaFrame, now: float, dependencies: Dependencies | None = None) -> Piece:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from bridges.media.carriage import Carriage
+from bridges.media.outlets import DatagramOutlet
 from bridges.media.pieces import Piece, fresh
 from bridges.media.settings import MediaSettings, OwnMediaSettings
+from bridges.wire.own_media.body import pack
 from bridges.wire.own_media.datagram import MAX_ALIAS, FrameHead, decode, encode_fragment
 from tests.bridges.media_side import Changes, picture, sound
 
@@ -239,3 +241,34 @@ def is_frame(number: int) -> Callable[[bytes], bool]:
             yield each.head.frame if hasattr(each, "head") else number
 
     return lambda datagram: number in parts(datagram)
+
+
+async def test_what_expires_while_it_waits_was_dropped(line: Line) -> None:
+    near, far = line
+    taker = Taker()
+    alias = far.carriage.expect(taker, sound=False)
+    outlet = DatagramOutlet(near.carriage, alias, sound=False, ask=lambda: None, slow=lambda _: None)
+    assert not outlet.offer(fresh(picture(1), now())), "a track begins with a key frame"
+    old = fresh(picture(2, key=True), now() - 10.0)
+    assert outlet.offer(old)
+    assert outlet.dropped == 1
+    assert near.source.head() is None, "it has waited for too long"
+    assert outlet.dropped == 2
+    assert outlet.offer(fresh(picture(3, key=True), now()))
+    await taker.changes.until(lambda: taker.pieces)
+    outlet.close()
+    assert outlet.dropped == 2, "also when the track has ended"
+
+
+async def test_what_is_passed_on_is_what_came(line: Line) -> None:
+    near, far = line
+    alias, taker, _ = joined(line)
+    frame = picture(1, key=True)
+    near.carriage.offer(alias, fresh(frame, now()))
+    await taker.changes.until(lambda: taker.pieces)
+    (piece,) = taker.pieces
+    assert (piece.frame, piece.body) == (frame, pack(frame))
+    again, next_taker, _ = joined((far, near))
+    far.carriage.offer(again, piece._replace(body=pack(frame) + b"!"))
+    await next_taker.changes.until(lambda: next_taker.pieces)
+    assert next_taker.pieces[0].frame.payload == frame.payload + b"!"
