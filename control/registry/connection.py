@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 from msgspec import Meta, Struct
-from sqlalchemy import NullPool
+from sqlalchemy import NullPool, event
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from causeway.errors import ConfigError, UnavailableError
@@ -21,6 +22,7 @@ from control.registry.programs import MINIMUM_MAJOR
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from sqlalchemy.engine import AdaptedConnection
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["DatabaseSettings", "check_server", "connector", "create_engine"]
@@ -65,23 +67,36 @@ def create_engine(
     connect = connector(url, settings, bounded=bounded)
     if not pooled:
         return create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
-    return create_async_engine(
+    engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connect,
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.pool_timeout,
-        pool_pre_ping=True,  # a connection that a failover or a restart cut is replaced before it is used
     )
+    event.listen(engine.sync_engine, "checkout", _whole)
+    return engine
+
+
+def _whole(connection: AdaptedConnection, _record: object, _proxy: object) -> None:
+    """Have a connection that a failover or a restart cut replaced before it is used.
+
+    asyncpg has noticed by itself; asking the server each time (`pool_pre_ping`) takes three round trips,
+    which is more than most of what is done with a connection.
+    """
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError("the server closed the connection")
 
 
 def connector(
-    url: str, settings: DatabaseSettings, *, bounded: bool = True
+    url: str, settings: DatabaseSettings, *, bounded: bool = True, planned_once: bool = False
 ) -> Callable[[], Awaitable[asyncpg.Connection[asyncpg.Record]]]:
     """Return a function that opens one asyncpg connection, for engines and for LISTEN.
 
-    Raises ConfigError for a URL of another kind; the function raises UnavailableError when the server does
-    not take us, ConfigError when asyncpg does not understand the URL.
+    `planned_once`: a prepared statement keeps its plan, whatever its arguments are, until the statistics of
+    its tables change: for connections whose statements look up a few rows by their keys. Raises ConfigError
+    for a URL of another kind; the function raises UnavailableError when the server does not take us,
+    ConfigError when asyncpg does not understand the URL.
     """
     dsn = _dsn(url)
     session = {
@@ -93,6 +108,8 @@ def connector(
     if bounded:
         session["statement_timeout"] = _milliseconds(settings.statement_timeout)
         session["idle_in_transaction_session_timeout"] = _milliseconds(settings.idle_timeout)
+    if planned_once:
+        session["plan_cache_mode"] = "force_generic_plan"
 
     async def connect() -> asyncpg.Connection[asyncpg.Record]:
         try:

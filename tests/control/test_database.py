@@ -104,6 +104,36 @@ async def test_sessions_carry_our_limits(database_url: str) -> None:
     await engine.dispose()
 
 
+async def test_a_connection_that_was_cut_is_replaced_before_it_is_used(database_url: str) -> None:
+    engine, other = create_engine(database_url), create_engine(database_url, pooled=False)
+    cut = asyncio.Event()
+    async with engine.connect() as connection:
+        raw = (await connection.get_raw_connection()).driver_connection
+        assert raw is not None
+        raw.add_termination_listener(lambda _connection: cut.set())
+    before = await ask(engine, "SELECT pg_backend_pid()")
+    assert await ask(engine, "SELECT pg_backend_pid()") == before  # it is kept
+    await ask(other, f"SELECT pg_terminate_backend({before})")
+    async with asyncio.timeout(10):
+        await cut.wait()
+    assert await ask(engine, "SELECT pg_backend_pid()") != before
+    await engine.dispose()
+
+
+async def test_a_connection_is_taken_from_the_pool_without_a_word_to_the_server(database_url: str) -> None:
+    engine = create_engine(database_url)
+    said: list[str] = []
+    async with engine.connect() as connection:
+        raw = (await connection.get_raw_connection()).driver_connection
+        assert raw is not None
+        raw.add_query_logger(lambda record: said.append(record.query))
+    autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with autocommit.connect() as connection:
+        await connection.exec_driver_sql("SELECT 7")
+    assert said == []  # statements that are prepared are not logged; a ping is three that are not
+    await engine.dispose()
+
+
 async def test_a_transaction_in_which_nothing_happens_is_given_up(database_url: str) -> None:
     engine = create_engine(database_url, DatabaseSettings(idle_timeout=0.1))
     store = Store(engine)
