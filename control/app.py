@@ -132,6 +132,8 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
     await keyring.prepare()
     hints = Hints(own.placement)
     guard = Guard.of(own.webhooks.allow_networks, http=own.webhooks.allow_http)
+    # What joins and beats say is short, and planning it would take longer than doing it.
+    lane = connector(database.url, settings.database, planned_once=True)
     async with (
         hints,
         OwtConnections(cascade_timeout=own.reconcile.cascade_timeout) as owt,
@@ -141,7 +143,7 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
         fleet = Fleet(owt=owt, openvidu=openvidu, signer=keyring, vault=vault)
         replica = Replica(
             store,
-            Lane(connector(database.url, settings.database)),
+            Lane(lane),
             own.replica,
             name=own.replica.name or socket.gethostname(),
             version=__version__,
@@ -153,7 +155,7 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
         gate = Gate(authenticator, own.rate)
         placing = Placing(
             store,
-            [Lane(connector(database.url, settings.database)) for _ in range(own.placement.lanes)],
+            [Lane(lane) for _ in range(own.placement.lanes)],
             own.placement,
             own.regions,
             required_modules=frozenset(own.join.required_modules),
