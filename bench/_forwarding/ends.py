@@ -133,6 +133,9 @@ class Ours:
         self._waiting.popleft()
         return _forget
 
+    def resized(self, largest: int) -> None:
+        """Do nothing: what is passed on is as large as it came."""
+
     def stream_data(self, stream_id: int, data: bytes, end: bool) -> None:  # noqa: ARG002, FBT001 - the protocol's
         """Take what comes (bridges.quic.ConnectionHandler)."""
         self.on_data(stream_id, data)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from bridges.quic.certificate import Certificate
 from bridges.quic.certificates import Certificates
-from bridges.quic.connection import Connection, ConnectionHandler
+from bridges.quic.connection import Connection
 from bridges.quic.dial import dial
 from bridges.quic.errors import ConnectionClosedError, DialError, TooManyStreamsError
 from bridges.quic.listen import Listener, listen
+from bridges.quic.parties import ConnectionHandler
 from bridges.quic.roundtrip import RoundTrip
 from bridges.quic.settings import OWN_PROTOCOL, CertificateSettings, QuicSettings
 from bridges.quic.trust import fingerprints_of_environment

@@ -15,72 +15,39 @@ the turn's end: what it sends then travels together.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from aioquic.quic import events
 from aioquic.quic.packet import QuicErrorCode
 
+from bridges.quic.deliveries import Deliveries
 from bridges.quic.errors import ConnectionClosedError, TooManyStreamsError
 from bridges.quic.inside import reads, recovery
 from bridges.quic.inside.idle_streams import pass_over_idle_streams
 from bridges.quic.pings import Pings
+from bridges.quic.probing import Probing
 from bridges.quic.roundtrip import patience
 from bridges.quic.streams import Streams, is_unidirectional
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from aioquic.quic.connection import NetworkAddress, QuicConnection
 
-    from bridges.quic.inside.recovery import DatagramSource, Path
+    from bridges.quic.inside.recovery import Path
+    from bridges.quic.parties import ConnectionHandler, DatagramSender, Endpoint
     from bridges.quic.roundtrip import RoundTrip
     from bridges.quic.settings import QuicSettings
     from bridges.quic.streams import Stream
 
-__all__ = ["Connection", "ConnectionHandler", "Endpoint"]
+__all__ = ["Connection"]
 
 log = structlog.get_logger(__name__)
 
 _INTERNAL_ERROR: Final = 0x1FF
 _EXCESSIVE_LOAD: Final = 0x1FE
 _MAX_REASON_BYTES: Final = 200
-_MAX_UNDELIVERED: Final = 1024
-
-
-class ConnectionHandler(Protocol):
-    """Who uses a connection. Called synchronously, never from within a call that it makes itself."""
-
-    def stream_data(self, stream_id: int, data: bytes, end: bool) -> None:  # noqa: FBT001 - as QUIC's FIN bit
-        """Take bytes of a stream; `end`: the peer writes no more. An unknown id is a stream it opened."""
-
-    def stream_reset(self, stream_id: int, code: int) -> None:
-        """Take note that the peer gave the stream up; our half is already given up as well."""
-
-    def connection_lost(self, reason: str) -> None:
-        """Take note that the connection is gone. Called once, also after our own close()."""
-
-
-class Endpoint(Protocol):
-    """The socket's side of a connection."""
-
-    def send_datagrams(self, datagrams: Sequence[bytes], address: NetworkAddress) -> None:
-        """Put datagrams on the network, in order."""
-
-    def established(self, connection: Connection) -> None:
-        """Take note that the handshake is done."""
-
-    def verified(self, connection: Connection) -> None:
-        """Take note that the peer has shown that it is let in."""
-
-    def finished(self, connection: Connection, reason: str) -> None:
-        """Take note that the connection sends and takes no more datagrams."""
-
-    def connection_id_issued(self, connection: Connection, connection_id: bytes) -> None:
-        """Take note that datagrams for `connection_id` are this connection's."""
-
-    def connection_id_retired(self, connection_id: bytes) -> None:
-        """Take note that `connection_id` is used no more."""
 
 
 class Connection:
@@ -121,9 +88,10 @@ class Connection:
         for who waits for `backlog`."""
         self._heard = False
         """Whether datagrams came in this turn."""
-        self._handler: ConnectionHandler | None = None
-        self._undelivered: list[Callable[[ConnectionHandler], None]] = []
+        self._deliveries: Deliveries[ConnectionHandler] = Deliveries(self._loop, failed=self._handler_failed)
+        self._source: DatagramSender | None = None
         self._on_datagram: Callable[[bytes], None] | None = None
+        self._probing: Probing | None = None
         self._streams = Streams()
         self._accounted_bytes = 0
         self._heard_at = self._loop.time()
@@ -141,13 +109,11 @@ class Connection:
     @property
     def handler(self) -> ConnectionHandler | None:
         """Who is told what arrives."""
-        return self._handler
+        return self._deliveries.user
 
     @handler.setter
     def handler(self, handler: ConnectionHandler) -> None:
-        self._handler = handler
-        if self._undelivered:
-            self._loop.call_soon(self._deliver_kept)
+        self._deliveries.user = handler
 
     @property
     def streams(self) -> int:
@@ -171,7 +137,7 @@ class Connection:
 
     @property
     def max_datagram_bytes(self) -> int:
-        """Bytes that a datagram to the peer may have; 0: it takes none."""
+        """Bytes that a datagram to the peer may have; 0: it takes none. See DatagramSender.resized."""
         return reads.datagram_bytes(self._quic)
 
     @property
@@ -237,13 +203,14 @@ class Connection:
         self._abandon(stream_id, stream, code)
         self._transmit_soon()
 
-    def use_datagrams(self, source: DatagramSource, on_datagram: Callable[[bytes], None]) -> None:
+    def use_datagrams(self, source: DatagramSender, on_datagram: Callable[[bytes], None]) -> None:
         """Send the datagrams of `source` as there is room for them, and give the peer's to `on_datagram`.
 
         What comes before that is passed over. `source` is asked again after each call of datagrams_waiting(),
         and whenever something that comes from the peer, or the time, makes room.
         """
         recovery.replace_datagrams(self._quic, source)
+        self._source = source
         self._on_datagram = on_datagram
 
     def datagrams_waiting(self) -> None:
@@ -331,6 +298,14 @@ class Connection:
     def _shaken(self) -> None:
         """Hand the connection out, as the handshake is done."""
         self.established = True
+        self._probing = Probing(
+            self._quic,
+            self.remote[0],
+            self._settings.path_mtu,
+            clock=self._loop.time,
+            put=self._put,
+            resized=self._resized,
+        )
         self._deadline.cancel()
         self._endpoint.established(self)
         if not self.closed:  # the endpoint may not believe the peer, who must not be done then
@@ -370,27 +345,15 @@ class Connection:
 
     def _deliver(self, call: Callable[[ConnectionHandler], None]) -> None:
         """Tell the handler, or keep it until there is one."""
-        if self._handler is None or self._undelivered:
-            if len(self._undelivered) >= _MAX_UNDELIVERED:
-                self._undelivered.clear()
-                self.close(_EXCESSIVE_LOAD, "too much data before it could be taken")
-                return
-            self._undelivered.append(call)
+        if self._deliveries.full:
+            self._deliveries.drop()
+            self.close(_EXCESSIVE_LOAD, "too much data before it could be taken")
             return
-        self._call(call, self._handler)
+        self._deliveries.deliver(call)
 
-    def _deliver_kept(self) -> None:
-        kept, self._undelivered = self._undelivered, []
-        for call in kept:
-            if self._handler is not None:
-                self._call(call, self._handler)
-
-    def _call(self, call: Callable[[ConnectionHandler], None], handler: ConnectionHandler) -> None:
-        try:
-            call(handler)
-        except Exception:
-            log.exception("quic.handler_failed", remote=self.remote)
-            self.close(_INTERNAL_ERROR, "internal error")
+    def _handler_failed(self, error: Exception) -> None:
+        log.error("quic.handler_failed", remote=self.remote, exc_info=error)
+        self.close(_INTERNAL_ERROR, "internal error")
 
     def _abandon(self, stream_id: int, stream: Stream, code: int) -> None:
         """Give up both halves of a stream."""
@@ -418,6 +381,8 @@ class Connection:
             self._transmit_handle = None
         if self.closed:
             return
+        if self._probing is not None:
+            self._probing.step(self._loop.time())
         self._send_waiting()
         self._streams.forget(self._stream_exists)
         self._arm_timer()
@@ -429,9 +394,17 @@ class Connection:
         """Send what the core wants sent."""
         outgoing = self._quic.datagrams_to_send(now=self._loop.time())
         if outgoing:
-            datagrams = [data for data, _ in outgoing]
-            self.bytes_out += sum(map(len, datagrams))
-            self._endpoint.send_datagrams(datagrams, outgoing[0][1])  # all have the same way
+            self._put(outgoing)
+
+    def _put(self, outgoing: list[tuple[bytes, NetworkAddress]]) -> None:
+        datagrams = [data for data, _ in outgoing]
+        self.bytes_out += sum(map(len, datagrams))
+        self._endpoint.send_datagrams(datagrams, outgoing[0][1])  # all have the same way
+
+    def _resized(self) -> None:
+        """Say that datagrams may be larger from now on, or have to be smaller."""
+        if self._source is not None:
+            self._source.resized(self.max_datagram_bytes)
 
     def _stream_exists(self, stream_id: int) -> bool:
         return reads.stream_exists(self._quic, stream_id)
@@ -486,10 +459,7 @@ class Connection:
 
     def _tell_lost(self, reason: str) -> None:
         self._endpoint.finished(self, reason)
-        if self._handler is not None and not self._undelivered:
-            self._call(lambda handler: handler.connection_lost(reason), self._handler)
-        else:
-            self._undelivered.append(lambda handler: handler.connection_lost(reason))
+        self._deliveries.deliver(lambda handler: handler.connection_lost(reason))
         self._gone.set()
 
     def __repr__(self) -> str:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bridges.quic.certificate import Certificate
-    from bridges.quic.connection import ConnectionHandler
+    from bridges.quic.parties import ConnectionHandler
     from bridges.quic.pump import Count
     from bridges.quic.settings import QuicSettings
 

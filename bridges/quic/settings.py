@@ -70,7 +70,10 @@ class QuicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     handshake_burst: Annotated[int, Meta(ge=1)] = 200
     """Handshakes that one address may begin at once."""
     max_datagram_size: Annotated[int, Meta(ge=1200, le=65000)] = 1200
-    """Bytes of UDP payload; more than 1,200 only where every path is known to carry it."""
+    """Bytes of UDP payload at first; more than 1,200 only where every path is known to carry it."""
+    path_mtu: Annotated[int, Meta(ge=1200, le=65535)] = 1500
+    """Bytes of an IP packet up to which is tried what a path carries, and used; 1500 is Ethernet's. Only with
+    our controller, and where it is more than `max_datagram_size` needs."""
     max_reassembly_bytes: Annotated[int, Meta(ge=1 << 20)] = 16 << 20
     """Bytes of one connection that may wait for missing ones before them; beyond, it is closed."""
     socket_buffer_bytes: Annotated[int, Meta(ge=1 << 16)] = 1 << 20

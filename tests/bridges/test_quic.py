@@ -77,6 +77,8 @@ class Pair:
         self.settings = settings
         self.accepted: asyncio.Queue[Recorder] = asyncio.Queue()
         self.listener: Listener
+        self.port: int | None = None
+        """Where to dial instead of the listener's own port."""
         self.dialled: list[Connection] = []
         self.refused: Counter[str] = Counter()
 
@@ -89,7 +91,7 @@ class Pair:
         """Dial; returns the dialled connection, its recorder and the listener's recorder."""
         connection = await dial(
             "127.0.0.1",
-            self.listener.port,
+            self.port or self.listener.port,
             fingerprint=fingerprint or self.certificate.fingerprint,
             settings=self.settings,
         )

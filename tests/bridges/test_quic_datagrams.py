@@ -18,6 +18,7 @@ class Datagrams:
         self.waiting = list(waiting)
         self.outcomes: list[bool] = []
         self.taken_in: list[bytes] = []
+        self.largest: list[int] = []
         self._changed = asyncio.Event()
 
     def head(self) -> bytes | None:
@@ -29,6 +30,11 @@ class Datagrams:
 
     def _settled(self, arrived: bool) -> None:
         self.outcomes.append(arrived)
+        self._changed.set()
+
+    def resized(self, largest: int) -> None:
+        self.largest.append(largest)
+        self.waiting = [each[:largest] for each in self.waiting]
         self._changed.set()
 
     def take(self, datagram: bytes) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from aioquic.quic.rangeset import RangeSet
     from aioquic.quic.recovery import QuicPacketSpace
 
+    from bridges.quic.path_mtu import PathMtu
+
 __all__ = [
     "CONGESTION",
     "DatagramSource",
@@ -52,8 +54,11 @@ class Congestion(QuicCongestionControl):
         self.controller: Final = Controller(max_datagram_size)
         self.peer_took = 0.0
         """Seconds that the peer says it took to acknowledge what came last."""
+        self.path_mtu: PathMtu | None = None
+        """Told what becomes of packets larger than its base."""
+        self.packet = max_datagram_size
+        """Bytes of a whole packet."""
         self._shortest = math.inf
-        self._packet = max_datagram_size
         self.publish()
 
     def publish(self) -> None:
@@ -61,7 +66,7 @@ class Congestion(QuicCongestionControl):
         in_flight = self.controller.in_flight
         self.bytes_in_flight = in_flight
         room = max(self.controller.window - in_flight, 0)
-        self.congestion_window = in_flight + room - room % self._packet
+        self.congestion_window = in_flight + room - room % self.packet
 
     def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
         assert packet.sent_time is not None
@@ -71,6 +76,8 @@ class Congestion(QuicCongestionControl):
     def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
         assert packet.sent_time is not None
         self.controller.acked(now, packet.sent_time, packet.sent_bytes, number=packet.packet_number)
+        if self.path_mtu is not None and packet.sent_bytes > self.path_mtu.base:
+            self.path_mtu.acked(packet.sent_time)
         self.publish()
 
     def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
@@ -79,10 +86,12 @@ class Congestion(QuicCongestionControl):
         self.publish()
 
     def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
-        del now
-        self.controller.lost(
-            [(packet.sent_time, packet.sent_bytes) for packet in packets if packet.sent_time is not None]
-        )
+        lost = [(packet.sent_time, packet.sent_bytes) for packet in packets if packet.sent_time is not None]
+        self.controller.lost(lost)
+        if self.path_mtu is not None:
+            for sent_at, size in lost:
+                if size > self.path_mtu.base:
+                    self.path_mtu.lost(now, sent_at)
         self.publish()
 
     def on_persistent_congestion(self) -> None:
@@ -104,8 +113,9 @@ class _Pacer(QuicPacketPacer):
 
     def __init__(self, controller: Controller, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
+        self.packet = max_datagram_size
+        """Bytes that a packet is charged at first."""
         self._controller = controller
-        self._packet = max_datagram_size
         self._pacer = Pacer(controller.burst)
         self._unsettled = 0
 
@@ -115,14 +125,14 @@ class _Pacer(QuicPacketPacer):
     def update_after_send(self, now: float) -> None:
         """Charge a whole packet: its size is known only once the datagram is complete."""
         del now
-        self._pacer.spend(self._packet)
+        self._pacer.spend(self.packet)
         self._unsettled += 1
 
     def settle(self, size: int) -> None:
         """Give back what a packet that was charged as a whole one did not weigh."""
         if self._unsettled:
             self._unsettled -= 1
-            self._pacer.spend(size - self._packet)
+            self._pacer.spend(size - self.packet)
 
     def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
         """Take the rate from the controller instead."""
@@ -144,6 +154,15 @@ class Recovery(QuicPacketRecovery):
         self._congestion = self._cc
         self._silence = Silence()
         self._pacer: _Pacer = _Pacer(self.controller, max_datagram_size=max_datagram_size)
+
+    def resize(self, size: int) -> None:
+        """Take note that whole packets have so many bytes from now on; the controller's unit stays."""
+        self._congestion.packet = self._pacer.packet = size
+        self._congestion.publish()
+
+    def watch(self, path_mtu: PathMtu) -> None:
+        """Tell `path_mtu` what becomes of packets larger than its base."""
+        self._congestion.path_mtu = path_mtu
 
     def on_packet_sent(self, *, packet: QuicSentPacket, space: QuicPacketSpace) -> None:
         """Settle with the pacer what the packet weighs."""
@@ -198,7 +217,8 @@ class Recovery(QuicPacketRecovery):
             assert packet.sent_time is not None
             if number <= far_behind or packet.sent_time + patience <= now:
                 lost.append(packet)
-                self.reordering.lost(number, packet.sent_time, packet.sent_bytes)
+                if packet.in_flight:  # a probe of the path's MTU is none of the controller's business
+                    self.reordering.lost(number, packet.sent_time, packet.sent_bytes)
             elif space.loss_time is None:
                 space.loss_time = packet.sent_time + patience
         if lost:
