@@ -216,7 +216,8 @@ class Carriage:
             strain=lambda: self._strain(rate),
         )
         self.sender.sound_copies = self._backpressure.copies
-        self._ask(now, rate)
+        if self.sender.due() < math.inf:
+            self._ask(now, rate)
         self._quic.datagrams_waiting()
         return outcome is Outcome.TAKEN
 

@@ -112,6 +112,7 @@ class OutgoingTrack:
         self.sound: Final = sound
         self._deadline = deadline
         self._useful = useful
+        self._linger_of_pictures = _units(useful)
         self._next = 0
         self._offered = 0
         self._taken: OrderedDict[int, OutgoingFrame] = OrderedDict()
@@ -237,10 +238,9 @@ class OutgoingTrack:
 
     def _linger(self, repair: Repair) -> int:
         """Return for how long something may come after this that is of what came before."""
-        seconds = self._useful
-        if self.sound:
-            seconds = self._deadline if repair.in_time else repair.copies * self._interval + _SLACK
-        return round(min(seconds, MAX_LINGER) / LINGER_UNIT)
+        if not self.sound:
+            return self._linger_of_pictures
+        return _units(self._deadline if repair.in_time else repair.copies * self._interval + _SLACK)
 
     def _note_interval(self, captured: float) -> None:
         if self._last_captured is not None:
@@ -254,6 +254,8 @@ class OutgoingTrack:
 
     def _with_earlier(self, datagram: bytes, copies: int) -> bytes:
         """Return a datagram of sound together with earlier ones, as far as they fit."""
+        if not copies and not self._again:
+            return datagram
         again = (each for each, _ in self._again)
         chosen = [*self._earlier[:copies], *again][: MAX_BUNDLE - 1]
         for count in range(len(chosen), 0, -1):
@@ -298,6 +300,11 @@ class OutgoingTrack:
                 for row, symbol in enumerate(protect(block, rows))
             ]
         return parity
+
+
+def _units(linger: float) -> int:
+    """Return seconds as they travel."""
+    return round(min(linger, MAX_LINGER) / LINGER_UNIT)
 
 
 def _evenly(body: bytes, parts: int) -> list[bytes]:

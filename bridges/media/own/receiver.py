@@ -130,12 +130,14 @@ class MediaReceiver:
         return self._due
 
     def _take(self, now: float, content: Fragment | Parity) -> Sequence[Output]:
-        alias = content.alias if isinstance(content, Parity) else content.head.alias
+        if isinstance(content, Parity):
+            alias, size = content.alias, len(content.symbol)
+        else:
+            alias, size = content.head.alias, len(content.raw)
         track = self._tracks.get(alias)
         if track is None:
             self.figures["unknown_track"] += 1
             return []
-        size = len(content.symbol) if isinstance(content, Parity) else len(content.raw)
         if self._size + size > self._limits.total_bytes:
             self.figures["refused"] += 1
             return []

@@ -85,6 +85,10 @@ class _Kind(enum.IntEnum):
     BUNDLE = 2
 
 
+_BEGINS_FRAGMENT: Final = VERSION << 2 | _Kind.FRAGMENT
+"""The upper half of its first byte."""
+
+
 class FrameHead(NamedTuple):
     """What every fragment says of its frame."""
 
@@ -211,7 +215,7 @@ def encode_bundle(datagrams: tuple[bytes, ...]) -> bytes:
 def decode(data: bytes) -> Datagram:
     """Read a datagram. Raises MediaDatagramError for what is none, or of a version that is not known."""
     try:
-        return _decode(data)
+        return _read_fragment(data) if data[0] >> 4 == _BEGINS_FRAGMENT else _read_other(data)
     except (IndexError, struct.error):
         raise MediaDatagramError(f"a datagram that ends in its header, after {len(data)} bytes") from None
 
@@ -229,13 +233,11 @@ def is_parity(datagram: bytes) -> bool:
     return datagram[0] >> 4 & 3 == _Kind.PARITY
 
 
-def _decode(data: bytes) -> Datagram:
+def _read_other(data: bytes) -> Datagram:
     first = data[0]
     if first >> 6 != VERSION:
         raise MediaDatagramError(f"a datagram of version {first >> 6}; this is {VERSION}")
     kind = first >> 4 & 3
-    if kind == _Kind.FRAGMENT:
-        return _read_fragment(data)
     if first & 0xF:
         raise MediaDatagramError("bits that are not used are set")
     if kind == _Kind.PARITY:
@@ -304,7 +306,7 @@ def _read_bundle(data: bytes) -> Bundle:
         at += length
         if len(part) != length or len(fragments) == MAX_BUNDLE:
             raise MediaDatagramError("a bundle of too much")
-        if not part or part[0] >> 4 != VERSION << 2 | _Kind.FRAGMENT:
+        if not part or part[0] >> 4 != _BEGINS_FRAGMENT:
             raise MediaDatagramError("a bundle of something else than fragments")
         fragments.append(_read_fragment(part))
     if not fragments:
