@@ -18,6 +18,7 @@ from websockets.exceptions import WebSocketException
 
 from bridges.control.figures import NAME, FiguresTelling
 from bridges.control.orders import Dial, HangUp, Leave, Relay, Say
+from bridges.control.traffic import Traffic
 from bridges.load import machine_load
 from bridges.node.cascading import CascadingOptions
 from bridges.node.port import RpcError
@@ -89,6 +90,7 @@ class Agent:
         self._left: asyncio.Future[NoReturn] | None = None
         self._lease: AgentLease | None = None
         self._backoff = Backoff(base=settings.retry_base, cap=settings.retry_cap)
+        self._traffic = Traffic()
         for kind, bridge in bridges.items():
             bridge.on_leg = partial(self._leg_changed, kind)
             if settings.expected_only:
@@ -251,10 +253,7 @@ class Agent:
     async def _beat(self, interval: float) -> NoReturn:
         while True:
             await asyncio.sleep(interval)
-            load = AgentLoad(
-                conferences=self._core.conferences, links=self._core.links_up, cpu=machine_load()
-            )
-            self._do(self._core.heartbeat(load, self._round_trips()))
+            self._do(self._core.heartbeat(self._load(), self._round_trips()))
 
     async def _tell_figures(self) -> NoReturn:
         telling = FiguresTelling(max_links=self._settings.figures_links)
@@ -269,6 +268,17 @@ class Agent:
             telling.take(batch.bridge, self._sources[batch.bridge].link_figures(batch.keys))
             await asyncio.sleep(0)  # The bridges' own work goes on.
         return telling.message([source.overview() for source in self._sources])
+
+    def _load(self) -> AgentLoad:
+        peers = [peer for source in self._sources for peer in source.overview().peers]
+        moved = self._traffic.bandwidth(peers, _now())
+        return AgentLoad(
+            conferences=self._core.conferences,
+            links=self._core.links_up,
+            cpu=machine_load(),
+            bandwidth_in=moved.incoming,
+            bandwidth_out=moved.outgoing,
+        )
 
     def _round_trips(self) -> list[RoundTrip]:
         measured = [item for bridge in self._bridges.values() for item in bridge.round_trips().items()]

@@ -90,7 +90,9 @@ class AgentLoad(_Tolerant, frozen=True, kw_only=True):
     """That are up."""
     cpu: Annotated[float, Meta(ge=0, le=1)] = 0.0
     bandwidth_in: Bits = 0
+    """From other clusters' bridges, since the heartbeat before."""
     bandwidth_out: Bits = 0
+    """To them."""
 
 
 class AgentRegistration(_Tolerant, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from bridges.control.channel import Agent
 from bridges.control.core import AgentCore
 from bridges.control.port import everybody_is_expected, nobody_watches
 from bridges.control.settings import ControlSettings
-from bridges.figures import BridgeFigures, LinkFigures
+from bridges.figures import BridgeFigures, LinkFigures, PeerFigures
 from bridges.node.port import RpcError
 from bridges.quic import RoundTrip
 from causeway.api.agents import AgentAddress, AgentAddresses, AgentCapacity, AgentRegistration, ProtocolRange
@@ -80,6 +80,18 @@ class Measured:
 
     def link_figures(self, keys: Sequence[LinkKey]) -> list[LinkFigures]:
         return [LinkFigures(kind="event", conference=room, peer=peer) for peer, room in keys]
+
+
+class Moving(Measured):
+    """One that moves twice as much to its peer as it gets."""
+
+    def __init__(self) -> None:
+        self.moved = 0
+
+    def overview(self) -> BridgeFigures:
+        self.moved += 1000
+        east = PeerFigures(kind="event", peer="east", bytes_in=self.moved, bytes_out=2 * self.moved)
+        return BridgeFigures(kind="event", peers=[east])
 
 
 class World:
@@ -277,6 +289,7 @@ async def test_heartbeats_carry_load_and_the_best_round_trips() -> None:
                 "east": RoundTrip(0.010, 0.002),
                 "a peer may call itself anything": RoundTrip(0.001, 0.0),
             }
+            world.measured.append(Moving())
             await control.said_hello()
             await control.say(desired(1, link()))
             world.legs("up")
@@ -288,6 +301,12 @@ async def test_heartbeats_carry_load_and_the_best_round_trips() -> None:
             ]
             assert beat.load.conferences == 1
             assert 0 <= beat.load.cpu <= 1
+            await control.until(
+                lambda: any(
+                    beat.load.bandwidth_out > beat.load.bandwidth_in > 0
+                    for beat in control.of(frozen.Heartbeat)
+                )
+            )
 
 
 async def test_an_order_that_a_bridge_does_not_take_is_reported_and_given_again() -> None:

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from sqlalchemy import func, select, update
 
 from causeway.api.agents import AgentLoad
@@ -277,8 +278,11 @@ async def test_conferences_wait_for_an_agent_with_room(database_url: str) -> Non
 async def test_load_and_round_trips_are_kept(database_url: str) -> None:
     async with world(database_url) as here, here.agent("us-a", "us-1").connected() as us:
         measured = [RoundTrip(cluster="eu-1", ms=80.0, jitter_ms=2.0), RoundTrip(cluster="us-1", ms=0.1)]
-        await us.say(Heartbeat(load=AgentLoad(links=3, cpu=0.5), round_trips=measured))
+        busy = AgentLoad(links=3, cpu=0.5, bandwidth_in=2_000_000, bandwidth_out=48_000_000)
+        await us.say(Heartbeat(load=busy, round_trips=measured))
         assert (await us.hear(LeaseRenewed)).ttl == 30.0
+        shown = (await here.service.operator.get("/v1/agents/us-a")).json()
+        assert msgspec.convert(shown["load"], AgentLoad) == busy
         # Hardly different: not worth a row's change. Then a new route.
         await us.say(Heartbeat(round_trips=[RoundTrip(cluster="eu-1", ms=80.5)]))
         await us.hear(LeaseRenewed)
