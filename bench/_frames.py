@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from bridges.wire.frame import HEADER_BYTES, AudioInfo, FrameFormat, MediaFrame, VideoInfo
@@ -37,6 +38,7 @@ _STAMP: Final = struct.Struct(">Q")
 Schedule = list[tuple[float, MediaFrame]]
 
 
+@lru_cache(maxsize=64)
 def frame_of(size: int, *, sound: bool = False, key: bool = False) -> MediaFrame:
     """Return a frame of `size` encoded bytes: a picture, or a piece of sound."""
     if sound:

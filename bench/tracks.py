@@ -209,7 +209,8 @@ def main() -> None:
         figures[f"{wire}_publishers"] = float(most)
         if most:
             (best,) = (probe for probe in probes if probe.publishers == most)
-            figures[f"{wire}_middle_ms_per_mbit"] = 1e3 * best.busy[1] / (most * MEGABITS)
+            for name, busy in zip(_CLUSTERS, best.busy, strict=True):
+                figures[f"{wire}_{name}_ms_per_mbit"] = 1e3 * busy / (most * MEGABITS)
     head = (
         "wire",
         "publishers",

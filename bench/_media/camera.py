@@ -93,18 +93,21 @@ class Shooter(Protocol):
 
 
 async def shoot(cameras: Iterable[Shooter], seconds: float) -> Sent:
-    """Let all of them run for so many seconds, their frames evenly spread over time."""
+    """Let all of them run for so many seconds, their frames evenly spread over time.
+
+    All frames that are due go in one turn of the loop, as those that have come from agents by then would.
+    """
     sent = Sent([], [])
     begin = time.monotonic()
     due = [(number * 0.0037, number, camera) for number, camera in enumerate(cameras)]
     heapq.heapify(due)
-    while due[0][0] < seconds:
-        at, number, camera = due[0]
-        wait = begin + at - time.monotonic()
-        if wait > 0:
-            await asyncio.sleep(wait)
-        camera.shoot(sent)
-        heapq.heapreplace(due, (at + 1 / camera.track.rate, number, camera))
-        if wait <= 0:
-            await asyncio.sleep(0)  # who is late must not keep the others from sending
+    while (wait := due[0][0]) < seconds:
+        await asyncio.sleep(max(0.0, begin + wait - time.monotonic()))
+        until = min(time.monotonic() - begin, seconds)
+        for _ in range(len(due)):  # who is late must not keep the others from sending
+            at, number, camera = due[0]
+            if at >= until:
+                break
+            camera.shoot(sent)
+            heapq.heapreplace(due, (at + 1 / camera.track.rate, number, camera))
     return sent

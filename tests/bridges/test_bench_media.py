@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bench._media.camera import Sent, shoot
 from bench._media.flat import growth, judged
 from bench._media.site import Site
 from bench._plots import Bars, Curves
 from bench._results import Results
-from bench._virtual.media import SOUND, VIDEO
+from bench._virtual.media import SOUND, VIDEO, Track
 from bench.soak import Look, grown, lasting
 from bench.tracks import search
 
@@ -49,6 +50,23 @@ def test_growth_of_a_process_is_told_in_mebibytes_and_in_objects() -> None:
     mebibytes, objects = grown(found)
     assert mebibytes == pytest.approx(5)
     assert objects == pytest.approx(500)
+
+
+class Counting:
+    def __init__(self, track: Track) -> None:
+        self.track = track
+        self.count = 0
+
+    def shoot(self, sent: Sent) -> None:
+        self.count += 1
+        sent.media_bytes += self.track.size
+
+
+async def test_every_camera_captures_all_its_frames_however_late_the_process_is() -> None:
+    cameras = [Counting(each) for each in (VIDEO, SOUND, VIDEO)]
+    sent = await shoot(cameras, 0.1)
+    assert [each.count for each in cameras] == [3, 5, 3]
+    assert sent.media_bytes == 6 * VIDEO.size + 5 * SOUND.size
 
 
 @pytest.mark.parametrize("limit", [0, 1, 5, 16, 23, 100, 128, 500])
