@@ -4,6 +4,9 @@
 ARGS ?=
 VENV := .venv/bin
 
+# Hundreds of processes are started by tests and by the laboratory: each module is compiled by the first of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup lab test nightly fuzz check format bench plots lock clean
 
 help: ## this list

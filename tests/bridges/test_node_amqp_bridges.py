@@ -265,8 +265,7 @@ async def test_a_session_outlives_a_restart_of_both_brokers(brokers: Brokers) ->
         await west.cascade(east, "room-1")
         await heard(other, "c-east", 1)
         await heard(node, "c-west", 1)
-        for broker in brokers:
-            await broker.restart()
+        await asyncio.gather(*(broker.restart() for broker in brokers))
         for side in (east, west):
             # A manager drops what it does not hear, and nobody hears it say so. Not before its broker is
             # gone: the worker would have joined again by then, and would not be waited for.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
+from causeway import cli as command_line
 from causeway.keys import new_key
 
 if TYPE_CHECKING:
@@ -113,14 +114,23 @@ async def test_configured_keys_work_and_are_not_shown(state_folder: Path, databa
         (["--config", "/nonexistent.toml"], {}, "/nonexistent.toml"),
     ],
 )
-async def test_what_is_wrong_is_one_line_and_code_2(
-    state_folder: Path, database_url: str, options: list[str], environment: dict[str, str], expected: str
+def test_what_is_wrong_is_one_line_and_code_2(
+    state_folder: Path,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    *,
+    options: list[str],
+    environment: dict[str, str],
+    expected: str,
 ) -> None:
+    """In this process, which has imported everything already."""
     given = {"CAUSEWAY_DATABASE__URL": database_url, "CAUSEWAY_CONTROL__PORT": "0"} | environment
-    async with control("--state", str(state_folder), *options, **given) as process:
-        async with asyncio.timeout(60):
-            _, err = await process.communicate()
-        assert process.returncode == 2, err.decode()
-        [line] = [text for text in err.decode().splitlines() if not text.startswith("{")]
-        assert line.startswith("causeway: ")
-        assert expected in line
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert command_line.run(["control", "--state", str(state_folder), *options]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    [line] = [text for text in err.splitlines() if not text.startswith("{")]
+    assert line.startswith("causeway: ")
+    assert expected in line

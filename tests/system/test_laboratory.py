@@ -165,11 +165,14 @@ def test_pictures_arrive_in_the_other_region_and_the_run_ends_well() -> None:
     assert not Path(state).exists()
 
 
-def test_killed_bridges_come_back_and_pictures_flow_again(laboratory: Laboratory) -> None:
+def test_killed_bridges_come_back_and_a_killed_launcher_leaves_nobody_behind(laboratory: Laboratory) -> None:
     laboratory.until_pictures()
     for victim in ("bridge-us-east", "bridge-eu-west"):
         assert _survived(laboratory, victim) <= RECOVERY_SECONDS, victim
         assert laboratory.pids.keys() == NAMES | {"control"}
+    everybody = laboratory.everybody()
+    laboratory.process.kill()
+    assert until_gone(everybody, 10) == set()
 
 
 def _survived(laboratory: Laboratory, victim: str) -> float:
@@ -193,13 +196,6 @@ def test_ctrl_c_stops_everybody(laboratory: Laboratory) -> None:
     assert left == set(), laboratory.output.read_text()
     assert laboratory.process.wait(10) == 128 + signal.SIGINT
     assert "PASSED" in laboratory.output.read_text()
-
-
-def test_a_killed_launcher_leaves_nobody_behind(laboratory: Laboratory) -> None:
-    laboratory.until_pictures()
-    everybody = laboratory.everybody()
-    laboratory.process.kill()
-    assert until_gone(everybody, 10) == set()
 
 
 def test_a_taken_port_is_one_clear_line() -> None:

@@ -17,6 +17,7 @@ from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
+import hypothesis
 import pytest
 
 from causeway.keys import KINDS, new_key
@@ -35,6 +36,7 @@ ENOUGH: Final = 4
 CHAOS_SECONDS: Final = 90.0
 QUIET_SECONDS: Final = 60.0
 CONFERENCES: Final = 5
+THOROUGH: Final = hypothesis.settings.get_current_profile_name() == "thorough"
 DUTIES: Final = ["agents", "conferences", "events", "leases", "rooms", "upkeep", "webhooks"]
 
 
@@ -248,7 +250,7 @@ async def test_what_a_replica_had_to_do_moves_within_two_seconds(
         await until(holders, evenly, timeout=60)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 2, 3] if THOROUGH else [1])
 async def test_whatever_happens_to_replicas_conferences_end_up_whole(
     database_url: str, state_folder: Path, seed: int
 ) -> None:
