@@ -103,6 +103,7 @@ _STEPS = st.lists(
         st.tuples(st.just("lose"), st.integers(0, 20)),
         st.tuples(st.just("wait"), st.floats(0, 0.3)),
         st.tuples(st.just("forget"), st.integers(1, 3)),
+        st.tuples(st.just("resize"), st.integers(200, 400)),
     ),
     max_size=40,
 )
@@ -112,7 +113,8 @@ _STEPS = st.lists(
 @given(steps=_STEPS)
 def test_it_is_bounded_and_nothing_late_or_forgotten_is_ever_sent(steps: list[tuple[object, ...]]) -> None:
     limits = Limits(queue_bytes=3_000, track_bytes=2_000)
-    queue, now = SendQueue(limits), 0.0
+    given_up: list[Frame] = []
+    queue, now, largest = SendQueue(limits, on_given_up=given_up.append), 0.0, 400
     sent: list[Fragment] = []
     for step in steps:
         match step:
@@ -120,7 +122,7 @@ def test_it_is_bounded_and_nothing_late_or_forgotten_is_ever_sent(steps: list[tu
                 queue.offer(
                     now,
                     frame(kind, track=track, deadline=now + 0.2),
-                    [bytes(size) for size in sizes],
+                    [bytes(min(size, largest)) for size in sizes],
                     rate=5_000,
                 )
                 assert queue.waiting <= limits.queue_bytes + sum(len(each.data) for each in sent)
@@ -129,9 +131,12 @@ def test_it_is_bounded_and_nothing_late_or_forgotten_is_ever_sent(steps: list[tu
                     if (head := queue.head(now)) is not None:
                         assert not head.frame.dead
                         assert now <= head.frame.deadline
+                        assert len(head.data) <= largest
                         sent.append(queue.pop())
             case ("lose", int(index)) if sent:
                 queue.lost(now, sent.pop(index % len(sent)))
+            case ("resize", int(largest)):
+                queue.resize(largest)
             case ("wait", float(seconds)):
                 now += seconds
             case ("forget", int(track)):
@@ -139,3 +144,5 @@ def test_it_is_bounded_and_nothing_late_or_forgotten_is_ever_sent(steps: list[tu
     drain(queue, now)
     assert queue.waiting == 0
     assert queue.head(now + 1) is None
+    assert len(set(map(id, given_up))) == len(given_up), "told once of each"
+    assert all(each.dead for each in given_up)

@@ -118,12 +118,10 @@ class SendQueue:
         if not self.waiting:
             return None
         for lane, fragments in enumerate(self._lanes):
-            while fragments:
-                fragment = fragments[0]
-                if not self._is_late(now, fragment.frame):
-                    self._head_lane = lane
-                    return fragment
-                self._take(lane)
+            self._drop_late(now, lane)
+            if fragments:
+                self._head_lane = lane
+                return fragments[0]
         return None
 
     def pop(self) -> Fragment:
@@ -163,10 +161,8 @@ class SendQueue:
     def _has_room(self, now: float, track: int, size: int) -> bool:
         limits = self._limits
         if self.waiting + size > limits.queue_bytes:
-            for lane, fragments in enumerate(self._lanes):
-                for fragment in fragments:
-                    self._is_late(now, fragment.frame)
-                self._sweep(lane)
+            for lane in range(len(self._lanes)):
+                self._drop_late(now, lane)
         return (
             self.waiting + size <= limits.queue_bytes
             and self._track_bytes.get(track, 0) + size <= limits.track_bytes
@@ -174,6 +170,12 @@ class SendQueue:
 
     def _ahead_of(self, kind: Kind) -> int:
         return sum(self._lane_bytes[: kind + 1])
+
+    def _drop_late(self, now: float, lane: int) -> None:
+        """Drop what is too late at the head of a lane, where the oldest is."""
+        fragments = self._lanes[lane]
+        while fragments and self._is_late(now, fragments[0].frame):
+            self._take(lane)
 
     def _is_late(self, now: float, frame: Frame) -> bool:
         """Return whether a frame can be given up; counts it the first time."""
@@ -198,10 +200,11 @@ class SendQueue:
     def _sweep(self, lane: int) -> None:
         """Remove the fragments of dead frames."""
         fragments = self._lanes[lane]
-        for _ in range(len(fragments)):
-            fragment = self._take(lane)
-            if not fragment.frame.dead:
-                self._put(lane, fragment)
+        kept = [each for each in fragments if not each.frame.dead]
+        while fragments:
+            self._take(lane)
+        for fragment in kept:
+            self._put(lane, fragment)
 
     def _account(self, lane: int, track: int, size: int) -> None:
         self.waiting += size
