@@ -179,7 +179,7 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
         owt_clusters = OwtClusters(store, vault, bell, own.owt, own.probe)
         prober = Prober(store, fleet, bell, own.probe, on_alive=owt_clusters.attach, replica=replica.id)
         agents = Agents(store, vault, bell, own.agents)
-        beats = Beats(store, ttl=own.lease.ttl, gather=own.lease.gather)
+        beats = Beats(store, Lane(lane), ttl=own.lease.ttl, gather=own.lease.gather)
         webhooks = Webhooks(store, vault, guard, sender, own.webhooks)
         dispatcher = Dispatcher(store, webhooks, own.webhooks, replica=replica.id)
 

@@ -8,30 +8,44 @@ rows that are being worked on are then written alone.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from control.errors import DatabaseUnavailableError, OverloadedError
 from control.registry import beats, clusters
 from control.registry.beats import Beat
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from causeway.api import Load
+    from control.registry.lane import Lane
     from control.registry.store import Store
 
 __all__ = ["Beats"]
 
 
+class _Waiting(NamedTuple):
+    """The newest beat of a registration, and all who wait for it to be written."""
+
+    beat: Beat
+    askers: list[asyncio.Future[bool]]
+
+
 class Beats:
     """Renews leases. `gather`: seconds that a beat may wait for others; `max_waiting`: how many may."""
 
-    def __init__(self, store: Store, *, ttl: float, gather: float, max_waiting: int = 20_000) -> None:
+    def __init__(
+        self, store: Store, lane: Lane, *, ttl: float, gather: float, max_waiting: int = 20_000
+    ) -> None:
+        """`lane` is used for what is written together, by `run` alone."""
         self._store = store
+        self._lane = lane
         self._ttl = ttl
         self._gather = gather
         self._max_waiting = max_waiting
         self._running = False
         self._arrived = asyncio.Event()
-        self._waiting: dict[tuple[str, int], tuple[Beat, asyncio.Future[bool]]] = {}
+        self._waiting: dict[tuple[str, int], _Waiting] = {}
 
     async def beat(self, cluster: str, epoch: int, load: Load) -> None:
         """Renew the cluster's lease and keep its load.
@@ -43,16 +57,18 @@ class Beats:
                 clusters.heartbeat, cluster, epoch=epoch, load=beats.columns(load), ttl=self._ttl
             )
 
-    async def _together(self, beat: Beat) -> bool:
-        """Have it written with others; return whether it was."""
+    def _together(self, beat: Beat) -> asyncio.Future[bool]:
+        """Have it written with others; the result says whether it was."""
         key = (beat.cluster, beat.epoch)
         known = self._waiting.get(key)
         if known is None and len(self._waiting) >= self._max_waiting:
             raise OverloadedError("too many heartbeats are waiting", retry_after=1)
-        done = known[1] if known is not None else asyncio.get_running_loop().create_future()
-        self._waiting[key] = (beat, done)
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        askers = [] if known is None else known.askers
+        askers.append(done)
+        self._waiting[key] = _Waiting(beat, askers)
         self._arrived.set()
-        return await asyncio.shield(done)
+        return done
 
     async def run(self) -> None:
         """Write what comes in, until cancelled."""
@@ -66,41 +82,42 @@ class Beats:
                 try:
                     await self._write(batch)
                 finally:
-                    for _, done in batch.values():
-                        _answer(done, renewed=False)
+                    _answer(batch.values(), renewed=False)
         finally:
             self._running = False
-            for _, done in self._waiting.values():
-                _answer(done, renewed=False)
+            _answer(self._waiting.values(), renewed=False)
             self._waiting = {}
+            self._lane.close()
 
-    async def _write(self, batch: dict[tuple[str, int], tuple[Beat, asyncio.Future[bool]]]) -> None:
+    async def _write(self, batch: dict[tuple[str, int], _Waiting]) -> None:
         fates: dict[str, tuple[int, bool]] = {}
         try:
-            renewed = await self._store.read(beats.renew, [beat for beat, _ in batch.values()], ttl=self._ttl)
+            renewed = await beats.renew(self._lane, [each.beat for each in batch.values()], ttl=self._ttl)
             missed = [cluster for cluster, epoch in batch if (cluster, epoch) not in renewed]
             if missed:
-                fates = await self._store.read(beats.fates, missed)
+                fates = await beats.fates(self._lane, missed)
         except DatabaseUnavailableError as error:
-            for _, done in batch.values():
-                _refuse(done, error)
+            for each in batch.values():
+                _refuse(each, error)
             return
-        for (cluster, epoch), (_, done) in batch.items():
-            refused = clusters.refusal(cluster, epoch, fates.get(cluster))
+        for (cluster, epoch), each in batch.items():
             if (cluster, epoch) in renewed:
-                _answer(done, renewed=True)
-            elif refused is not None:
-                _refuse(done, refused)
+                _answer((each,), renewed=True)
+            elif (refused := clusters.refusal(cluster, epoch, fates.get(cluster))) is not None:
+                _refuse(each, refused)
             else:  # somebody is working on its row
-                _answer(done, renewed=False)
+                _answer((each,), renewed=False)
 
 
-def _answer(done: asyncio.Future[bool], *, renewed: bool) -> None:
-    if not done.done():
-        done.set_result(renewed)
+def _answer(those: Iterable[_Waiting], *, renewed: bool) -> None:
+    for each in those:
+        for done in each.askers:
+            if not done.done():
+                done.set_result(renewed)
 
 
-def _refuse(done: asyncio.Future[bool], error: Exception) -> None:
-    if not done.done():
-        done.set_exception(error)
-        done.exception()  # seen: whoever beat may have gone
+def _refuse(each: _Waiting, error: Exception) -> None:
+    for done in each.askers:
+        if not done.done():
+            done.set_exception(error)
+            done.exception()  # seen: whoever beat may have gone

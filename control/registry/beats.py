@@ -10,19 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import select, text
-
-from control.registry.clusters import online
-from control.registry.tables import clusters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy.ext.asyncio import AsyncConnection
-
     from causeway.api import Load
+    from control.registry.lane import Lane
 
 __all__ = ["Beat", "columns", "fates", "renew"]
+
+_JSON: Final = msgspec.json.Encoder()
 
 
 class Beat(NamedTuple):
@@ -34,13 +31,12 @@ class Beat(NamedTuple):
 
 
 # set_config as a part of the statement, as it has to hold for this transaction, and there is only this one.
-_RENEW: Final = text("""
+_RENEW: Final = """
 WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) AS done),
 told AS (
     SELECT * FROM unnest(
-        CAST(:clusters AS text[]), CAST(:epochs AS bigint[]), CAST(:participants AS integer[]),
-        CAST(:streams AS integer[]), CAST(:cpu AS double precision[]), CAST(:bandwidth_in AS bigint[]),
-        CAST(:bandwidth_out AS bigint[]), CAST(:modules AS text[])
+        $2::text[], $3::bigint[], $4::integer[], $5::integer[], $6::double precision[], $7::bigint[],
+        $8::bigint[], $9::text[]
     ) AS told (cluster, epoch, participants, streams, cpu, bandwidth_in, bandwidth_out, modules)
 ),
 held AS (
@@ -50,7 +46,7 @@ held AS (
     FOR NO KEY UPDATE OF clusters SKIP LOCKED
 )
 UPDATE clusters SET
-    lease_expires_at = clock_timestamp() + make_interval(secs => :ttl),
+    lease_expires_at = clock_timestamp() + make_interval(secs => $1),
     last_seen_at = clock_timestamp(),
     load_participants = told.participants,
     load_streams = told.streams,
@@ -62,37 +58,39 @@ FROM told, held, quick
 WHERE clusters.id = held.id AND clusters.id = told.cluster AND clusters.epoch = told.epoch
     AND quick.done IS NOT NULL
 RETURNING clusters.id, clusters.epoch
-""")
+"""
 
 
-async def renew(connection: AsyncConnection, beats: Sequence[Beat], *, ttl: float) -> set[tuple[str, int]]:
+async def renew(lane: Lane, beats: Sequence[Beat], *, ttl: float) -> set[tuple[str, int]]:
     """Renew these leases (at most one beat for a cluster and epoch) for `ttl` seconds, and keep the loads.
 
     Return (cluster, epoch) of those that it did. One statement.
     """
-    rows = await connection.execute(
+    loads = [beat.load for beat in beats]
+    rows = await lane.fetch(
         _RENEW,
-        {
-            "clusters": [beat.cluster for beat in beats],
-            "epochs": [beat.epoch for beat in beats],
-            "participants": [beat.load.participants for beat in beats],
-            "streams": [beat.load.streams for beat in beats],
-            "cpu": [beat.load.cpu for beat in beats],
-            "bandwidth_in": [beat.load.bandwidth_in for beat in beats],
-            "bandwidth_out": [beat.load.bandwidth_out for beat in beats],
-            "modules": [msgspec.json.encode(beat.load.modules).decode() for beat in beats],
-            "ttl": ttl,
-        },
+        ttl,
+        [beat.cluster for beat in beats],
+        [beat.epoch for beat in beats],
+        [load.participants for load in loads],
+        [load.streams for load in loads],
+        [load.cpu for load in loads],
+        [load.bandwidth_in for load in loads],
+        [load.bandwidth_out for load in loads],
+        [_JSON.encode(load.modules).decode() for load in loads],
     )
-    return {(row.id, row.epoch) for row in rows.all()}
+    return {(cluster, epoch) for cluster, epoch in rows}
 
 
-async def fates(connection: AsyncConnection, clusters_: Sequence[str]) -> dict[str, tuple[int, bool]]:
+_FATES: Final = """
+SELECT id, epoch, state = 'online' AND lease_expires_at > clock_timestamp() FROM clusters
+WHERE id = ANY ($1::text[])
+"""
+
+
+async def fates(lane: Lane, clusters: Sequence[str]) -> dict[str, tuple[int, bool]]:
     """Return {cluster: (epoch, whether its lease holds)} of those that there are. One statement."""
-    rows = await connection.execute(
-        select(clusters.c.id, clusters.c.epoch, online().label("live")).where(clusters.c.id.in_(clusters_))
-    )
-    return {row.id: (row.epoch, row.live) for row in rows.all()}
+    return {cluster: (epoch, live) for cluster, epoch, live in await lane.fetch(_FATES, clusters)}
 
 
 def columns(load: Load) -> dict[str, Any]:

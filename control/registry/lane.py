@@ -1,4 +1,4 @@
-"""One connection kept for the joins' hot path: statements prepared once, run without a pool and its pings.
+"""One connection kept for what comes often, joins and beats: statements prepared once, run without a pool.
 
 Used by one task at a time. A statement that loses a deadlock is run again; a connection that breaks is made
 anew, and a statement that was under way then is not repeated: whoever asked is told.
