@@ -1,177 +1,50 @@
 from __future__ import annotations
 
-import asyncio
-import json
-import socket
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx2
 import msgspec
 import pytest
 from msgspec import structs
-from starlette.applications import Starlette
-from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 
 from causeway.api import (
-    AuditList,
     BlockRequest,
-    BridgeAddress,
-    Capacity,
     ClusterList,
     ClusterPatch,
-    ClusterRegistration,
-    ClusterView,
-    ConferenceList,
     ConferencePatch,
-    ConferenceView,
     DecisionList,
     DrainRequest,
-    JoinAnswer,
     JoinByIdRequest,
     JoinRequest,
     KeyCreate,
-    KeyCreated,
     KeyList,
-    KeyView,
-    Lease,
-    Limits,
     Load,
     ParticipantReport,
-    Problem,
     RegionList,
-    RegionView,
     RoomReport,
     StreamReport,
-    Template,
     TemplateList,
-    TemplateView,
     Track,
 )
-from causeway.api.tokens import SigningKeyList, SigningKeyView
+from causeway.api.tokens import SigningKeyList
 from causeway.client import ControlClient
-from causeway.errors import ApiError, ConfigError, UnavailableError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from starlette.requests import Request
-
-KEY = "cw_operator_1_hush"
-MOMENT = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
-
-LEASE = Lease(cluster="eu-1", epoch=7, ttl=9.0, heartbeat_interval=3.0)
-CLUSTER = ClusterView(
-    id="eu-1",
-    region="eu",
-    driver="owt",
-    state="online",
-    state_since=MOMENT,
-    state_reason="registered",
-    rest_url="http://192.0.2.1:3000",
-    instance="d-1",
-    modules=["portal"],
-    capacity={"portal": Capacity()},
-    load=Load(participants=2),
-    limits=Limits(participants=500),
-    labels={"tier": "gold"},
-    cost=0.0,
-    ping_url=None,
-    location=None,
-    epoch=7,
-    probed=False,
-    last_seen_at=MOMENT,
-    lease_expires_at=MOMENT,
-    event_bridge=BridgeAddress(host="192.0.2.1", port=7700, fingerprint="ab" * 32),
+from causeway.errors import ApiError
+from tests.causeway.client_kit import (
+    AUDIT,
+    CLUSTER,
+    CONFERENCE,
+    CREATED,
+    JOINED,
+    KEY,
+    KEY_VIEW,
+    LEASE,
+    PAGE,
+    REGION,
+    REGISTRATION,
+    SIGNING,
+    TEMPLATE,
+    Control,
 )
-CONFERENCE = ConferenceView(
-    id="c-1",
-    type="default",
-    template_version=1,
-    state="active",
-    created_at=MOMENT,
-    metadata={"room": "blue"},
-    locked=False,
-    participant_limit=-1,
-    empty_ttl=86_400,
-    empty_since=MOMENT,
-    expires_at=MOMENT,
-    placements=[],
-    links=[],
-    participants=[],
-)
-PAGE = ConferenceList(conferences=[], next="abc")
-JOINED = JoinAnswer(
-    conference="c-1",
-    cluster="eu-1",
-    region="eu",
-    placed="region",
-    ip="192.0.2.1",
-    port=8080,
-    secure=False,
-    room="c-1",
-    token="t",
-)
-TEMPLATE = TemplateView(
-    name="talk", version=2, created_at=MOMENT, retired_at=None, conferences=3, template=Template()
-)
-KEY_VIEW = KeyView(
-    id="0123456789ab",
-    kind="application",
-    name="shop",
-    scopes=["join"],
-    created_at=MOMENT,
-    created_by=None,
-    last_used_at=None,
-    revoked_at=None,
-)
-CREATED = KeyCreated(**structs.asdict(KEY_VIEW), key="cw_application_0123456789ab_x")
-AUDIT = AuditList(entries=[], next=None)
-REGION = RegionView(name="eu", groups=[], location=None, ping_urls=[], clusters=1)
-SIGNING = SigningKeyView(kid="k", state="active", created_at=MOMENT, active_from=MOMENT)
-REGISTRATION = ClusterRegistration(
-    region="eu",
-    rest_url="http://192.0.2.1:3000",
-    service_id="s",
-    service_key="k",
-    instance="d-1",
-    incarnation="i-1",
-)
-
-
-@dataclass
-class Control:
-    """A control that answers what it is told and remembers what it was asked."""
-
-    status: int = 204
-    body: bytes = b""
-    media_type: str = "application/json"
-    method: str = ""
-    path: str = ""
-    headers: Any = None
-    sent: Any = None
-
-    async def handle(self, request: Request) -> Response:
-        self.method = request.method
-        self.path = request.scope["raw_path"].decode()
-        self.headers = request.headers
-        body = await request.body()
-        self.sent = json.loads(body) if body else None
-        return Response(self.body, status_code=self.status, media_type=self.media_type)
-
-    def client(self, **options: Any) -> ControlClient:
-        methods = ["GET", "PUT", "POST", "PATCH", "DELETE"]
-        app = Starlette(routes=[Route("/{path:path}", self.handle, methods=methods)])
-        return ControlClient(
-            "http://control.example/", KEY, transport=httpx2.ASGITransport(app=app), **options
-        )
-
-    def answers(self, answer: msgspec.Struct, status: int = 200) -> Control:
-        self.status, self.body = status, msgspec.json.encode(answer)
-        return self
-
 
 ROUTES: list[tuple[str, str, Any, Any, int | None, Any, Any]] = [
     # method, path, call, body, epoch, control's answer, what comes out
@@ -546,133 +419,3 @@ async def test_base_url_may_have_a_path() -> None:
     async with client:
         await client.delete_conference("c-1")
     assert seen == ["https://x.example/causeway/v1/conferences/c-1"]
-
-
-# --- refusals ---------------------------------------------------------------------------------
-
-
-async def test_problem() -> None:
-    problem = Problem(type="stale-epoch", title="Stale epoch", status=409, detail="epoch 6 is over")
-    async with Control().answers(problem, 409).client() as client:
-        with pytest.raises(ApiError) as caught:
-            await client.heartbeat("eu-1", epoch=6)
-    error = caught.value
-    assert (error.status, error.type, error.detail) == (409, "stale-epoch", "epoch 6 is over")
-
-
-async def test_problem_without_detail_has_its_title() -> None:
-    problem = Problem(type="cluster-unknown", title="No such cluster", status=404)
-    async with Control().answers(problem, 404).client() as client:
-        with pytest.raises(ApiError, match="No such cluster"):
-            await client.get_cluster("eu-1")
-
-
-@pytest.mark.parametrize(
-    ("status", "type_"),
-    [(502, "bad-gateway"), (302, "found"), (404, "not-found"), (499, "unknown-status")],
-)
-@pytest.mark.parametrize("body", [b"", b"<html>proxy</html>", b"[]", b"\xff"])
-async def test_answer_that_is_no_problem_is_named_after_its_status(
-    status: int, type_: str, body: bytes
-) -> None:
-    async with Control(status=status, body=body).client() as client:
-        with pytest.raises(ApiError) as caught:
-            await client.list_clusters()
-    assert (caught.value.status, caught.value.type) == (status, type_)
-
-
-# --- trouble ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[1]", b"\xff", b'{"token": "hush"}'])
-async def test_answer_that_is_not_controls(body: bytes) -> None:
-    async with Control(status=200, body=body).client() as client:
-        with pytest.raises(UnavailableError) as caught:
-            await client.join("c-1", JoinRequest(user="alice"))
-    assert "hush" not in str(caught.value)
-    assert caught.value.__cause__ is None
-
-
-async def test_answer_that_is_too_large() -> None:
-    async with Control(status=200, body=b"x" * 5000).client(max_answer_bytes=4096) as client:
-        with pytest.raises(UnavailableError, match="4096"):
-            await client.list_conferences()
-
-
-async def test_nobody_there() -> None:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        async with ControlClient(f"http://127.0.0.1:{bound.getsockname()[1]}", KEY) as client:
-            with pytest.raises(UnavailableError, match="reached") as caught:
-                await client.list_conferences()
-    assert KEY not in f"{caught.value!r} {caught.value.__cause__!r}"
-
-
-@pytest.fixture
-async def mute() -> AsyncIterator[str]:
-    """A server that takes connections and never says a word."""
-    closing = asyncio.Event()
-
-    async def stay(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await closing.wait()
-        writer.close()
-
-    server = await asyncio.start_server(stay, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        closing.set()
-
-
-async def test_no_answer_in_time(mute: str) -> None:
-    async with ControlClient(mute, KEY, timeout=0.1) as client:
-        with pytest.raises(UnavailableError, match=r"within 0\.1 s"):
-            await client.list_conferences()
-
-
-async def test_answer_that_drips_is_limited_as_a_whole() -> None:
-    async def drip(_request: Request) -> Response:
-        async def pieces() -> AsyncIterator[bytes]:
-            yield b"["
-            await asyncio.Event().wait()
-
-        return StreamingResponse(pieces())
-
-    app = Starlette(routes=[Route("/{path:path}", drip)])
-    transport = httpx2.ASGITransport(app=app)
-    async with ControlClient("http://control.example", KEY, timeout=0.1, transport=transport) as client:
-        with pytest.raises(UnavailableError, match="within"):
-            await client.list_conferences()
-
-
-async def test_cancelled_call_is_cancelled(mute: str) -> None:
-    async with ControlClient(mute, KEY) as client:
-        call = asyncio.ensure_future(client.list_conferences())
-        await asyncio.wait([call], timeout=0.1)
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-
-
-async def test_closed_client() -> None:
-    client = Control().client()
-    await client.close()
-    with pytest.raises(UnavailableError, match="closed"):
-        await client.list_conferences()
-
-
-@pytest.mark.parametrize("url", ["", "control.example", "ftp://control.example", "http://", "http://[::1"])
-def test_address_that_is_none(url: str) -> None:
-    with pytest.raises(ConfigError, match="address"):
-        ControlClient(url, KEY)
-
-
-@pytest.mark.parametrize("key", ["", "hush hush", "hush\r\nX: y", "hüsh"])
-def test_key_that_is_none_is_not_repeated(key: str) -> None:
-    with pytest.raises(ConfigError, match="key") as caught:
-        ControlClient("http://control.example", key)
-    assert "sh" not in str(caught.value).removeprefix("control's key must be printable ASCII")
-
-
-async def test_key_is_in_no_representation() -> None:
-    async with ControlClient("http://control.example", KEY) as client:
-        assert KEY not in repr(client)

@@ -14,6 +14,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from bridges.internal.listener import InternalListener
 from bridges.internal.receiver import InternalReceiver
+from causeway.api import JoinAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -205,3 +206,18 @@ class PortalStub:
             source.close()
         for receiver in receivers:
             receiver.close()
+
+
+def place(portal: PortalStub, *, token: str = TOKEN, region: str = "eu-west") -> JoinAnswer:
+    """Control's answer to a join that leads to this portal."""
+    return JoinAnswer(
+        conference="c-1",
+        cluster=f"cluster-{region}",
+        region=region,
+        placed="region",
+        ip="127.0.0.1",
+        port=portal.port,
+        secure=False,
+        room="room-1",
+        token=token,
+    )
