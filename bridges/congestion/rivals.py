@@ -4,6 +4,8 @@ A flow that keeps a short queue starves beside one that fills it. Whether there 
 seen in the queue's length alone: two careful flows, or one at a low rate, look the same. So the flow halves
 what it sends for a moment: a queue of its own doing goes away, a rival's stays (an elasticity test, as Goyal
 and others do it for Nimbus, SIGCOMM 2022).
+Two things look like a rival and are none: on a short path half a long queue is still one, and with a handful
+of packets in flight half of them is too little to take away.
 """
 
 from __future__ import annotations
@@ -22,10 +24,12 @@ class Rivals:
     """Finds rivals, and says how eager to be."""
 
     __slots__ = (
+        "_before",
         "_delay",
         "_eagerness",
         "_low_at",
         "_lowest",
+        "_rate",
         "_test_began",
         "_test_ends",
         "_tested_at",
@@ -42,6 +46,7 @@ class Rivals:
         self._test_began = self._test_ends = -math.inf
         self._tested_at = -math.inf
         self._lowest = math.inf
+        self._before = self._rate = 0.0
 
     @property
     def eagerness(self) -> float:
@@ -51,8 +56,8 @@ class Rivals:
     @property
     def _least(self) -> float:
         tuning, base = self._tuning, self._delay.base
-        length = (base - tuning.long_path) / tuning.long_path
-        return tuning.eagerness + tuning.long_eagerness * min(max(length, 0.0), 1.0)
+        length = min(max((base - tuning.long_path) / tuning.long_path, 0.0), 1.0)
+        return tuning.eagerness + length * max(tuning.long_eagerness, tuning.long_queue * self._rate)
 
     @property
     def testing(self) -> bool:
@@ -62,13 +67,14 @@ class Rivals:
     def measured(self, now: float, round_trip: float, rate: float) -> None:
         """Take note of a round trip; `rate` is what the window allows, in packets a second."""
         tuning, delay = self._tuning, self._delay
+        self._rate = rate
         if self._low_at == -math.inf or delay.queue < tuning.rival_queue:
             self._low_at = now
         if self.testing:
             if now >= (self._test_began + self._test_ends) / 2:
                 self._lowest = min(self._lowest, round_trip - delay.base)
             if now >= self._test_ends:
-                self._judge(now, rate)
+                self._judge(now)
             return
         if self.competing:
             due = now - self._tested_at > max(tuning.rival_recheck, 10 * delay.smoothed)
@@ -77,6 +83,7 @@ class Rivals:
         if due:
             self._test_began, self._test_ends = now, now + 1.5 * delay.smoothed
             self._lowest = math.inf
+            self._before = delay.base + delay.queue
 
     def round_over(self, *, lost: bool) -> None:
         """Be more eager after a round trip without loss, less after one with."""
@@ -85,14 +92,29 @@ class Rivals:
         wanted = self._eagerness / 2 if lost else self._eagerness + self._tuning.rival_step
         self._eagerness = self._bounded(wanted)
 
-    def _judge(self, now: float, rate: float) -> None:
-        tuning, delay = self._tuning, self._delay
+    def _judge(self, now: float) -> None:
+        delay = self._delay
         self._test_ends = -math.inf
         self._tested_at = self._low_at = now
-        stays = self._lowest > tuning.rival_stays
+        stays = self._lowest > self._tolerated and not self._own_doing
         if stays and not self.competing:
-            self._eagerness = self._bounded(rate * (delay.queue - delay.noise))
+            self._eagerness = self._bounded(self._rate * (delay.queue - delay.noise))
         self.competing = stays
+
+    @property
+    def _tolerated(self) -> float:
+        """How much queue may stay without anybody filling it."""
+        tuning, delay = self._tuning, self._delay
+        if self._rate * delay.standing > tuning.rival_few:
+            return tuning.rival_stays
+        kept = tuning.rival_kept * (tuning.eagerness / self._rate + delay.noise)
+        return min(max(tuning.rival_stays, kept), tuning.rival_stays_most)
+
+    @property
+    def _own_doing(self) -> bool:
+        """Whether half the window has halved the round trip: nobody else had a part in it."""
+        left = (self._delay.base + self._lowest) / self._before
+        return abs(left - 0.5) <= self._tuning.rival_halved
 
     def _bounded(self, eagerness: float) -> float:
         return min(max(eagerness, self._least), self._tuning.max_eagerness)

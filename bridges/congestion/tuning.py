@@ -23,8 +23,9 @@ class Tuning:
     """Packets of its own that a flow keeps in the bottleneck's queue when nobody else is there."""
     long_path: float = 0.1
     long_eagerness: float = 1.0
+    long_queue: float = 0.005
     """So many more on a path twice as long as this, in parts on one in between: who hears late of a queue
-    gives way for longer."""
+    gives way for longer. As many as it sends in `long_queue` seconds if that is more."""
     noise: float = 0.004
     """Queueing below this is taken for jitter, scheduling and delayed acknowledgements."""
     punctual: float = 0.002
@@ -70,7 +71,14 @@ class Tuning:
     rival_queue: float = 0.014
     """A queue that never falls below this may be somebody else's;"""
     rival_stays: float = 0.016
-    """one that stays above this while we send half, is."""
+    """one that stays above this while we send half, is;"""
+    rival_few: float = 8.0
+    rival_kept: float = 1.5
+    rival_stays_most: float = 0.045
+    """with fewer packets in flight than these, only if it is this many times what we would keep at our rate,
+    or longer than the last."""
+    rival_halved: float = 0.05
+    """A round trip that half the window has halved, give or take this, was our own doing."""
     rival_patience: float = 0.5
     """Seconds (or five round trips) for which it must not fall before that is tested."""
     rival_recheck: float = 3.0
