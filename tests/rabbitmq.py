@@ -1,8 +1,9 @@
-"""A real RabbitMQ for the tests that ask for one: `rabbitmq`, and for two clusters `brokers`, on loopback.
+"""A real RabbitMQ for the tests that ask for one: `rabbitmq`, on loopback.
 
-Each has a folder, an Erlang port mapper and free ports of its own, and leaves alone whatever broker the
-machine has. With TLS, clients show a certificate.
-Servers are on a leash: they die with pytest. They are started once: tests that use them share a worker
+It has a folder, an Erlang port mapper and free ports of its own, and leaves alone whatever broker the machine
+has. Its virtual hosts (VHOSTS) know nothing of each other, as if each were a broker. With TLS, clients show a
+certificate.
+The server is on a leash: it dies with pytest. It is started once: tests that use it share a worker
 (tests.scheduling).
 """
 
@@ -19,7 +20,7 @@ import tempfile
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import pytest
@@ -34,13 +35,13 @@ from tests.servers import wait_until_listening
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PASSWORD", "RABBITMQ", "USER", "VHOST", "Brokers", "RabbitMq", "brokers", "rabbitmq"]
+__all__ = ["PASSWORD", "RABBITMQ", "USER", "VHOSTS", "RabbitMq", "rabbitmq"]
 
 RABBITMQ: Final = pytest.mark.timeout(150)
 """What modules that ask for the broker set `pytestmark` to; on a busy machine it takes a while to start."""
 USER: Final = "owt"
 PASSWORD: Final = "bröker/secret@1"
-VHOST: Final = "owt"
+VHOSTS: Final = ("east", "west")
 _START_TIMEOUT: Final = 100.0
 _STOP_TIMEOUT: Final = 15.0
 _PLACES: Final = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/usr/sbin", "/opt/homebrew/sbin")
@@ -58,10 +59,10 @@ class RabbitMq:
         self.port, self.tls_port, self._mapper_port, self._distribution_port = _free_ports(4)
         self._write_files()
 
-    def url(self, *, tls: bool = False) -> str:
-        """Return its URL, credentials included."""
+    def url(self, vhost: str = VHOSTS[0], *, tls: bool = False) -> str:
+        """Return the URL of a virtual host, credentials included."""
         scheme, port = ("amqps", self.tls_port) if tls else ("amqp", self.port)
-        return f"{scheme}://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{port}/{VHOST}"
+        return f"{scheme}://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{port}/{vhost}"
 
     def launch(self) -> None:
         """Start the server."""
@@ -137,10 +138,11 @@ class RabbitMq:
             "advanced.config": "[].\n",
             "definitions.json": json.dumps(
                 {
-                    "vhosts": [{"name": VHOST}],
+                    "vhosts": [{"name": vhost} for vhost in VHOSTS],
                     "users": [{"name": USER, "password": PASSWORD, "tags": []}],
                     "permissions": [
-                        {"user": USER, "vhost": VHOST, "configure": ".*", "write": ".*", "read": ".*"}
+                        {"user": USER, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"}
+                        for vhost in VHOSTS
                     ],
                 }
             ),
@@ -233,29 +235,9 @@ def _certificate(
     return builder.sign(issuer_key, hashes.SHA256())
 
 
-class Brokers(NamedTuple):
-    """Two servers that know nothing of each other, for two clusters."""
-
-    east: RabbitMq
-    west: RabbitMq
-
-
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[RabbitMq]:
     """Lend the session's broker."""
-    with _running() as broker:
-        yield broker
-
-
-@pytest.fixture(scope="session")
-def brokers(rabbitmq: RabbitMq) -> Iterator[Brokers]:
-    """Lend the session's broker, and a second one."""
-    with _running() as second:
-        yield Brokers(rabbitmq, second)
-
-
-@contextlib.contextmanager
-def _running() -> Iterator[RabbitMq]:
     folder = Path(tempfile.mkdtemp(prefix="causeway-rabbitmq-", dir="/tmp"))
     folder.chmod(0o755)
     try:
