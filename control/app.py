@@ -212,8 +212,8 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
         entries = [
             # First: they are asked for most often.
             *JoinRoutes(store, joining, kept, hints, event_routes.url_of).entries(),
-            *HealthRoutes(ready).entries(),
             *ClusterRoutes(Reporting(store, vault, bell, beats, lease=own.lease, probe=own.probe)).entries(),
+            *HealthRoutes(ready).entries(),
             *ClusterAdminRoutes(store, bell, breakers).entries(),
             *AgentRoutes(store, agents, gate).entries(),
             *ConferenceRoutes(store, bell, own.conference).entries(),

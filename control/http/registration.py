@@ -61,6 +61,19 @@ class ClusterRoutes:
         stale = ("cluster-unknown", "stale-epoch")
         told = (*stale, "report-superseded")
         return [
+            # First, as what comes most often.
+            Entry(
+                "POST",
+                f"{cluster}/heartbeat",
+                CLUSTERS,
+                self.heartbeat,
+                tag="clusters",
+                summary="Renew the lease.",
+                headers=(EPOCH,),
+                body=_HEARTBEAT,
+                answers={200: Lease},
+                problems=stale,
+            ),
             Entry(
                 "PUT",
                 cluster,
@@ -83,18 +96,6 @@ class ClusterRoutes:
                 headers=(EPOCH_OPTIONAL,),
                 answers={204: None},
                 problems=("stale-epoch",),
-            ),
-            Entry(
-                "POST",
-                f"{cluster}/heartbeat",
-                CLUSTERS,
-                self.heartbeat,
-                tag="clusters",
-                summary="Renew the lease.",
-                headers=(EPOCH,),
-                body=_HEARTBEAT,
-                answers={200: Lease},
-                problems=stale,
             ),
             Entry(
                 "PUT",
