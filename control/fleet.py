@@ -100,6 +100,11 @@ class Fleet:
             )
         )
 
+    def signer(self, cluster: str, access: Reachable) -> CausewayDriver | None:
+        """Return the cluster's driver if it signs tokens itself, and asks nobody. Raises as `driver` does."""
+        driver = self.driver(cluster, access)
+        return driver if isinstance(driver, CausewayDriver) else None
+
     def _make(self, access: _Registered) -> ClusterDriver:
         rest_url, service_id = access.rest_url, access.service_id
         key = self._vault.open(access.sealed_key, SERVICE_KEY, access.cluster)

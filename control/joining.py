@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -74,7 +75,7 @@ class Joining:
             async with asyncio.timeout(self._settings.timeout):
                 for _ in range(self._settings.max_clusters):
                     try:
-                        where = await self._placing.place(visit)
+                        where = await self._placing.place(visit, partial(self._signed, visit))
                     except RefusedError as error:
                         raise failure or error from None
                     try:
@@ -104,7 +105,7 @@ class Joining:
 
     async def _enter(self, visit: Visit, where: Where) -> JoinAnswer:
         """Have a room on this cluster and a token for it; a room that turns out to be gone is made again."""
-        conference, choice = visit.conference, where.choice
+        conference, choice, token = visit.conference, where.choice, where.token
         ready = None
         if where.placed is not None and where.placed.room is not None:
             ready = (where.placed.room, where.placed.epoch)
@@ -113,7 +114,8 @@ class Joining:
                 ready = await self._room(conference, choice)
             room, epoch = ready
             try:
-                token = await self._token(visit, choice, room, epoch)
+                if token is None:
+                    token = await self._token(visit, choice, room, epoch)
             except RoomNotFoundError:
                 await look_for_room(
                     self._store,
@@ -176,21 +178,34 @@ class Joining:
         await self._store.write(placements.give_up, conference, cluster)
         self._bell.ring(conference)
 
+    def _signed(self, visit: Visit, where: Where) -> RoomToken | None:
+        """Sign a token if the room is there; None if it is not, if that is not our business, or if it fails.
+
+        The last is found again, and told, when the token is needed.
+        """
+        choice, placed = where.choice, where.placed
+        if placed is None or placed.room is None:
+            return None
+        try:
+            signer = self._fleet.signer(choice.cluster, choice)
+            if signer is None:
+                return None
+            return signer.sign_token(placed.room, user=visit.user, role=visit.role, placement=placed.epoch)
+        except (DriverError, SealError):
+            return None
+
     async def _token(self, visit: Visit, choice: Choice, room: str, epoch: int) -> RoomToken:
         """Ask the cluster for a token, or sign one; RoomNotFoundError comes through."""
         try:
             driver = self._fleet.driver(choice.cluster, choice)
-            making = driver.create_token(
-                room,
-                user=visit.user,
-                role=visit.role,
-                region=visit.region or choice.region,
-                placement=epoch,
-            )
-            if driver.capabilities.signed_tokens:
-                return await making
             async with asyncio.timeout(self._settings.cluster_timeout):
-                return await making
+                return await driver.create_token(
+                    room,
+                    user=visit.user,
+                    role=visit.role,
+                    region=visit.region or choice.region,
+                    placement=epoch,
+                )
         except RoomNotFoundError:
             raise
         except (TimeoutError, DriverTimeoutError):

@@ -3,7 +3,8 @@
 Joins that come at once are worked on together: one statement reads their conferences, one takes their seats.
 The clusters are remembered; their load is read anew every so often, and a change of any of them (counted in
 the registry's roster) is noticed with the next read. What could not be had (somebody else was faster) is
-decided again with what was learnt.
+decided again with what was learnt. While the database takes the seats of a batch, this process has time for
+what else its clients will be given.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+import msgspec
 import structlog
 from msgspec import Struct
 
+from control.drivers.base import RoomToken
 from control.errors import (
     ConferenceEndingError,
     ConferenceLockedError,
@@ -46,7 +49,7 @@ from control.registry.reservations import Seat
 from control.registry.roster import Choice, Placed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from random import Random
 
     from causeway.api import Template
@@ -56,7 +59,7 @@ if TYPE_CHECKING:
     from control.registry.roster import Joined
     from control.registry.store import Store
 
-__all__ = ["Placing", "Visit", "Where"]
+__all__ = ["Meanwhile", "Placing", "Visit", "Where"]
 
 _log = structlog.get_logger(__name__)
 
@@ -96,6 +99,12 @@ class Where(Struct, frozen=True, kw_only=True):
     seat: Seat
     placed: Placed | None
     """The conference on that cluster, if its room is ready."""
+    token: RoomToken | None = None
+    """What `Meanwhile` made for it."""
+
+
+Meanwhile: TypeAlias = "Callable[[Where], RoomToken | None]"
+"""Makes a client's token while its seat is being taken; it is thrown away if the seat cannot be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +119,7 @@ class _Demand:
 @dataclass(slots=True)
 class _Job:
     visit: Visit
+    meanwhile: Meanwhile | None
     done: asyncio.Future[tuple[Where, bool]]
     """Where, and whether the seat is taken already."""
     since: float = field(default_factory=time.monotonic)
@@ -156,8 +166,8 @@ class Placing:
 
     # --- for joins ----------------------------------------------------------------------------
 
-    async def place(self, visit: Visit) -> Where:
-        """Decide, and take the seat.
+    async def place(self, visit: Visit, meanwhile: Meanwhile | None = None) -> Where:
+        """Decide, and take the seat. `meanwhile` may be called or not; it must neither block nor raise.
 
         Raises ConferenceUnknownError, ConferenceEndingError, ConferenceLockedError, ConferenceFullError,
         RoleNotAllowedError, NoClusterError with the reasons, OverloadedError.
@@ -165,7 +175,7 @@ class Placing:
         refused: dict[str, str] = {}
         tried = set(visit.tried)
         for _ in range(_ROUNDS):
-            where, taken = await self._decided(visit)
+            where, taken = await self._decided(visit, meanwhile)
             if taken:
                 visit.tried = tried
                 return where
@@ -250,10 +260,10 @@ class Placing:
 
     # --- one batch ----------------------------------------------------------------------------
 
-    async def _decided(self, visit: Visit) -> tuple[Where, bool]:
+    async def _decided(self, visit: Visit, meanwhile: Meanwhile | None) -> tuple[Where, bool]:
         if len(self._waiting) >= self._settings.max_waiting:
             raise OverloadedError("too many joins are waiting", retry_after=1)
-        job = _Job(visit, asyncio.get_running_loop().create_future())
+        job = _Job(visit, meanwhile, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         self._arrived.set()
         if len(self._waiting) >= self._settings.max_batch:
@@ -315,6 +325,8 @@ class Placing:
     async def _take(self, lane: Lane, seats: list[tuple[_Job, Where]]) -> None:
         # While clusters keep changing, a join that has waited for that goes by what was read a moment ago.
         asked = None if any(job.rounds >= _PATIENT_ROUNDS for job, _ in seats) else self._clusters.version
+        tokens: dict[int, RoomToken | None] = {}
+        asyncio.get_running_loop().call_soon(_make_tokens, seats, tokens)  # once the statement is on its way
         version, found = await reservations.take(
             lane, [where.seat for _, where in seats], ttl=self._settings.reservation_ttl, version=asked
         )
@@ -325,7 +337,8 @@ class Placing:
             if taken is not None and where.seat.id in taken.ids:
                 self._touched.add(where.seat.conference)
                 if not job.done.done():
-                    job.done.set_result((where, True))
+                    token = tokens.get(where.seat.id)
+                    job.done.set_result((msgspec.structs.replace(where, token=token), True))
                 continue
             self._memory.forget(where.seat.conference)
             if job.rounds >= _ROUNDS:
@@ -414,6 +427,12 @@ class Placing:
         if self._memory.template(joined.template, joined.template_version) is None:
             used = await self._store.read(templates.of_conference, joined.id)
             self._memory.keep_template(used.name, used.version, used.template)
+
+
+def _make_tokens(seats: list[tuple[_Job, Where]], tokens: dict[int, RoomToken | None]) -> None:
+    for job, where in seats:
+        if job.meanwhile is not None and not job.done.done():
+            tokens[where.seat.id] = job.meanwhile(where)
 
 
 def _fail(job: _Job, error: Exception) -> None:

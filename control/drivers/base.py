@@ -153,8 +153,6 @@ class Capabilities:
     """It can be told to end a cascade: `stop_cascade` works. Else cascades end with their rooms."""
     lists_rooms: bool = False
     """Its rooms say which placement they were made for: `list_rooms` works."""
-    signed_tokens: bool = False
-    """`create_token` signs, and asks nobody: it returns at once."""
     room_ids: str = r"(?!\.{1,2}\Z).+"
     """Regular expression of the conference ids that can be a room's id there; see `accepts`."""
 

@@ -58,7 +58,11 @@ class CausewayDriver:
         region: str,  # noqa: ARG002 - the cluster has registered one portal
         placement: int = 0,
     ) -> RoomToken:
-        """See ClusterDriver. No cluster is asked. Raises CredentialsRefusedError while nothing can sign."""
+        """See ClusterDriver. No cluster is asked, nothing waited for."""
+        return self.sign_token(room, user=user, role=role, placement=placement)
+
+    def sign_token(self, room: str, *, user: str, role: str, placement: int) -> RoomToken:
+        """Return a token, here and now. Raises CredentialsRefusedError while nothing can sign."""
         if self._portal is None:
             raise CredentialsRefusedError("the cluster has registered no portal")
         grant = Grant(

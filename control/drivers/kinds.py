@@ -23,7 +23,6 @@ CAUSEWAY: Final = Capabilities(
     reports=True,
     stops_cascades=True,
     lists_rooms=True,
-    signed_tokens=True,
 )
 OPENVIDU: Final = Capabilities(
     cascade=False, recordings=True, media_nodes=True, reports=False, room_ids=r"[A-Za-z0-9_-]+"

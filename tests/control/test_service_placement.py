@@ -12,8 +12,10 @@ from sqlalchemy import func, insert, select
 
 from causeway.api import Location
 from causeway.errors import ConfigError
+from control.drivers.causeway import CausewayDriver
 from control.http.hints import Hints
 from control.placement_settings import PlacementSettings, RegionSettings
+from control.registry import reservations as taking
 from control.registry.tables import decisions, placements, reservations, seats
 from tests.control.owt_stub import Trouble
 from tests.control.service import running, until
@@ -29,11 +31,11 @@ PORTAL = {"host": "127.0.0.1", "port": 9000, "secure": False}
 
 @asynccontextmanager
 async def equal_clusters(
-    database_url: str, number: int, **registration: Any
+    database_url: str, number: int, *, placement: PlacementSettings | None = None, **registration: Any
 ) -> AsyncIterator[tuple[Service, Service]]:
     """Two services on one database, and a conference with a room on each of so many clusters."""
     async with (
-        running(database_url, master_key=MASTER_KEY) as one,
+        running(database_url, master_key=MASTER_KEY, placement=placement or PlacementSettings()) as one,
         running(database_url, master_key=MASTER_KEY) as two,
         one.cluster("c", region="eu") as stub,
     ):
@@ -124,6 +126,37 @@ async def test_a_cluster_that_makes_no_token_gets_its_seat_back(database_url: st
         eu.stub.behave("token", always=Trouble(status=500))
         assert (await service.join("k")).status_code == 502
         assert await reserved(service) == {}
+
+
+async def test_a_token_is_signed_while_its_seat_is_taken_and_nobody_gets_one_without_a_seat(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    take, sign = taking.take, CausewayDriver.sign_token
+
+    async def listened_take(*args: Any, **named: Any) -> Any:
+        said.append("seat asked for")
+        found = await take(*args, **named)
+        said.append("answered")
+        return found
+
+    def listened_sign(self: CausewayDriver, *args: Any, **named: Any) -> Any:
+        said.append("token")
+        return sign(self, *args, **named)
+
+    monkeypatch.setattr(taking, "take", listened_take)
+    monkeypatch.setattr(CausewayDriver, "sign_token", listened_sign)
+    remembering = PlacementSettings(max_age=60.0)
+    async with equal_clusters(database_url, 1, placement=remembering) as (one, two):
+        answer = await one.join("big", region="eu")
+        assert answer.status_code == 200
+        assert answer.json()["token"]
+        assert said == ["seat asked for", "token", "answered"]
+        await two.application.patch("/v1/conferences/big", json={"locked": True})
+        answer = await one.join("big", region="eu")
+        assert (answer.status_code, answer.json()["type"]) == (409, "conference-locked")
+        assert said == ["seat asked for", "token", "answered"] * 2
+        assert await reserved(one) == {"c0": 1}
 
 
 async def test_conferences_per_cluster_are_limited(database_url: str) -> None:
