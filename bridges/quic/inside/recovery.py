@@ -17,6 +17,7 @@ from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery
 
 from bridges.congestion import Controller, Pacer, Reordering, Silence
+from bridges.quic.inside.acks import acknowledge_rarely
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -276,9 +277,13 @@ def _settle(delivery: QuicDeliveryState, outcome: list[Callable[[bool], None]]) 
 
 
 def steer(quic: QuicConnection, congestion: str) -> None:
-    """Let the controller of that name decide; for a connection that has not begun."""
+    """Let the controller of that name decide; for a connection that has not begun.
+
+    With ours, acknowledgements are fewer as well: those of the library know its controllers only.
+    """
     if congestion == CONGESTION:
         replace_recovery(quic)
+        acknowledge_rarely(quic)
 
 
 class Path(NamedTuple):
