@@ -64,7 +64,7 @@ class Prober:
             while True:
                 free = self._settings.max_at_once - self._under_way
                 try:
-                    due = await self._store.write(
+                    due = await self._store.read(
                         probes.claim, limit=free, hold=self._hold, replica=self._replica
                     )
                 except DatabaseUnavailableError as error:

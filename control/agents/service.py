@@ -118,9 +118,10 @@ async def sweep_agents(store: Store, bell: Bell, settings: AgentSettings) -> Non
             if away:  # nobody could renew a lease
                 await store.write(agent_leases.grace, ttl=settings.ttl)
                 away = False
-            while (agent := await store.write(agent_leases.sweep)) is not None:
-                _log.warning("agent.lost", agent=agent)
-                bell.any.set()
+            if await store.read(agent_leases.run_out):
+                while (agent := await store.write(agent_leases.sweep)) is not None:
+                    _log.warning("agent.lost", agent=agent)
+                    bell.any.set()
             if time.monotonic() - waited >= settings.waiting_interval:
                 waited = time.monotonic()
                 await store.write(agent_leases.mark_waiting, limit=_WAITING_AT_ONCE)

@@ -155,7 +155,7 @@ class Reconciler:
         free = self._settings.max_conferences - len(self._working)
         if free <= 0:
             return []
-        return await self._store.write(
+        return await self._store.read(
             work.claim,
             limit=free,
             ttl=self._settings.claim_ttl,

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from sqlalchemy import delete, exists, func, null, or_, select, update
+from sqlalchemy import and_, delete, exists, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from control.errors import StaleEpochError
@@ -39,6 +39,7 @@ __all__ = [
     "grace",
     "mark_waiting",
     "register",
+    "run_out",
     "subject",
     "sweep",
     "unregister",
@@ -48,6 +49,7 @@ CHANNEL: Final = "causeway_agent"
 """NOTIFY channel. The payload is `<agent> <conference>`, or an agent alone: look whether you still speak."""
 
 _NOW: Final = func.clock_timestamp()
+_RUN_OUT: Final = and_(agents.c.state == "online", agents.c.lease_expires_at <= _NOW)
 _KEPT: Final = ("cluster", "kinds", "addresses", "wires")
 """What a registration cannot change without making all the agent's links anew."""
 
@@ -155,11 +157,16 @@ async def unregister(
     await announce(connection, agent)
 
 
+async def run_out(connection: AsyncConnection) -> bool:
+    """Return whether there is an agent for `sweep`. One statement."""
+    return bool(await connection.scalar(select(exists().where(_RUN_OUT))))
+
+
 async def sweep(connection: AsyncConnection) -> str | None:
     """Write off one agent whose lease ran out, and have its conferences looked at; None without one."""
     expired = (
         select(agents.c.id)
-        .where(agents.c.state == "online", agents.c.lease_expires_at <= _NOW)
+        .where(_RUN_OUT)
         .order_by(agents.c.lease_expires_at)
         .limit(1)
         .with_for_update(skip_locked=True, key_share=True)

@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, case, delete, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, exists, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from causeway.api import PortalAddress
@@ -49,6 +49,7 @@ __all__ = [
     "register",
     "require_lease",
     "return_rooms",
+    "run_out",
     "settings_of",
     "subject",
     "sweep",
@@ -57,6 +58,12 @@ __all__ = [
 
 _NOW: Final = func.clock_timestamp()
 """Not now(): a transaction may have waited for a lock since it began."""
+_RUN_OUT: Final = and_(
+    clusters.c.state == "online",
+    clusters.c.lease_expires_at <= _NOW,
+    # Whoever is probed is not to blame when nobody asked: this service may have been away.
+    or_(clusters.c.probe_due_at.is_(None), clusters.c.probe_failures > 0),
+)
 _SHOWN: Final = (
     "region",
     "driver",
@@ -328,13 +335,16 @@ async def unregister(
     await lose(connection, cluster)
 
 
+async def run_out(connection: AsyncConnection) -> bool:
+    """Return whether there is a cluster for `sweep`. One statement."""
+    return bool(await connection.scalar(select(exists().where(_RUN_OUT))))
+
+
 async def sweep(connection: AsyncConnection) -> str | None:
     """Write off one cluster whose lease ran out, with everybody on it; return its id, None without one."""
-    # Whoever is probed is not to blame when nobody asked: this service may have been away.
-    heard_in_vain = or_(clusters.c.probe_due_at.is_(None), clusters.c.probe_failures > 0)
     expired = (
         select(clusters, _NOW.label("now"))
-        .where(clusters.c.state == "online", clusters.c.lease_expires_at <= _NOW, heard_in_vain)
+        .where(_RUN_OUT)
         .order_by(clusters.c.lease_expires_at)
         .limit(1)
         .with_for_update(skip_locked=True, key_share=True)
