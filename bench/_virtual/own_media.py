@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from aioquic.quic.events import DatagramFrameReceived
 
 from bench._virtual.media import Shown
+from bridges.media.own.clock import ClockTeller
 from bridges.media.own.receiver import MediaReceiver, Received
 from bridges.media.own.sender import MediaSender, Source
 from bridges.media.own.sending import Kind
 from bridges.quic.inside.recovery import Recovery, replace_datagrams
+from bridges.wire.own_media.clock import read_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,6 +41,28 @@ class _Datagrams:
     def taken(self) -> Callable[[bool], None]:
         flight = self._sender.taken()
         return lambda arrived: self._sender.settled(self._world.now, flight, arrived=arrived)
+
+
+class _Back:
+    """What the receiver says: wishes for key frames, and its clock."""
+
+    def __init__(self, world: World) -> None:
+        self.clock: Final = ClockTeller(wanted=True)
+        self.wishes: Final[deque[bytes]] = deque()
+        self._world = world
+        self._telling = False
+
+    def head(self) -> bytes | None:
+        clock = self.clock.head(self._world.now)
+        self._telling = clock is not None
+        return clock or (self.wishes[0] if self.wishes else None)
+
+    def taken(self) -> Callable[[bool], None]:
+        if self._telling:
+            self.clock.told(self._world.now)
+        else:
+            self.wishes.popleft()
+        return lambda _: None
 
 
 class OwnMedia:
@@ -72,9 +97,11 @@ class OwnMedia:
         assert isinstance(recovery, Recovery)
         self._recovery = recovery
         self._counts: dict[int, int] = {}
+        self._back = _Back(world)
         replace_datagrams(sender.quic, _Datagrams(world, self.sender))
+        replace_datagrams(receiver.quic, self._back)
         receiver.on_event = self._take
-        sender.on_event = self._take_wish
+        sender.on_event = self._take_back
         for number, track in enumerate(tracks):
             self.sender.open(number, sound=track.sound)
             self.receiver.open(number, sound=track.sound)
@@ -85,34 +112,38 @@ class OwnMedia:
             self._world.at(at, lambda: self._capture(number, track, count))
 
     def _capture(self, number: int, track: Track, count: int) -> None:
-        now, kind = self._world.now, track.kind(count, number * 23)
+        captured, kind = self._world.now, track.kind(count, number * 23)
         if number in self._wanted and kind is Kind.DELTA:
             kind = Kind.KEY
             self._wanted.discard(number)
         size = track.key_size if kind is Kind.KEY else track.size
-        self.shown[number, count] = Shown(kind, now)
+        self.shown[number, count] = Shown(kind, captured)
         self.media_bytes += size
-        self.sender.measured(self._recovery.controller.delay.base)
         needs = (1,) if kind is Kind.DELTA else ()
         body = count.to_bytes(4, "big") + bytes(size - 4)
-        self.sender.offer(now, number, Source(body, now, needs), rate=self._recovery.controller.rate)
+        self._peers[0].when_free(lambda: self._offer(number, Source(body, captured, needs)))
+        self._later(number, track, count + 1, captured + 1 / track.rate)
+
+    def _offer(self, number: int, source: Source) -> None:
+        now = self._world.now
+        self.sender.measured(self._recovery.controller.delay.base)
+        self.sender.offer(now, number, source, rate=self._recovery.controller.rate)
         self._ask(now)
         self._peers[0].advance()
-        self._later(number, track, count + 1, now + 1 / track.rate)
 
     def _take(self, event: QuicEvent) -> None:
         if isinstance(event, DatagramFrameReceived):
+            self._back.clock.heard()
             self._do(self.receiver.receive(self._world.now, event.data))
 
     def _do(self, outputs: Iterable[object]) -> None:
-        quic = self._peers[1].quic
         for output in outputs:
             if isinstance(output, Received):
                 count = int.from_bytes(output.body[:4], "big")
                 self.shown[output.alias, count].complete = self._world.now
             else:
                 alias = output.alias  # type: ignore[attr-defined] # the other kind of output
-                quic.send_datagram_frame(alias.to_bytes(2, "big"))
+                self._back.wishes.append(alias.to_bytes(2, "big"))
         due = self.receiver.due()
         if due < self._timer_at or self._timer_at <= self._world.now:
             self._timer_at = due
@@ -123,8 +154,12 @@ class OwnMedia:
         self._do(self.receiver.tick(self._world.now))
         self._peers[1].advance()
 
-    def _take_wish(self, event: QuicEvent) -> None:
-        if isinstance(event, DatagramFrameReceived):
+    def _take_back(self, event: QuicEvent) -> None:
+        if not isinstance(event, DatagramFrameReceived):
+            return
+        if (stamp := read_clock(event.data)) is not None:
+            self._recovery.controller.heard(self._peers[0].came, stamp)
+        else:
             alias = int.from_bytes(event.data, "big")
             self.sender.peer_wishes(self._world.now, alias)
             self._ask(self._world.now)

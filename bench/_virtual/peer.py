@@ -56,6 +56,8 @@ class Peer:
         """Told the time, and how long a datagram waited in the bottleneck; for every one that passed it."""
         self.stalls: Stalls | None = None
         """What keeps this end from its work."""
+        self.came = 0.0
+        """When what is being delivered came."""
         self.sent_bytes = 0
         """Bytes of UDP payload given to the path."""
         self.received_bytes = 0
@@ -70,6 +72,14 @@ class Peer:
             call()
         else:
             self._world.at(self._world.now + _LOOK, lambda: self.when_ready(call))
+
+    def when_free(self, call: Callable[[], None]) -> None:
+        """Call as soon as this end's process comes to it."""
+        at = self._free_at()
+        if at > self._world.now:
+            self._world.at(at, call)
+        else:
+            call()
 
     def advance(self) -> None:
         """Act upon what the connection says, then send what it wants sent."""
@@ -90,16 +100,20 @@ class Peer:
         if fate.arrivals and self.on_queued is not None:
             self.on_queued(self._world.now, fate.waited)
         for at in fate.arrivals:
-            self._world.at(at, lambda: self.other.receive(data))
+            self._arrive(data, at)
 
-    def receive(self, data: bytes) -> None:
-        """Take a datagram from the path."""
+    def _arrive(self, data: bytes, at: float) -> None:
+        self._world.at(at, lambda: self.other.receive(data, at))
+
+    def receive(self, data: bytes, came: float) -> None:
+        """Take a datagram that `came` from the path at that time; the kernel tells who is late to it."""
         at = self._free_at()
         if at > self._world.now:
-            self._world.at(at, lambda: self.receive(data))
+            self._world.at(at, lambda: self.receive(data, came))
             return
+        self.came = came
         self.received_bytes += len(data)
-        self.quic.receive_datagram(data, _ADDRESS, now=self._world.now)
+        self.quic.receive_datagram(data, _ADDRESS, now=came)
         self.advance()
 
     def _free_at(self) -> float:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from bridges.congestion.delay import Delay, Extreme
+from bridges.congestion.delay import Delay
+from bridges.congestion.extreme import Extreme
 from bridges.congestion.losses import LossCap
 from bridges.congestion.rivals import Rivals
 from bridges.congestion.trains import Trains
@@ -157,6 +158,10 @@ class Controller:
     def late(self, seconds: float) -> None:
         """Take note of how late this process came to a timer: its own doing is not the path's."""
         self.delay.late(seconds)
+
+    def heard(self, now: float, stamp: int) -> None:
+        """Take note of the peer's clock (microseconds, modulo 2^32) as it sent what has come now."""
+        self.delay.returning.heard(now, stamp)
 
     def timed_out(self, now: float) -> None:
         """Take note of a probe timeout: some packets may leave whatever the window says.

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
+
+from bridges.congestion.extreme import Extreme
+from bridges.congestion.returning import ReturnPath
 
 if TYPE_CHECKING:
     from bridges.congestion.tuning import Tuning
 
-__all__ = ["Delay", "Extreme"]
-
-
-class Extreme:
-    """The smallest value of a window that moves with time (for the largest: negate)."""
-
-    __slots__ = ("_values",)
-
-    def __init__(self) -> None:
-        self._values: deque[tuple[float, float]] = deque()
-
-    def add(self, now: float, value: float, memory: float) -> float:
-        """Add a value, forget what is older than `memory` seconds, return the smallest that is left."""
-        values = self._values
-        while values and values[-1][1] >= value:
-            values.pop()
-        values.append((now, value))
-        while values[0][0] < now - memory:
-            values.popleft()
-        return values[0][1]
+__all__ = ["Delay"]
 
 
 class Delay:
@@ -38,11 +21,13 @@ class Delay:
         "_last",
         "_standing",
         "_tuning",
+        "back",
         "base",
         "deviation",
         "jitter",
         "noise",
         "own",
+        "returning",
         "smoothed",
         "standing",
     )
@@ -61,6 +46,9 @@ class Delay:
         """Queueing up to this means nothing."""
         self.own = 0.0
         """How late this process usually comes to what is due: no fault of the path's."""
+        self.back = 0.0
+        """For how long what comes back waits on its way: no fault of what is sent."""
+        self.returning = ReturnPath(tuning.base_memory)
         self._tuning = tuning
         self._last = 0.0
         self._base = Extreme()
@@ -69,7 +57,11 @@ class Delay:
     @property
     def queue(self) -> float:
         """For how long a packet waits on the path because of packets before it."""
-        return self.standing - self.base - self.own
+        return self.waited(self.standing) - self.own
+
+    def waited(self, round_trip: float) -> float:
+        """Return how much of a round trip of just now was waiting on the way there."""
+        return round_trip - self.base - self.back
 
     def late(self, seconds: float) -> None:
         """Take note of how late a timer was."""
@@ -87,4 +79,5 @@ class Delay:
         self.smoothed += (round_trip - self.smoothed) / 8
         self.noise = max(tuning.noise, self.jitter)
         self.base = self._base.add(now, round_trip, tuning.base_memory)
+        self.back = self.returning.queue(now)
         self.standing = self._standing.add(now, round_trip, max(self.smoothed / 2, tuning.standing_memory))

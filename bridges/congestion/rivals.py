@@ -72,7 +72,7 @@ class Rivals:
             self._low_at = now
         if self.testing:
             if now >= (self._test_began + self._test_ends) / 2:
-                self._lowest = min(self._lowest, round_trip - delay.base)
+                self._lowest = min(self._lowest, delay.waited(round_trip))
             if now >= self._test_ends:
                 self._judge(now)
             return

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from bridges.media.backpressure import Backpressure
 from bridges.media.own.ages import Ages
+from bridges.media.own.clock import ClockTeller
 from bridges.media.own.incoming import TrackLimits
 from bridges.media.own.pressure import Strain
 from bridges.media.own.receiver import MediaReceiver, Received, ReceiverLimits
@@ -20,6 +21,7 @@ from bridges.media.own.sender import MediaSender, Outcome, SenderLimits, Source
 from bridges.media.own.sending import Limits
 from bridges.media.pieces import Piece
 from bridges.wire.own_media.body import pack, unpack
+from bridges.wire.own_media.clock import read_clock
 from bridges.wire.own_media.datagram import MAX_ALIAS
 from bridges.wire.own_media.errors import MediaDatagramError
 
@@ -70,7 +72,8 @@ class PieceTaker(Protocol):
 class Carriage:
     """Both directions of one connection, from now on. After `close` nothing is called back.
 
-    `refused` is called when the peer has sent too much that is not of the format.
+    `refused` is called when the peer has sent too much that is not of the format; `tell_clock`: whether it
+    wants to know what our clock shows.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Carriage:
         quic: Connection,
         *,
         settings: MediaSettings,
+        tell_clock: bool,
         refused: Callable[[MediaDatagramError], None],
     ) -> None:
         own = settings.own
@@ -111,6 +115,9 @@ class Carriage:
                 ),
             )
         )
+        self._clock = ClockTeller(wanted=tell_clock)
+        self._telling = False
+        """Whether what head() returned last is our clock."""
         self._quic = quic
         self._refused = refused
         self._loop = asyncio.get_running_loop()
@@ -254,10 +261,16 @@ class Carriage:
 
     def head(self) -> bytes | None:
         """Return what is to be sent next; see DatagramSource."""
-        return self.sender.head(self._loop.time())
+        now = self._loop.time()
+        clock = self._clock.head(now)
+        self._telling = clock is not None
+        return clock or self.sender.head(now)
 
     def taken(self) -> Callable[[bool], None]:
         """Take note that it is on its way; see DatagramSource."""
+        if self._telling:
+            self._clock.told(self._loop.time())
+            return _settle_nothing
         flight = self.sender.taken()
         return lambda arrived: self.sender.settled(self._loop.time(), flight, arrived=arrived)
 
@@ -266,6 +279,10 @@ class Carriage:
         self.sender.resize(largest)
 
     def _datagram(self, data: bytes) -> None:
+        if (stamp := read_clock(data)) is not None:
+            self._quic.peer_clock(stamp)
+            return
+        self._clock.heard()
         now = self._loop.time()
         try:
             outputs = self.receiver.receive(now, data)
@@ -319,3 +336,8 @@ class Carriage:
         except MediaDatagramError as error:
             self._refused(error)
         self._wake_at(self.receiver.due())
+
+
+def _settle_nothing(arrived: bool) -> None:  # noqa: FBT001 - as DatagramSource has it
+    """Do without what did not arrive: the next one is newer."""
+    del arrived

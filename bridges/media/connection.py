@@ -121,7 +121,9 @@ class MediaConnection:
         self._owner = owner
         self._settings = settings
         self._dialled = hello is not None
-        self._session = ListenerSession() if hello is None else DialerSession(hello)
+        self._session = (
+            ListenerSession(clock=self._is_own) if hello is None else DialerSession(hello, clock=self._is_own)
+        )
         self._users: dict[int, tuple[TrackStream, StreamUser]] = {}
         self._finished: set[int] = set()
         """Streams of the peer whose half of ours has ended, and on which it may still say something."""
@@ -291,7 +293,12 @@ class MediaConnection:
             if self._quic.max_datagram_bytes < _LEAST_DATAGRAM:
                 self._datagrams_refused(MediaDatagramError("the peer takes no datagrams"))
                 return
-            self.carriage = Carriage(self._quic, settings=self._settings, refused=self._datagrams_refused)
+            self.carriage = Carriage(
+                self._quic,
+                settings=self._settings,
+                tell_clock=self._session.peer_clock,
+                refused=self._datagrams_refused,
+            )
         self._owner.came_up(self)
 
     @property

@@ -181,13 +181,16 @@ class DialerSession(_Session):
 
     _table = _DIALER
 
-    def __init__(self, hello: ClusterHello) -> None:
+    def __init__(self, hello: ClusterHello, *, clock: bool = False) -> None:
         super().__init__()
+        self.peer_clock = False
+        """Whether the peer wants to be told of our clock; `clock`: whether we want to be told of its."""
         self._hello = hello
-        self._send(Ready())
+        self._send(Ready(clock=clock))
 
     def _taken(self, message: Input) -> Event | None:
         assert isinstance(message, Ready)
+        self.peer_clock = message.clock
         self._send(self._hello)
         return message
 
@@ -197,6 +200,12 @@ class ListenerSession(_Session):
 
     _table = _LISTENER
 
+    def __init__(self, *, clock: bool = False) -> None:
+        super().__init__()
+        self.peer_clock = False
+        """As the dialer's."""
+        self._clock = clock
+
     def accept(self) -> None:
         """Take note that the token is right."""
         assert self.state is State.CHECKING
@@ -205,7 +214,9 @@ class ListenerSession(_Session):
     def _taken(self, message: Input) -> Event | None:
         if isinstance(message, ClusterHello):
             return message
-        self._send(Ready())
+        assert isinstance(message, Ready)
+        self.peer_clock = message.clock
+        self._send(Ready(clock=self._clock))
         return None
 
 

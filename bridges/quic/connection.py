@@ -218,6 +218,10 @@ class Connection:
         if not self.closed:
             self._transmit_soon()
 
+    def peer_clock(self, stamp: int) -> None:
+        """Take note of the peer's clock, in microseconds, as it sent what is being delivered just now."""
+        recovery.note_peer_clock(self._quic, self._heard_at, stamp)
+
     def backlog(self, stream_id: int) -> int:
         """Return the bytes of a stream that were sent and not yet acknowledged; 0 for an unknown stream."""
         return reads.unacknowledged(self._quic, stream_id)

@@ -48,6 +48,8 @@ class Ready(_Message, frozen=True, kw_only=True, tag="ready"):
     """First on every stream, both ways. An event stream's dialer names its own cluster as `target`."""
 
     target: Id | None = None
+    clock: bool = False
+    """Causeway's own, on a media connection's signalling stream: whoever says it takes the peer's clock."""
 
 
 class BridgeHello(_Message, frozen=True, kw_only=True, tag="bridge"):

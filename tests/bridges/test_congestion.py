@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridges.congestion import Controller, Pacer, Reordering, Silence, Tuning
-from bridges.congestion.delay import Delay, Extreme
+from bridges.congestion.delay import Delay
+from bridges.congestion.extreme import Extreme
 from bridges.congestion.losses import LossCap
 from bridges.congestion.rivals import Rivals
 from bridges.congestion.trains import Trains

@@ -36,16 +36,25 @@ class End:
     round_trip = None
     max_datagram_bytes = 1150
 
-    def __init__(self, *, settings: MediaSettings = SETTINGS) -> None:
+    def __init__(self, *, settings: MediaSettings = SETTINGS, tell_clock: bool = False) -> None:
         self.other: End
         self.loses: Callable[[bytes], bool] = lambda _: False
         self.refused: list[MediaDatagramError] = []
         self.source: DatagramSource
         self.arrive: Callable[[bytes], None]
-        self.carriage = Carriage(cast("Connection", self), settings=settings, refused=self.refused.append)
+        self.clocks: list[int] = []
+        self.carriage = Carriage(
+            cast("Connection", self),
+            settings=settings,
+            tell_clock=tell_clock,
+            refused=self.refused.append,
+        )
 
     def use_datagrams(self, source: DatagramSource, on_datagram: Callable[[bytes], None]) -> None:
         self.source, self.arrive = source, on_datagram
+
+    def peer_clock(self, stamp: int) -> None:
+        self.clocks.append(stamp)
 
     def datagrams_waiting(self) -> None:
         asyncio.get_running_loop().call_soon(self._send)
@@ -272,3 +281,28 @@ async def test_what_is_passed_on_is_what_came(line: Line) -> None:
     far.carriage.offer(again, piece._replace(body=pack(frame) + b"!"))
     await next_taker.changes.until(lambda: next_taker.pieces)
     assert next_taker.pieces[0].frame.payload == frame.payload + b"!"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_who_takes_media_tells_its_clock_to_a_peer_that_wants_it_and_to_no_other(
+    *, wanted: bool
+) -> None:
+    near, far = End(), End(tell_clock=wanted)
+    near.other, far.other = far, near
+    alias, taker, _ = joined((near, far))
+    far.datagrams_waiting()
+    await asyncio.sleep(0)
+    assert near.clocks == [], "nothing has come that the peer measures its path by"
+    before = now()
+    for number in range(12):
+        near.carriage.offer(alias, fresh(picture(number, key=True), now()))
+    await taker.changes.until(lambda: len(taker.pieces) == 12)
+    far._send()
+    assert len(near.clocks) == wanted
+    if wanted:
+        assert 0 <= (near.clocks[0] - round(before * 1e6)) % 2**32 < 60e6
+    far._send()
+    assert len(near.clocks) == wanted, "once, until more has come"
+    assert near.refused == far.refused == []
+    near.carriage.close()
+    far.carriage.close()

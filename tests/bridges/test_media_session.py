@@ -100,6 +100,13 @@ def test_a_connection_opens_and_its_token_waits_to_be_checked() -> None:
     assert listener.state.name == "OPEN"
 
 
+@pytest.mark.parametrize(("near", "far"), [(True, True), (True, False), (False, True), (False, False)])
+def test_each_end_hears_whether_the_other_wants_to_be_told_its_clock(*, near: bool, far: bool) -> None:
+    dialer, listener = DialerSession(HELLO, clock=near), ListenerSession(clock=far)
+    talk(dialer, listener)
+    assert (dialer.peer_clock, listener.peer_clock) == (far, near)
+
+
 def test_a_track_is_asked_for_then_frames_and_feedback_flow() -> None:
     puller, pusher = PullerSession(TRACK, OPTIONS, max_frame_bytes=1 << 16), PusherSession()
     heard, asked = talk(puller, pusher)

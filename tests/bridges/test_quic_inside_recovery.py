@@ -15,6 +15,7 @@ from bridges.quic.inside.recovery import (
     CONGESTION,
     Recovery,
     note_lateness,
+    note_peer_clock,
     path,
     replace_datagrams,
     replace_recovery,
@@ -210,11 +211,15 @@ def test_a_stock_connection_takes_lateness_without_minding() -> None:
     quic = QuicConnection(configuration=QuicConfiguration(is_client=True, alpn_protocols=["h3"]))
     steer(quic, "reno")
     note_lateness(quic, 1.0)
+    note_peer_clock(quic, 1.0, 7)
     assert not isinstance(quic._loss, Recovery)
     steer(quic, CONGESTION)
     note_lateness(quic, 1.0)
     assert isinstance(quic._loss, Recovery)
     assert quic._loss.controller.delay.own > 0
+    for at, stamp in ((1.0, 0), (1.1, 40_000)):
+        note_peer_clock(quic, at, stamp)
+    assert quic._loss.controller.delay.returning.queue(1.1) > 0
 
 
 def test_datagrams_come_from_the_source_and_it_is_told_what_becomes_of_each(wire: Wire) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from bridges.wire.frame import AudioInfo, FrameFormat, MediaFrame, VideoInfo
 from bridges.wire.own_media.body import pack, unpack
+from bridges.wire.own_media.clock import encode_clock, read_clock
 from bridges.wire.own_media.datagram import (
     MAX_ALIAS,
     MAX_FRAGMENTS,
@@ -77,6 +78,7 @@ def test_examples_of_the_documentation() -> None:
         encode_parity(Parity(5, 1000, 0, 1, (4,), b"\x00\x01\x02")).hex(),
         encode_bundle(tuple(sound)).hex(),
     ]
+    assert f"| `{encode_clock(2.0).hex()}` |" in page
 
 
 @settings(deadline=None)
@@ -93,6 +95,25 @@ def test_parity_travels(alias: int, frame: int, row: int, counts: list[int], sym
     assert decode(raw) == parity
     assert is_parity(raw)
     assert len(raw) <= len(symbol) - 2 + PARITY_BYTES
+
+
+@settings(deadline=None)
+@given(st.floats(0, 1e7))
+def test_clocks_travel_and_come_round(seconds: float) -> None:
+    raw = encode_clock(seconds)
+    assert read_clock(raw) == round(seconds * 1e6) % 2**32
+    with pytest.raises(MediaDatagramError):
+        decode(raw)  # it is no track's: whoever puts tracks together never sees one
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=8) | st.binary(min_size=4, max_size=4).map(lambda rest: b"\x70" + rest))
+def test_any_bytes_are_a_clock_or_not_and_never_both_a_clock_and_something_else(data: bytes) -> None:
+    stamp = read_clock(data)
+    if stamp is None:
+        assert len(data) != 5 or data[0] != 0x70
+    else:
+        assert encode_clock(stamp / 1e6) == data
 
 
 @settings(deadline=None)

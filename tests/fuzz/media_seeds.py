@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from bridges.media.own.sender import MediaSender, SenderLimits, Source
 from bridges.wire.frame import AudioInfo, FrameFormat, MediaFrame, VideoInfo
 from bridges.wire.own_media.body import pack
+from bridges.wire.own_media.clock import encode_clock
 from tests.fuzz.media_targets import PICTURES
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def media_seeds() -> dict[str, list[bytes]]:
         "own_media": [
             _records(near),
             _records(far, pause=0),
+            _records([*near[:4], encode_clock(5000.0), *near[4:]]),
             _records(datagram for number, datagram in enumerate(near) if number % 4),
             _records(datagram for number, datagram in enumerate(far) if number % 5),
             _records(reversed(far)),

@@ -15,6 +15,7 @@ from bridges.media.own.receiver import MediaReceiver, ReceiverLimits
 from bridges.wire.bitstream import layer_of
 from bridges.wire.frame import FrameFormat, MediaFrame, VideoInfo
 from bridges.wire.own_media.body import pack, unpack
+from bridges.wire.own_media.clock import encode_clock, read_clock
 from bridges.wire.own_media.datagram import (
     MAX_NEED,
     MAX_NEEDS,
@@ -129,6 +130,8 @@ def _judge(received: Received, handed: list[int]) -> None:
 
 
 def _same_again(datagram: bytes) -> None:
+    if (stamp := read_clock(datagram)) is not None:
+        assert encode_clock(stamp / 1e6) == datagram
     try:
         content = decode(datagram)
     except MediaDatagramError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bridges.congestion.delay import Extreme
+from bridges.congestion.extreme import Extreme
 
 __all__ = ["Ages"]
 

@@ -35,6 +35,7 @@ __all__ = [
     "Path",
     "Recovery",
     "note_lateness",
+    "note_peer_clock",
     "path",
     "replace_datagrams",
     "replace_recovery",
@@ -309,6 +310,13 @@ def note_lateness(quic: QuicConnection, seconds: float) -> None:
     recovery = quic._loss
     if isinstance(recovery, Recovery):
         recovery.controller.late(seconds)
+
+
+def note_peer_clock(quic: QuicConnection, now: float, stamp: int) -> None:
+    """Tell a controller what the peer's clock, in microseconds, showed as it sent what came at `now`."""
+    recovery = quic._loss
+    if isinstance(recovery, Recovery):
+        recovery.controller.heard(now, stamp)
 
 
 def replace_recovery(quic: QuicConnection) -> Recovery:
