@@ -5,7 +5,8 @@ virtual time, so the figures do not depend on the machine. Ours carries media on
 it; Reno and CUBIC are the library's own, with a stream per frame. The stories:
 
 1. A greedy flow alone: share of the line, time in its queue (median / 95th percentile, ms), packets dropped.
-2. Beside a flow of another kind, or of the same: each one's share of the line, and the queue.
+2. Beside a flow of another kind, or of the same: each one's share of the line, and the queue. Where packets
+   are lost at random, what the other gets there alone, too: Reno is held down by the losses themselves.
 3. A hole of two seconds: how long after its end (ms) the first sound packet and picture are there in time,
    and how many later ones are not.
 4. Beside a flow that does not give way: one in the manner of BBR, one of a fixed rate.
@@ -80,12 +81,15 @@ def beside(line: Line, controller: str, rival: str | float, seed: int) -> Figure
     at_once = seed % 2 and rival != controller
     flows = [(controller, BEGIN), (rival, (BEGIN if at_once else LATER) + (seed * 0.0137) % 0.1)]
     result = greedy(line, flows, seed=seed, seconds=30)
-    return {
+    found = {
         "share": result.shares[0],
         "rival": result.shares[1],
         "queue": 1e3 * result.queue,
         "queue_p95": 1e3 * result.queue_p95,
     }
+    if line.loss:
+        found["rival_alone"] = greedy(line, flows[1:], seed=seed, seconds=30).shares[0]
+    return found
 
 
 def after_hole(line: Line, controller: str, seed: int) -> Figures:
@@ -258,7 +262,8 @@ def cell(part: str, figures: Figures) -> str:
                 f" {figures['dropped']:4.1%}"
             )
         case "beside" | "against":
-            return f"{figures['share']:4.0%}:{figures['rival']:4.0%} {figures['queue_p95']:4.0f} ms"
+            told = f"{figures['share']:4.0%}:{figures['rival']:4.0%} {figures['queue_p95']:4.0f} ms"
+            return f"{told}, alone {figures['rival_alone']:3.0%}" if "rival_alone" in figures else told
         case "hole":
             return (
                 f"{figures['sound']:5.0f}/{figures['video']:5.0f} ms"
@@ -273,7 +278,7 @@ def cell(part: str, figures: Figures) -> str:
 
 HEADS: Final = {
     "alone": "a greedy flow alone: share, queue median/p95, dropped",
-    "beside": "beside another flow: shares, queue p95",
+    "beside": "beside another flow: shares, queue p95, what the other gets alone",
     "against": "beside a flow that does not give way: shares, queue p95",
     "hole": "after two silent seconds (worst seed): first sound/video in time, late or missing sound/video",
     "media": "media in time: video, key frames, sound, p99 of video in ms",
@@ -327,13 +332,20 @@ def summary(told: Mapping[tuple[str, str, str], Figures]) -> Figures:
             each for (its_part, _, whose), each in told.items() if (its_part, whose) == (part, controller)
         ]
 
-    ratios = [each["share"] / each["rival"] for each in figures("beside")]
+    ratios = [each["share"] / each["rival"] for each in figures("beside") if "rival_alone" not in each]
+    # Of what it could have had: half of what both got, or what the losses leave it when it is alone.
+    kept = [
+        each["rival"] / min(each["rival_alone"], (each["share"] + each["rival"]) / 2)
+        for each in figures("beside")
+        if "rival_alone" in each
+    ]
     found: Figures = {
         "rows": len(told) / len(CONTROLLERS),
         "alone_share_min": min(each["share"] for each in figures("alone")),
         "alone_queue_p95_max_ms": max(each["queue_p95"] for each in figures("alone")),
         "beside_ratio_min": min(ratios),
         "beside_ratio_max": max(ratios),
+        "beside_lossy_rival_kept_min": min(kept, default=math.nan),
         "hole_sound_max_ms": max(each["sound"] for each in figures("hole")),
         "hole_video_max_ms": max(each["video"] for each in figures("hole")),
         "media_video_mean": fmean(each["video"] for each in figures("media")),

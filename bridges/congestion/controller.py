@@ -224,7 +224,10 @@ class Controller:
         self._round_lost = 0
 
     def _clamp(self) -> None:
-        floor = self.tuning.floor_after_loss if self.losses.bound < math.inf else self.tuning.floor
+        tuning = self.tuning
+        floor: float = tuning.floor
+        if self.losses.bound < math.inf:
+            floor = min(max(tuning.floor_rate * self.delay.base, floor), tuning.floor_after_loss)
         self._window = max(min(self._window, self._limit), floor * self._packet)
 
     def _answered(self, now: float) -> None:

@@ -15,8 +15,11 @@ class Tuning:
     """As Chromium's QUIC: a key frame of 30 kB fits."""
     floor: int = 4
     """The least window; sound must go on."""
+    floor_rate: float = 125.0
+    """What a cut because of losses leaves at least, in packets a second: a picture and sound go on,"""
     floor_after_loss: int = 10
-    """What a cut because of losses leaves at least."""
+    """and in packets, where a round trip is so long that it would be more. More than that may fill the queue of
+    a short path by itself."""
 
     # --- the delay target ---
     eagerness: float = 2.0

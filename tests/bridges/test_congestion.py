@@ -109,6 +109,12 @@ def test_even_the_worst_path_leaves_a_few_packets() -> None:
     assert flow.controller.window == TUNING.floor_after_loss * PACKET
 
 
+def test_on_a_short_path_they_are_fewer() -> None:
+    flow = Flow(0.02)
+    flow.rounds(60, packets=30, lost=29)
+    assert flow.controller.window == TUNING.floor * PACKET
+
+
 def test_what_this_process_delays_itself_is_no_queue() -> None:
     busy, idle = Flow(), Flow()
     for flow in (busy, idle):
@@ -336,6 +342,40 @@ def test_a_queue_that_stays_while_half_is_sent_is_a_rivals() -> None:
     assert run(5, 0.05, 0.0) > 0
     assert not competing()
     assert rivals.eagerness == TUNING.eagerness
+
+
+def _finds_a_rival(*, base: float, queue: float, in_test: float, rate: float) -> bool:
+    """Let a queue stand for three seconds; `in_test` is what is left of it while half is sent."""
+    delay = Delay(TUNING)
+    rivals = Rivals(TUNING, delay)
+    delay.measured(0.0, base)
+    for tick in range(1, 300):
+        round_trip = base + (in_test if rivals.testing else queue)
+        delay.measured(tick / 100, round_trip)
+        rivals.measured(tick / 100, round_trip, rate)
+        if rivals.competing:
+            return True
+    return False
+
+
+def test_a_round_trip_that_half_the_window_halves_was_our_own_doing() -> None:
+    assert not _finds_a_rival(base=0.02, queue=0.1, in_test=0.04, rate=200)
+    assert _finds_a_rival(base=0.02, queue=0.1, in_test=0.08, rate=200)
+
+
+def test_a_handful_of_packets_in_flight_leaves_others_of_our_kind_their_queue() -> None:
+    assert not _finds_a_rival(base=0.027, queue=0.035, in_test=0.035, rate=60)
+    assert _finds_a_rival(base=0.027, queue=0.06, in_test=0.06, rate=60)
+    assert _finds_a_rival(base=0.027, queue=0.05, in_test=0.035, rate=200)
+
+
+@pytest.mark.parametrize(("round_trip", "rate", "packets"), [(0.08, 600, 2), (0.2, 100, 3), (0.2, 600, 5)])
+def test_on_long_paths_more_packets_may_stand(round_trip: float, rate: float, packets: float) -> None:
+    delay = Delay(TUNING)
+    rivals = Rivals(TUNING, delay)
+    delay.measured(1.0, round_trip)
+    rivals.measured(1.0, round_trip, rate)
+    assert rivals.eagerness == pytest.approx(packets)
 
 
 def test_a_cut_is_kept_for_a_while_then_the_bound_rises_and_is_forgotten() -> None:

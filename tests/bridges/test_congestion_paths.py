@@ -38,6 +38,14 @@ def test_two_of_its_kind_share_evenly_with_a_short_queue() -> None:
     assert both.queue_p95 <= 0.08
 
 
+def test_two_of_its_kind_on_a_short_path_do_not_take_each_other_for_rivals() -> None:
+    line = Line(round_trip=0.02, rate=2 * MEGABIT)
+    both = greedy(line, [(OURS, 0.5), (OURS, 2.0)], seed=1, seconds=18)
+    assert 0.4 <= both.shares[0] / both.shares[1] <= 2.5
+    assert both.queue_p95 <= 0.08
+    assert both.dropped == 0
+
+
 @pytest.mark.parametrize(("rival", "least"), [(BANDWIDTH, 0.15), (0.5 * 4 * MEGABIT, 0.3)])
 def test_beside_flows_that_do_not_give_way_it_is_not_starved(rival: str | float, least: float) -> None:
     line = Line(round_trip=0.02, rate=4 * MEGABIT)
