@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from control.placement import Place
+    from control.registry.lane import Lane
     from control.registry.reservations import Taken
     from control.registry.roster import Choice, Load
     from control.registry.store import Store
@@ -55,14 +56,14 @@ class KnownClusters:
         candidate.max_participants = taken.max_participants
         candidate.cpu, candidate.streams = taken.cpu, taken.streams
 
-    async def fresh(self, version: int) -> None:
-        """Read the clusters again if one of them changed, or their load is old."""
+    async def fresh(self, lane: Lane, version: int) -> None:
+        """Read the clusters again if one of them changed, or their load is old; `lane` is free just now."""
         now = time.monotonic()
         if version == self.version and now - self._read_at < self._lifetime:
             return
         if version == self.version:
             # Only load and liveness are new; how the clusters stand for each wish is still true.
-            version_now, loads = await self._store.read(roster.loads)
+            version_now, loads = await roster.loads(lane)
             if version_now == version:
                 self._read_at = now
                 for load in loads:
@@ -73,12 +74,12 @@ class KnownClusters:
         self.choices = {choice.cluster: choice for choice in choices}
         self.board = Board((_candidate(choice) for choice in choices), self._places)
 
-    async def outdated(self, since: float) -> bool:
+    async def outdated(self, lane: Lane, since: float) -> bool:
         """Before somebody is turned away: read the clusters again, unless that was done since they came."""
         if self._read_at >= since:
             return False
         self._read_at = float("-inf")
-        await self.fresh(self.version)
+        await self.fresh(lane, self.version)
         return True
 
 

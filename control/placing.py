@@ -280,7 +280,7 @@ class Placing:
                 try:
                     where = self._choose(job.visit, joined.get(name))
                 except NoClusterError:
-                    if name in remembered or not await self._clusters.outdated(job.since):
+                    if name in remembered or not await self._clusters.outdated(lane, job.since):
                         raise
                     where = self._choose(job.visit, joined.get(name))
             except RefusedError as error:
@@ -313,10 +313,10 @@ class Placing:
         """Read the other conferences that are joined, and the clusters if what is known of them is old."""
         names = list({job.visit.conference for job in batch} - remembered.keys())
         if not names:
-            await self._clusters.fresh(self._clusters.version)
+            await self._clusters.fresh(lane, self._clusters.version)
             return {}
         version, joined = await roster.conferences(lane, names)
-        await self._clusters.fresh(version)
+        await self._clusters.fresh(lane, version)
         for each in joined.values():
             await self._learn_template(each)
             self._memory.keep(each, time.monotonic())
@@ -330,7 +330,7 @@ class Placing:
         version, found = await reservations.take(
             lane, [where.seat for _, where in seats], ttl=self._settings.reservation_ttl, version=asked
         )
-        await self._clusters.fresh(version)
+        await self._clusters.fresh(lane, version)
         for job, where in seats:
             cluster = where.choice.cluster
             taken = found.get(cluster)
