@@ -209,7 +209,12 @@ class Carriage:
         self.sender.close(alias)
 
     def offer(self, alias: int, piece: Piece) -> bool:
-        """Send a piece of an open track if the path takes it; return whether."""
+        """Send a piece of an open track if the path takes it; return whether.
+
+        Nothing after `close`: those who offer are told of the connection's end a moment later.
+        """
+        if self._closed:
+            return False
         now, rate = self._loop.time(), self._rate()
         body = pack(piece.frame) if piece.body is None else piece.body
         source = Source(body, piece.captured, piece.needs, piece.discardable, piece.temporal, piece.spatial)

@@ -241,6 +241,16 @@ async def test_after_the_end_nobody_is_called(line: Line) -> None:
     assert asked == []
 
 
+async def test_what_is_offered_after_the_end_goes_nowhere(line: Line) -> None:
+    """A relay goes on getting frames until it is told that the link is gone, which is a moment later."""
+    alias, taker, _asked = joined(line)
+    near, _far = line
+    near.carriage.close()
+    assert not near.carriage.offer(alias, fresh(picture(1, key=True), now()))
+    await asyncio.sleep(0)
+    assert taker.pieces == []
+
+
 def is_frame(number: int) -> Callable[[bytes], bool]:
     """Return whether a datagram has a part of that frame, or parity."""
 
