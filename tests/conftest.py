@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 
-# How many examples a property is tried with, unless it says so itself: `make nightly` asks for more.
-hypothesis.settings.register_profile("quick", max_examples=30)
-hypothesis.settings.register_profile("thorough", max_examples=1000)
+# How many examples a property is tried with, unless it says so itself: `make nightly` asks for more. How long
+# one takes is the machine's affair: a busy one is no fault of the code.
+_PATIENT = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("quick", _PATIENT, max_examples=30)
+hypothesis.settings.register_profile("thorough", _PATIENT, max_examples=1000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
