@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench._virtual.peer import Stalls
+from bench._virtual.scenario import OURS, Line, media
 from bridges.congestion import Controller
 from bridges.congestion.returning import ReturnPath
 
@@ -113,3 +115,16 @@ def test_the_window_does_not_shrink_for_a_queue_on_the_way_back() -> None:
             windows[told].append(controller.window)
     assert windows[True] == sorted(windows[True])
     assert min(windows[False][5:]) < 0.7 * max(windows[False])
+
+
+def test_media_is_in_time_beside_a_flow_that_fills_the_way_back() -> None:
+    line = Line(round_trip=0.08, rate=5e6, back_rate=2e6)
+    told = media(line, OURS, seed=2, video=3, sound=3, back_rival="reno", seconds=5)
+    assert told["video"].in_time >= 0.98  # 0.65 where nobody tells a clock
+    assert told["sound"].in_time >= 0.99
+
+
+def test_a_sender_that_stalls_does_not_take_its_own_lateness_for_a_queue() -> None:
+    line = Line(round_trip=0.08, rate=5e6)
+    told = media(line, OURS, seed=1, video=3, sound=3, stalls=Stalls(length=0.03, every=0.1), seconds=5)
+    assert min(each.in_time for each in told.values()) >= 0.98
