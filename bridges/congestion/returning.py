@@ -18,6 +18,8 @@ __all__ = ["ReturnPath"]
 
 _ROUND: Final = 2**32
 """Microseconds after which the peer's clock begins anew."""
+_APART: Final = 0.005
+"""Seconds between two stamps that count: however many a peer sends, so many are kept and no more."""
 _FRESH: Final = 0.25
 """Seconds without a stamp after which nothing is known any more."""
 _RECENT: Final = 0.03
@@ -48,6 +50,8 @@ class ReturnPath:
 
     def heard(self, now: float, stamp: int) -> None:
         """Take note of the peer's clock (microseconds, modulo 2^32) as it sent what has come at `now`."""
+        if now - self._heard_at < _APART:
+            return
         ours = now - self._heard_at
         theirs = ((stamp - self._stamp + _ROUND // 2) % _ROUND - _ROUND // 2) * 1e-6
         self._heard_at, self._stamp = now, stamp

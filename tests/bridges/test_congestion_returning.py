@@ -75,9 +75,17 @@ def test_a_clock_that_is_set_begins_anew(jump: float) -> None:
 
 def test_stamps_may_overtake_each_other_and_come_round() -> None:
     path = ReturnPath(10.0)
-    for at, stamp in ((1.0, 2**32 - 50_000), (1.02, 2**32 - 10_000), (1.02, 2**32 - 30_000), (1.06, 10_000)):
+    for at, stamp in ((1.0, 2**32 - 50_000), (1.02, 2**32 - 10_000), (1.026, 2**32 - 30_000), (1.06, 10_000)):
         path.heard(at, stamp)
     assert path.queue(1.06) == pytest.approx(0.02, abs=0.001)
+
+
+def test_a_peer_that_tells_its_clock_all_the_time_is_kept_within_bounds() -> None:
+    path = ReturnPath(10.0)
+    for turn in range(30_000):
+        path.heard(1.0 + turn * 1e-3, turn * 900)  # ever later, so that each might be the least of those left
+    assert len(path._base._values) <= 2001
+    assert len(path._recent) <= 10
 
 
 def test_jitter_is_no_queue() -> None:
