@@ -128,7 +128,7 @@ class Controller:
         self._limit = max(self.tuning.initial_window * packet, self.tuning.used_factor * self._highest)
         acked, self._acked = self._acked, 0
         rate = self._window / packet / delay.standing
-        self.rivals.measured(now, round_trip, rate)
+        self.rivals.measured(now, round_trip, rate, spacing=packet / self.trains.capacity)
         if not self.rivals.testing:
             self._steer(now, rate, acked)
         if now - round_trip >= self._round_began:

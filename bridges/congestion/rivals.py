@@ -30,6 +30,7 @@ class Rivals:
         "_low_at",
         "_lowest",
         "_rate",
+        "_spacing",
         "_test_began",
         "_test_ends",
         "_tested_at",
@@ -46,7 +47,7 @@ class Rivals:
         self._test_began = self._test_ends = -math.inf
         self._tested_at = -math.inf
         self._lowest = math.inf
-        self._before = self._rate = 0.0
+        self._before = self._rate = self._spacing = 0.0
 
     @property
     def eagerness(self) -> float:
@@ -64,10 +65,13 @@ class Rivals:
         """Whether half the window is to be left unused just now."""
         return self._test_ends > -math.inf
 
-    def measured(self, now: float, round_trip: float, rate: float) -> None:
-        """Take note of a round trip; `rate` is what the window allows, in packets a second."""
+    def measured(self, now: float, round_trip: float, rate: float, *, spacing: float = 0.0) -> None:
+        """Take note of a round trip; `rate` is what the window allows, in packets a second.
+
+        `spacing` is how long the bottleneck takes for a packet; 0 where it shows none.
+        """
         tuning, delay = self._tuning, self._delay
-        self._rate = rate
+        self._rate, self._spacing = rate, spacing
         if self._low_at == -math.inf or delay.queue < tuning.rival_queue:
             self._low_at = now
         if self.testing:
@@ -107,8 +111,7 @@ class Rivals:
         tuning, delay = self._tuning, self._delay
         if self._rate * delay.standing > tuning.rival_few:
             return tuning.rival_stays
-        kept = tuning.rival_kept * (tuning.eagerness / self._rate + delay.noise)
-        return min(max(tuning.rival_stays, kept), tuning.rival_stays_most)
+        return min(max(tuning.rival_stays, tuning.rival_kept * self._spacing), tuning.rival_stays_most)
 
     @property
     def _own_doing(self) -> bool:

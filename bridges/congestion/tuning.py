@@ -76,10 +76,10 @@ class Tuning:
     rival_stays: float = 0.016
     """one that stays above this while we send half, is;"""
     rival_few: float = 8.0
-    rival_kept: float = 1.5
+    rival_kept: float = 9.0
     rival_stays_most: float = 0.045
-    """with fewer packets in flight than these, only if it is this many times what we would keep at our rate,
-    or longer than the last."""
+    """with fewer packets in flight than these, only if it is as long as so many packets take on the line, or
+    longer than the last."""
     rival_halved: float = 0.05
     """A round trip that half the window has halved, give or take this, was our own doing."""
     rival_patience: float = 0.5

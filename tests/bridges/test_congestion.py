@@ -344,7 +344,7 @@ def test_a_queue_that_stays_while_half_is_sent_is_a_rivals() -> None:
     assert rivals.eagerness == TUNING.eagerness
 
 
-def _finds_a_rival(*, base: float, queue: float, in_test: float, rate: float) -> bool:
+def _finds_a_rival(*, base: float, queue: float, in_test: float, rate: float, spacing: float = 0.0) -> bool:
     """Let a queue stand for three seconds; `in_test` is what is left of it while half is sent."""
     delay = Delay(TUNING)
     rivals = Rivals(TUNING, delay)
@@ -352,7 +352,7 @@ def _finds_a_rival(*, base: float, queue: float, in_test: float, rate: float) ->
     for tick in range(1, 300):
         round_trip = base + (in_test if rivals.testing else queue)
         delay.measured(tick / 100, round_trip)
-        rivals.measured(tick / 100, round_trip, rate)
+        rivals.measured(tick / 100, round_trip, rate, spacing=spacing)
         if rivals.competing:
             return True
     return False
@@ -364,9 +364,10 @@ def test_a_round_trip_that_half_the_window_halves_was_our_own_doing() -> None:
 
 
 def test_a_handful_of_packets_in_flight_leaves_others_of_our_kind_their_queue() -> None:
-    assert not _finds_a_rival(base=0.027, queue=0.035, in_test=0.035, rate=60)
-    assert _finds_a_rival(base=0.027, queue=0.06, in_test=0.06, rate=60)
-    assert _finds_a_rival(base=0.027, queue=0.05, in_test=0.035, rate=200)
+    assert not _finds_a_rival(base=0.027, queue=0.035, in_test=0.035, rate=60, spacing=0.005)
+    assert _finds_a_rival(base=0.027, queue=0.035, in_test=0.035, rate=60)  # the line shows no limit
+    assert _finds_a_rival(base=0.027, queue=0.06, in_test=0.06, rate=60, spacing=0.005)
+    assert _finds_a_rival(base=0.027, queue=0.05, in_test=0.035, rate=200, spacing=0.005)
 
 
 @pytest.mark.parametrize(("round_trip", "rate", "packets"), [(0.08, 600, 2), (0.2, 100, 3), (0.2, 600, 5)])
