@@ -25,7 +25,7 @@ import structlog
 from control.registry.database import create_engine
 from control.registry.embedded import EmbeddedPostgres
 from tests.databases import PostgresForTests
-from tests.rabbitmq import rabbitmq  # noqa: F401 - a fixture, for all tests
+from tests.rabbitmq import brokers, rabbitmq  # noqa: F401 - fixtures, for all tests
 from tests.scheduling import Scheduling
 
 if TYPE_CHECKING:

@@ -1,9 +1,8 @@
-"""A real RabbitMQ for the tests that ask for one: `rabbitmq`, on loopback.
+"""A real RabbitMQ for the tests that ask for one: `rabbitmq`, and for two clusters `brokers`, on loopback.
 
-It has a folder, an Erlang port mapper and free ports of its own, and leaves alone whatever broker the machine
-has. Its virtual hosts (VHOSTS) know nothing of each other, as if each were a broker. With TLS, clients show a
-certificate.
-The server is on a leash: it dies with pytest. It is started once: tests that use it share a worker
+Each has a folder, an Erlang port mapper and free ports of its own, and leaves alone whatever broker the
+machine has. With TLS, clients show a certificate.
+Servers are on a leash: they die with pytest. They are started once: tests that use them share a worker
 (tests.scheduling).
 """
 
@@ -20,7 +19,7 @@ import tempfile
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
 
 import pytest
@@ -35,13 +34,13 @@ from tests.servers import wait_until_listening
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PASSWORD", "RABBITMQ", "USER", "VHOSTS", "RabbitMq", "rabbitmq"]
+__all__ = ["PASSWORD", "RABBITMQ", "USER", "VHOST", "Brokers", "RabbitMq", "brokers", "rabbitmq"]
 
 RABBITMQ: Final = pytest.mark.timeout(150)
 """What modules that ask for the broker set `pytestmark` to; on a busy machine it takes a while to start."""
 USER: Final = "owt"
 PASSWORD: Final = "bröker/secret@1"
-VHOSTS: Final = ("east", "west")
+VHOST: Final = "owt"
 _START_TIMEOUT: Final = 100.0
 _STOP_TIMEOUT: Final = 15.0
 _PLACES: Final = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/usr/sbin", "/opt/homebrew/sbin")
@@ -59,10 +58,10 @@ class RabbitMq:
         self.port, self.tls_port, self._mapper_port, self._distribution_port = _free_ports(4)
         self._write_files()
 
-    def url(self, vhost: str = VHOSTS[0], *, tls: bool = False) -> str:
-        """Return the URL of a virtual host, credentials included."""
+    def url(self, *, tls: bool = False) -> str:
+        """Return its URL, credentials included."""
         scheme, port = ("amqps", self.tls_port) if tls else ("amqp", self.port)
-        return f"{scheme}://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{port}/{vhost}"
+        return f"{scheme}://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{port}/{VHOST}"
 
     def launch(self) -> None:
         """Start the server."""
@@ -138,11 +137,10 @@ class RabbitMq:
             "advanced.config": "[].\n",
             "definitions.json": json.dumps(
                 {
-                    "vhosts": [{"name": vhost} for vhost in VHOSTS],
+                    "vhosts": [{"name": VHOST}],
                     "users": [{"name": USER, "password": PASSWORD, "tags": []}],
                     "permissions": [
-                        {"user": USER, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"}
-                        for vhost in VHOSTS
+                        {"user": USER, "vhost": VHOST, "configure": ".*", "write": ".*", "read": ".*"}
                     ],
                 }
             ),
@@ -235,9 +233,29 @@ def _certificate(
     return builder.sign(issuer_key, hashes.SHA256())
 
 
+class Brokers(NamedTuple):
+    """Two servers that know nothing of each other, for two clusters."""
+
+    east: RabbitMq
+    west: RabbitMq
+
+
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[RabbitMq]:
     """Lend the session's broker."""
+    with _running() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def brokers(rabbitmq: RabbitMq) -> Iterator[Brokers]:
+    """Lend the session's broker, and a second one."""
+    with _running() as second:
+        yield Brokers(rabbitmq, second)
+
+
+@contextlib.contextmanager
+def _running() -> Iterator[RabbitMq]:
     folder = Path(tempfile.mkdtemp(prefix="causeway-rabbitmq-", dir="/tmp"))
     folder.chmod(0o755)
     try:

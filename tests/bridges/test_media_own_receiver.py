@@ -22,6 +22,7 @@ from bridges.wire.own_media.datagram import (
 from bridges.wire.own_media.errors import MediaDatagramError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from random import Random
 
 ALIAS = 5
@@ -50,7 +51,7 @@ def due(media: MediaReceiver) -> float:
     return media.due()
 
 
-def numbers(outputs: list[Output]) -> list[int]:
+def numbers(outputs: Sequence[Output]) -> list[int]:
     return [each.head.frame for each in outputs if isinstance(each, Received)]
 
 

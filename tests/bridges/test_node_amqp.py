@@ -16,7 +16,7 @@ from bridges.node.amqp.settings import AmqpSettings
 from bridges.node.port import NodeUnreachableError, RpcError
 from tests.bridges.node_service import Service
 from tests.bridges.owt_cluster import MANAGER, WAIT, OwtCluster, OwtError, owt_cluster
-from tests.rabbitmq import PASSWORD, RABBITMQ, VHOSTS, RabbitMq
+from tests.rabbitmq import PASSWORD, RABBITMQ, VHOST, RabbitMq
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, MutableMapping
@@ -358,7 +358,7 @@ async def test_tls_with_a_clients_certificate(rabbitmq: RabbitMq) -> None:
 async def test_a_refusal_says_no_secret(rabbitmq: RabbitMq, broken: str) -> None:
     changes: dict[str, Any] = {
         "password": {"password": "wröng-secret"},
-        "vhost": {"url": rabbitmq.url().removesuffix(VHOSTS[0]) + "north"},
+        "vhost": {"url": rabbitmq.url().removesuffix(VHOST) + "north"},
         "ca": {"url": rabbitmq.url(tls=True)},
         "no client certificate": {
             "url": rabbitmq.url(tls=True),

@@ -1,4 +1,4 @@
-"""Both bridges inside OWT clusters: two of them, real QUIC between them, real TCP within."""
+"""Both bridges inside OWT clusters: two clusters, a broker each, real QUIC between them, real TCP within."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bridges.settings import BridgeSettings
 from bridges.wire.frame import Feedback
 from tests.bridges.media_side import Changes, picture, sound
 from tests.bridges.owt_cluster import MANAGER, WAIT, OwtCluster, owt_cluster
-from tests.rabbitmq import PASSWORD, RABBITMQ, USER, VHOSTS, RabbitMq
+from tests.rabbitmq import PASSWORD, RABBITMQ, USER, VHOST, Brokers, RabbitMq
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -103,13 +103,13 @@ class Side:
 
 @asynccontextmanager
 async def sides(
-    rabbitmq: RabbitMq, *kinds: str, alpn: tuple[str, ...] = OWT_WIRE
+    brokers: Brokers, *kinds: str, alpn: tuple[str, ...] = OWT_WIRE
 ) -> AsyncIterator[tuple[Side, Side]]:
     """Two clusters with their bridges; the bridges ask for their cluster's id."""
     async with AsyncExitStack() as stack:
         made: list[Side] = []
-        for name in VHOSTS:
-            url = rabbitmq.url(name)
+        for name, broker in zip(("east", "west"), brokers, strict=True):
+            url = broker.url()
             cluster = await stack.enter_async_context(owt_cluster(f"c-{name}", url))
             side = Side(cluster, kinds)
             settings = BridgeSettings(
@@ -141,9 +141,9 @@ async def heard(node: Node, cluster: str, count: int) -> list[dict[str, Any]]:
 
 @BOTH_WIRES
 async def test_every_event_crosses_in_both_directions_as_owt_has_it(
-    rabbitmq: RabbitMq, alpn: tuple[str, ...]
+    brokers: Brokers, alpn: tuple[str, ...]
 ) -> None:
-    async with sides(rabbitmq, "event", alpn=alpn) as (east, west):
+    async with sides(brokers, "event", alpn=alpn) as (east, west):
         nodes = [await side.cluster.room("room-1") for side in (east, west)]
         nodes[0].participants = {"p1": ALICE}
         nodes[0].streams = {"st1": {**CAMERA, "cluster": "c-east"}}
@@ -180,8 +180,8 @@ async def test_every_event_crosses_in_both_directions_as_owt_has_it(
         assert nodes[1].remote == {"c-east": {"p1": ALICE, "st1": {**CAMERA, "cluster": "c-east"}}}
 
 
-async def test_what_a_node_tells_its_portals_is_taken_and_goes_nowhere(rabbitmq: RabbitMq) -> None:
-    async with sides(rabbitmq, "event") as (east, west):
+async def test_what_a_node_tells_its_portals_is_taken_and_goes_nowhere(brokers: Brokers) -> None:
+    async with sides(brokers, "event") as (east, west):
         node, other = [await side.cluster.room("room-1") for side in (east, west)]
         await west.cascade(east, "room-1")
         await heard(other, "c-east", 1)
@@ -195,8 +195,8 @@ async def test_what_a_node_tells_its_portals_is_taken_and_goes_nowhere(rabbitmq:
         assert (await heard(other, "c-east", 2))[1:] == [event]
 
 
-async def test_conferences_share_a_connection_and_end_one_by_one(rabbitmq: RabbitMq) -> None:
-    async with sides(rabbitmq, "event") as (east, west):
+async def test_conferences_share_a_connection_and_end_one_by_one(brokers: Brokers) -> None:
+    async with sides(brokers, "event") as (east, west):
         rooms = ("room-1", "room-2", "room-3")
         for side in (east, west):
             for room in rooms:
@@ -224,8 +224,8 @@ async def test_conferences_share_a_connection_and_end_one_by_one(rabbitmq: Rabbi
         assert [event["type"] for event in gone.of("c-west")] == ["initialize"]
 
 
-async def test_a_wrong_token_is_refused_for_each_conference_anew(rabbitmq: RabbitMq) -> None:
-    async with sides(rabbitmq, "event") as (east, west):
+async def test_a_wrong_token_is_refused_for_each_conference_anew(brokers: Brokers) -> None:
+    async with sides(brokers, "event") as (east, west):
         for side in (east, west):
             for room in ("room-1", "room-2"):
                 await side.cluster.room(room)
@@ -245,9 +245,9 @@ async def test_a_wrong_token_is_refused_for_each_conference_anew(rabbitmq: Rabbi
         assert right.bridges == []
 
 
-async def test_a_dead_bridge_is_taken_down_by_its_peer_and_comes_back(rabbitmq: RabbitMq) -> None:
+async def test_a_dead_bridge_is_taken_down_by_its_peer_and_comes_back(brokers: Brokers) -> None:
     """The manager announces a worker that it does not hear: what came through it is gone, and comes anew."""
-    async with sides(rabbitmq, "event") as (east, west):
+    async with sides(brokers, "event") as (east, west):
         node, other = [await side.cluster.room("room-1") for side in (east, west)]
         node.participants = {"p1": ALICE}
         await west.cascade(east, "room-1")
@@ -259,13 +259,13 @@ async def test_a_dead_bridge_is_taken_down_by_its_peer_and_comes_back(rabbitmq: 
         assert other.remote == {"c-east": {"p1": ALICE}}
 
 
-async def test_a_session_outlives_a_restart_of_both_clusters_broker(rabbitmq: RabbitMq) -> None:
-    async with sides(rabbitmq, "event") as (east, west):
+async def test_a_session_outlives_a_restart_of_both_brokers(brokers: Brokers) -> None:
+    async with sides(brokers, "event") as (east, west):
         node, other = [await side.cluster.room("room-1") for side in (east, west)]
         await west.cascade(east, "room-1")
         await heard(other, "c-east", 1)
         await heard(node, "c-west", 1)
-        await rabbitmq.restart()
+        await asyncio.gather(*(broker.restart() for broker in brokers))
         for side in (east, west):
             # A manager drops what it does not hear, and nobody hears it say so. Not before its broker is
             # gone: the worker would have joined again by then, and would not be waited for.
@@ -284,8 +284,8 @@ async def test_a_session_outlives_a_restart_of_both_clusters_broker(rabbitmq: Ra
         assert (link["state"], link["connects"]) == ("up", 1)
 
 
-async def test_media_crosses_byte_for_byte(rabbitmq: RabbitMq) -> None:
-    async with sides(rabbitmq, "media") as (east, west):
+async def test_media_crosses_byte_for_byte(brokers: Brokers) -> None:
+    async with sides(brokers, "media") as (east, west):
         node, other = [await side.cluster.room("room-1") for side in (east, west)]
         await west.cascade(east, "room-1")
         hub = await InternalListener.start()
@@ -371,8 +371,8 @@ async def test_media_crosses_byte_for_byte(rabbitmq: RabbitMq) -> None:
         await hub.close()
 
 
-async def test_the_manager_schedules_a_bridge_that_has_joined(rabbitmq: RabbitMq) -> None:
-    async with sides(rabbitmq, "event", "media") as (east, west):
+async def test_the_manager_schedules_a_bridge_that_has_joined(brokers: Brokers) -> None:
+    async with sides(brokers, "event", "media") as (east, west):
         for purpose in ("eventbridge", "mediabridge"):
             found = await east.cluster.bus.call(MANAGER, "schedule", purpose, "room-1", "preference", 30_000)
             assert found["id"] == east.cluster.worker(purpose)
@@ -388,7 +388,7 @@ async def test_the_command_with_owts_own_file(rabbitmq: RabbitMq, tmp_path: Path
 [rabbit]
 host = "127.0.0.1"
 port = {rabbitmq.port}
-vhost = "{VHOSTS[0]}"
+vhost = "{VHOST}"
 username = "{USER}"
 [cluster]
 name = "{MANAGER}"
