@@ -18,8 +18,8 @@ class Tuning:
     floor_rate: float = 125.0
     """What a cut because of losses leaves at least, in packets a second: a picture and sound go on,"""
     floor_after_loss: int = 10
-    """and in packets, where a round trip is so long that it would be more. More than that may fill the queue of
-    a short path by itself."""
+    """and in packets, where a round trip is so long that it would be more. Ten on a short path would fill its
+    queue by themselves."""
 
     # --- the delay target ---
     eagerness: float = 2.0
