@@ -192,7 +192,7 @@ async def test_a_peer_without_our_wire_is_spoken_to_as_owt() -> None:
 
 
 async def test_many_conferences_share_one_connection_and_come_back_together() -> None:
-    rooms = tuple(f"room-{number}" for number in range(60))
+    rooms = tuple(f"room-{number}" for number in range(30))
     async with sites(rooms=rooms, event=OWN, quic=QUIC) as [west, east]:
         await asyncio.gather(*(west.cascade(east, room) for room in rooms))
         for room in rooms:
