@@ -1,8 +1,8 @@
 """When aioquic (1.7) acknowledges: a millisecond after a packet came, unless told otherwise here.
 
-The library notes with the packets that came when to acknowledge them; that time is set anew after each of them
-(bridges.quic.acking knows to what). tests/bridges/test_quic_inside_acks.py fails when the library goes about it
-in another way.
+The library notes with the packets that came when to acknowledge them; that time is set anew after each of
+them (bridges.quic.acking knows to what). tests/bridges/test_quic_inside_acks.py fails when the library goes
+about it in another way.
 """
 
 from __future__ import annotations
