@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 
 from bridges.wire.frame import FrameFormat, MediaFrame, VideoInfo
 from lab.media.clock import VIDEO_CLOCK, timestamp
@@ -20,18 +18,13 @@ from lab.media.receiver import StreamReceiver
 from lab.media.source import GeneratedSource
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
+    from concurrent.futures import ThreadPoolExecutor
 
     from lab import reports
 
 
 WIDTH, HEIGHT = 320, 180
-
-
-@pytest.fixture
-def thread() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        yield pool
 
 
 def encoded(*numbers: int, keys: tuple[int, ...] = (0,)) -> list[MediaFrame]:

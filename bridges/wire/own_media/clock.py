@@ -1,4 +1,4 @@
-"""What one end's clock shows as it sends this: the third kind of datagram that is not of a track.
+"""What one end's clock shows as it sends this: kind 3 of datagrams, the only one that is not of a track.
 
 Said now and then by who receives media, so that the sender can tell a queue on the way back from one on the
 way there.
