@@ -10,6 +10,7 @@ from bridges.congestion.controller import Controller
 from bridges.congestion.pacer import Pacer
 from bridges.congestion.reordering import Reordering
 from bridges.congestion.silence import Silence
+from bridges.congestion.tail import Tail
 from bridges.congestion.tuning import Tuning
 
-__all__ = ["Controller", "Pacer", "Reordering", "Silence", "Tuning"]
+__all__ = ["Controller", "Pacer", "Reordering", "Silence", "Tail", "Tuning"]

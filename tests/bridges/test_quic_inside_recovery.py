@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,16 @@ class Wire:
         answers = [data for data, _ in self.server.datagrams_to_send(now=self.now)]
         self.now += 0.05
         self.take(self.client, answers)
+
+    def send_and_lose(self, count: int) -> None:
+        """Let so many packets be lost, and the loss be noticed."""
+        for data in (bytes(1000),) * count:
+            self.client.send_stream_data(0, data)
+            self.send()
+        self.client.send_stream_data(0, b"what comes behind them")
+        self.exchange()
+        self.due()
+        self.exchange()
 
     def due(self) -> None:
         """Let the client's timer come."""
@@ -172,6 +183,21 @@ def test_three_later_packets_do_not_make_a_loss_but_time_does(wire: Wire) -> Non
     assert wire.send()  # it goes again
 
 
+def test_what_overtakes_another_shows_that_the_path_does_not_keep_the_order(wire: Wire) -> None:
+    reordering = wire.recovery.reordering
+    first, second = datagrams_of(wire, 2)
+    before = reordering.patience(wire.now, 0.1, 0.1)
+    wire.now += 0.05
+    wire.take(wire.server, [second])
+    wire.answer()
+    assert reordering.patience(wire.now, 0.1, 0.1) == before
+    wire.now -= 0.0515  # both acknowledgements come within a millisecond
+    wire.take(wire.server, [first])
+    wire.answer()
+    assert reordering.false_losses == 0
+    assert reordering.patience(wire.now, 0.1, 0.1) > before
+
+
 def test_a_packet_that_comes_after_all_is_no_loss_and_more_is_waited_for(wire: Wire) -> None:
     reordering = wire.recovery.reordering
     first = datagrams_of(wire, 6)
@@ -185,6 +211,41 @@ def test_a_packet_that_comes_after_all_is_no_loss_and_more_is_waited_for(wire: W
     wire.answer()
     assert reordering.false_losses == 1
     assert reordering.patience(wire.now, 0.1, 0.1) > before
+
+
+def test_where_packets_are_lost_the_end_of_what_was_sent_is_probed(wire: Wire) -> None:
+    wire.send_and_lose(1)
+    wire.client.send_stream_data(0, bytes(1000))
+    last = wire.send()
+    sent_at = wire.now
+    wire.due()
+    assert wire.now - sent_at < 0.02, "long before a round trip has passed"
+    assert not wire.recovery._silence.timeouts, "nobody is silent"
+    (probe,) = wire.send()
+    assert len(probe) < 60
+    wire.now += 0.05
+    wire.take(wire.server, [probe])
+    wire.answer()
+    assert wire.now - sent_at < 0.12
+    (again,) = wire.send()
+    assert len(again) == pytest.approx(len(last[0]), abs=10)
+
+
+def test_what_the_pacer_holds_back_is_no_end_and_a_full_window_is_not_probed(wire: Wire) -> None:
+    wire.send_and_lose(1)
+    while wire.client._pacing_at is None:
+        wire.client.send_stream_data(0, bytes(1000))
+        wire.send()
+    ready_at = wire.client._pacing_at
+    wire.recovery._tail.postpone(wire.now)
+    wire.recovery.on_loss_detection_timeout(now=wire.now)
+    assert wire.recovery._tail.due > ready_at
+    wire.now += 1.0
+    wire.recovery.controller.sent(wire.now, 10 * wire.recovery.controller.window)
+    wire.recovery._congestion.publish()
+    wire.recovery.on_loss_detection_timeout(now=wire.now)
+    assert wire.recovery._tail.due == math.inf
+    assert not wire.client._probe_pending
 
 
 def test_probes_are_not_backed_off_and_carry_more_than_one_packet(wire: Wire) -> None:
@@ -336,7 +397,7 @@ def datagrams_of(wire: Wire, count: int) -> list[bytes]:
     """Return so many datagrams, sent one behind the other."""
     datagrams = []
     for _ in range(count):
-        wire.now += 0.002
+        wire.now += 0.0002
         wire.client.send_stream_data(0, bytes(1000))
         datagrams += wire.send()
     assert len(datagrams) == count

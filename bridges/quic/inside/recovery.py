@@ -16,7 +16,7 @@ from aioquic.quic.congestion.base import QuicCongestionControl, register_congest
 from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery
 
-from bridges.congestion import Controller, Pacer, Reordering, Silence
+from bridges.congestion import Controller, Pacer, Reordering, Silence, Tail
 from bridges.quic.inside.acks import acknowledge_rarely
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ CONGESTION: Final = "causeway"
 """The controller's name in aioquic's registry."""
 _ACK_DELAY: Final = 0.025
 """Seconds that a peer may take to acknowledge, as RFC 9000, section 18.2, has it by default."""
+_MOMENT: Final = 0.001
+"""For the pacer to let out what waits, in seconds."""
 
 
 class Congestion(QuicCongestionControl):
@@ -155,6 +157,7 @@ class Recovery(QuicPacketRecovery):
         self.reordering: Final = Reordering()
         self._congestion = self._cc
         self._silence = Silence()
+        self._tail = Tail()
         self._pacer: _Pacer = _Pacer(self.controller, max_datagram_size=max_datagram_size)
 
     def resize(self, size: int) -> None:
@@ -171,6 +174,9 @@ class Recovery(QuicPacketRecovery):
         super().on_packet_sent(packet=packet, space=space)
         if space.is_application_data:
             self._pacer.settle(packet.sent_bytes)
+            if packet.is_ack_eliciting:
+                assert packet.sent_time is not None
+                self._tail.sent(packet.sent_time, packet.sent_bytes)
 
     def on_ack_received(
         self, *, ack_rangeset: RangeSet, ack_delay: float, now: float, space: QuicPacketSpace
@@ -178,6 +184,8 @@ class Recovery(QuicPacketRecovery):
         """Take back losses that were none, then go on as usual."""
         self._congestion.peer_took = ack_delay
         if space.is_application_data:
+            if _is_overtaken(space, ack_rangeset):
+                self.reordering.swapped(now)
             late = self.reordering.acked(now, ack_rangeset, self._rtt_smoothed)
             if late:
                 self.controller.regained(late)
@@ -190,18 +198,35 @@ class Recovery(QuicPacketRecovery):
     def get_loss_detection_time(self, *, amplification_limited: bool) -> float | None:
         """Return when to look for losses or to probe; probes are not backed off at once."""
         at = super().get_loss_detection_time(amplification_limited=amplification_limited)
-        if at is None or not self._silence.timeouts or self._get_loss_space() is not None:
-            return at
-        return self._silence.probe_at(self._time_of_last_sent_ack_eliciting_packet, self.get_probe_timeout())
+        if at is None:
+            return None
+        if self._silence.timeouts and self._get_loss_space() is None:
+            at = self._silence.probe_at(
+                self._time_of_last_sent_ack_eliciting_packet, self.get_probe_timeout()
+            )
+        return min(at, self._tail.due)
 
     def on_loss_detection_timeout(self, *, now: float) -> None:
         """Look for losses, or let probes out."""
+        if now >= self._tail.due:
+            self._probe_tail(now)
+            return
         probing = self._get_loss_space() is None
         super().on_loss_detection_timeout(now=now)
         if probing and self.handshake_confirmed:
             self._silence.timed_out(now)
             self.controller.timed_out(now)
             self._congestion.publish()
+
+    def _probe_tail(self, now: float) -> None:
+        """Send something behind what was sent last, unless that waits to be let out."""
+        ready_at = self._pacer.next_send_time(now)
+        if ready_at is not None:
+            self._tail.postpone(ready_at + _MOMENT)
+            return
+        self._tail.postpone()
+        if self._congestion.congestion_window - self._congestion.bytes_in_flight >= self._congestion.packet:
+            self._send_probe()
 
     def _detect_loss(self, *, now: float, space: QuicPacketSpace) -> None:
         """Declare lost what is behind something that arrived, and overdue."""
@@ -224,7 +249,19 @@ class Recovery(QuicPacketRecovery):
             elif space.loss_time is None:
                 space.loss_time = packet.sent_time + patience
         if lost:
+            self._tail.lost(now)
             self._on_packets_lost(now=now, packets=lost, space=space)
+
+
+def _is_overtaken(space: QuicPacketSpace, acked: RangeSet) -> bool:
+    """Return whether a packet is acknowledged only now that was sent before one acknowledged earlier."""
+    largest = space.largest_acked_packet
+    for number in space.sent_packets:
+        if number >= largest:
+            break
+        if number in acked:
+            return True
+    return False
 
 
 class DatagramSource(Protocol):
