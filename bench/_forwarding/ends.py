@@ -133,6 +133,9 @@ class Ours:
         self._waiting.popleft()
         return _forget
 
+    def knock(self) -> None:
+        """Do nothing: the line loses nothing."""
+
     def resized(self, largest: int) -> None:
         """Do nothing: what is passed on is as large as it came."""
 

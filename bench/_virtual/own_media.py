@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bench._virtual.media import Track
     from bench._virtual.peer import Peer
     from bench._virtual.world import World
+    from bridges.media.own.sender import Flight
 
 __all__ = ["OwnMedia"]
 
@@ -31,16 +32,26 @@ __all__ = ["OwnMedia"]
 class _Datagrams:
     """The sender, as the connection takes datagrams from it."""
 
-    def __init__(self, world: World, sender: MediaSender) -> None:
+    def __init__(self, world: World, sender: MediaSender, ask: Callable[[float], None]) -> None:
         self._world = world
         self._sender = sender
+        self._ask = ask
 
     def head(self) -> bytes | None:
         return self._sender.head(self._world.now)
 
     def taken(self) -> Callable[[bool], None]:
         flight = self._sender.taken()
-        return lambda arrived: self._sender.settled(self._world.now, flight, arrived=arrived)
+        return lambda arrived: self._settled(flight, arrived=arrived)
+
+    def knock(self) -> None:
+        self._sender.knock(self._world.now)
+
+    def _settled(self, flight: Flight, *, arrived: bool) -> None:
+        now = self._world.now
+        self._sender.settled(now, flight, arrived=arrived)
+        if not arrived and self._sender.due() <= now:
+            self._ask(now)
 
 
 class _Back:
@@ -63,6 +74,9 @@ class _Back:
         else:
             self.wishes.popleft()
         return lambda _: None
+
+    def knock(self) -> None:
+        """Do nothing: wishes are told again anyway."""
 
 
 class OwnMedia:
@@ -98,7 +112,7 @@ class OwnMedia:
         self._recovery = recovery
         self._counts: dict[int, int] = {}
         self._back = _Back(world)
-        replace_datagrams(sender.quic, _Datagrams(world, self.sender))
+        replace_datagrams(sender.quic, _Datagrams(world, self.sender, self._ask))
         replace_datagrams(receiver.quic, self._back)
         receiver.on_event = self._take
         sender.on_event = self._take_back

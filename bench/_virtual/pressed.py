@@ -136,6 +136,9 @@ class _Run:
         flight = self._sender.taken()
         return lambda arrived: self._sender.settled(self._world.now, flight, arrived=arrived)
 
+    def knock(self) -> None:
+        self._sender.knock(self._world.now)
+
     # Sources.
 
     def _picture(self, alias: int, camera: Camera, count: int) -> None:

@@ -218,7 +218,8 @@ class Controller:
         elif self._same_direction > _ROUNDS_BEFORE_VELOCITY:
             self._velocity = min(2 * self._velocity, self.tuning.max_velocity)
         self.rivals.round_over(lost=self._round_lost > 0)
-        judged = self.losses.judge(now, self._window, hold=self.tuning.loss_hold_rounds * self.delay.smoothed)
+        hold = self.tuning.loss_hold_rounds * self.delay.smoothed
+        judged = self.losses.judge(now, self._window, hold=hold, queue=self.delay.queue)
         self._starting = self._starting and judged == self._window
         self._window = judged
         self._round_lost = 0

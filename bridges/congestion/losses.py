@@ -26,8 +26,8 @@ class LossCap:
         self._tuning = tuning
         self._acked = self._lost = 0
         self._held_until = -math.inf
-        self._before: tuple[float, float, int, int] | None = None
-        """Window, bound, lost and judged packets before the last cut, to take it back."""
+        self._before: tuple[float, float, int, float] | None = None
+        """Window and bound before the last cut, packets lost, and how many might have been: to take it back."""
 
     def acked(self) -> None:
         """Count a packet that arrived."""
@@ -41,16 +41,22 @@ class LossCap:
         """Return whether the bound is not to be touched yet."""
         return now < self._held_until
 
-    def judge(self, now: float, window: float, *, hold: float) -> float:
-        """Return the window after a round, most often the same; a cut is kept for `hold` or longer."""
+    def judge(self, now: float, window: float, *, hold: float, queue: float) -> float:
+        """Return the window after a round, most often the same; a cut is kept for `hold` or longer.
+
+        `queue`: how long it is, in seconds. Losses behind a long one are hardly by chance.
+        """
         tuning = self._tuning
         judged = self._acked + self._lost
         if judged < tuning.loss_sample:
             return window
         share = self._lost / judged
         lost, self._acked, self._lost = self._lost, 0, 0
-        if share > tuning.loss_cap:
-            self._before = (window, self.bound, lost, judged)
+        bearable = tuning.loss_cap * judged
+        if queue < tuning.loss_queue:
+            bearable = max(bearable, self._by_chance(judged))
+        if lost > bearable:
+            self._before = (window, self.bound, lost, bearable)
             self.bound = window * (1 - share)
             self._held_until = now + max(hold, tuning.loss_hold)
             return self.bound
@@ -60,6 +66,11 @@ class LossCap:
             self.bound = math.inf
         return window
 
+    def _by_chance(self, judged: int) -> float:
+        """Return how many of so many packets a bad line may lose."""
+        likely = self._tuning.loss_fine * judged
+        return likely + self._tuning.loss_deviations * math.sqrt(likely * (1 - self._tuning.loss_fine))
+
     def regained(self, window: float) -> float:
         """Take note that a packet counted as lost has arrived; return the window, restored if need be."""
         if self._lost > 0:
@@ -67,10 +78,10 @@ class LossCap:
             self._acked += 1
         if self._before is None:
             return window
-        before, bound, lost, judged = self._before
+        before, bound, lost, bearable = self._before
         lost -= 1
-        if lost / judged > self._tuning.loss_cap:
-            self._before = (before, bound, lost, judged)
+        if lost > bearable:
+            self._before = (before, bound, lost, bearable)
             return window
         self._before = None
         self.bound = bound

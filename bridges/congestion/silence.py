@@ -8,8 +8,8 @@ __all__ = ["Silence"]
 
 _PATIENT: Final = 3.0
 """Seconds for which a silent path is probed at an even pace; after that ever more rarely."""
-_SHORTEST: Final = 0.01
-_SHARE: Final = 4
+_SHORTEST: Final = 0.008
+_SHARE: Final = 5
 """Probes in the time of one probe timeout."""
 _MOST_DOUBLINGS: Final = 6
 
@@ -39,6 +39,10 @@ class Silence:
         self.timeouts += 1
         self._last = now
 
+    def lasts(self, now: float) -> float:
+        """Return for how long nothing was acknowledged since the first probe timeout."""
+        return now - self._began if self.timeouts else 0.0
+
     def broken(self) -> None:
         """Take note of an acknowledgement."""
         self.timeouts = self._doublings = 0
@@ -51,5 +55,4 @@ class Silence:
             interval = probe_timeout * 2.0**self._doublings
         else:
             interval = max(probe_timeout / _SHARE, _SHORTEST)
-        # Also after a probe that the pacer has held back: or the timer would be due at once, for ever.
-        return max(sent_at, self._last) + interval
+        return self._last + interval

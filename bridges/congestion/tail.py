@@ -12,7 +12,7 @@ from typing import Final
 
 __all__ = ["Tail"]
 
-_WAIT: Final = 0.01
+_WAIT: Final = 0.012
 """For what would be sent anyway."""
 _SMALL: Final = 300
 """Bytes of a packet that is not worth a probe: sound, acknowledgements, the probe itself."""

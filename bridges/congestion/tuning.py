@@ -96,7 +96,11 @@ class Tuning:
     loss_cap: float = 0.15
     """More than this is no random loss: the window is cut by the share that was lost."""
     loss_fine: float = 0.08
-    """Less than this lifts the bound that a cut has left."""
+    """Less than this lifts the bound that a cut has left. A line may lose as much at random,"""
+    loss_deviations: float = 3.0
+    """and of few packets more, by so many standard deviations,"""
+    loss_queue: float = 0.045
+    """where the queue is shorter than that, in seconds."""
     loss_hold: float = 2.0
     loss_hold_rounds: int = 10
     """Seconds and round trips for which a cut's bound is kept, whichever is longer."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from bridges.media.own.receiver import Output
+    from bridges.media.own.sender import Flight
     from bridges.media.settings import MediaSettings
     from bridges.quic import Connection
 
@@ -277,7 +278,18 @@ class Carriage:
             self._clock.told(self._loop.time())
             return _settle_nothing
         flight = self.sender.taken()
-        return lambda arrived: self.sender.settled(self._loop.time(), flight, arrived=arrived)
+        return lambda arrived: self._settled(flight, arrived=arrived)
+
+    def _settled(self, flight: Flight, *, arrived: bool) -> None:
+        """Tell the sender what became of a datagram; for want of it a key frame may be needed."""
+        now = self._loop.time()
+        self.sender.settled(now, flight, arrived=arrived)
+        if not arrived and self.sender.due() <= now and not self._closed:
+            self._ask(now, self._rate())
+
+    def knock(self) -> None:
+        """Take note that the path is silent; see DatagramSource."""
+        self.sender.knock(self._loop.time())
 
     def resized(self, largest: int) -> None:
         """Take note that a datagram may have more bytes, or fewer; see DatagramSender."""

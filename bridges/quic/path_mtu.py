@@ -32,6 +32,8 @@ _AGAIN_AFTER: Final = 1.0
 _HOLE_PACKETS: Final = 6
 _HOLE_TIME: Final = 0.05
 """So many large packets in a row, sent over so many seconds, are lost in a black hole, not in a burst."""
+_SILENCE: Final = 1.0
+"""Seconds in which nothing arrives at all: perhaps because nothing that large does."""
 _CALM: Final = 60.0
 """Seconds after which a black hole is no consequence of the one before."""
 
@@ -117,6 +119,11 @@ class PathMtu:
             self._lost_since = sent_at
         self._lost += 1
         if self._lost >= _HOLE_PACKETS and sent_at - self._lost_since >= _HOLE_TIME:
+            self._fall_back(now)
+
+    def silent(self, now: float, seconds: float) -> None:
+        """Take note that nothing has arrived for so long, large or not."""
+        if self.size > self.base and seconds >= _SILENCE:
             self._fall_back(now)
 
     def _fall_back(self, now: float) -> None:

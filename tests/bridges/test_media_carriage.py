@@ -197,6 +197,32 @@ async def test_wishes_of_the_peer_reach_the_source_as_often_as_is_of_use(line: L
     assert len(asked) <= 2
 
 
+async def test_for_want_of_a_picture_that_is_given_up_a_key_frame_is_asked_for_at_once(line: Line) -> None:
+    near, far = line
+    asked = asyncio.Event()
+    alias = far.carriage.expect(Taker(), sound=False)
+    near.carriage.open(alias, sound=False, ask=asked.set, slow=lambda _: None)
+    near.carriage.offer(alias, fresh(picture(0, key=True, size=500), now()))
+    near.loses = lambda _: True
+    near.carriage.offer(alias, Piece(picture(1, size=500), now() - 0.59, (1,)))
+    async with asyncio.timeout(5):
+        await asked.wait()
+    assert near.carriage.given_up(alias) == 1
+
+
+async def test_after_a_silence_sound_is_the_first_that_comes(line: Line) -> None:
+    near, _ = line
+    alias, taker, _ = joined(line, video=False)
+    near.loses = lambda _: True
+    near.carriage.offer(alias, fresh(sound(0), now()))
+    await asyncio.sleep(0)
+    near.loses = lambda _: False
+    near.source.knock()
+    near.datagrams_waiting()
+    await taker.changes.until(lambda: taker.pieces)
+    assert [piece.frame for piece in taker.pieces] == [sound(0)]
+
+
 async def test_frames_that_are_none_are_counted_with_what_is_no_datagram(line: Line) -> None:
     _, far = line
     _, taker, _ = joined(line)

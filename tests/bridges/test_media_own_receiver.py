@@ -125,6 +125,17 @@ def test_what_cannot_be_decoded_is_not_handed_on_and_a_key_frame_is_wished_for()
     assert media.totals()["wishes"] == 2
 
 
+def test_where_nothing_can_be_decoded_a_key_frame_does_not_wait_for_what_is_before_it() -> None:
+    media = receiver()
+    assert numbers(media.receive(0.0, frame(0)[0])) == [0]
+    assert media.receive(0.05, frame(2, needs=(1,))[0]) == []
+    assert media.receive(0.06, frame(5, needs=())[0]) == [], "1 may come, and 2 be decodable"
+    outputs = media.tick(0.151)
+    assert numbers(outputs) == [5], "2 cannot be decoded, so nobody waits for 3 and 4"
+    assert media.receive(0.16, frame(7, 2, needs=(1,))[0]) == []
+    assert media.receive(0.17, frame(9)[0]) == [], "nothing is broken"
+
+
 def test_a_lost_frame_of_an_upper_layer_costs_itself_only() -> None:
     media = receiver()
     for number, needs in [(0, ()), (2, (2,)), (3, (1,))]:

@@ -172,7 +172,74 @@ def test_what_was_taken_for_nothing_is_counted_for_its_track() -> None:
     assert drain(media, 0.9) == [], "too late, all that waits"
     assert (media.given_up(PICTURE), media.given_up(SOUND)) == (1, 1)
     media.settled(0.9, flight, arrived=False)
-    assert media.given_up(PICTURE) == 2, "nor is the first one repeated"
+    assert media.given_up(PICTURE) == 3, "nor is the first one repeated, and what has arrived needs it"
+
+
+def test_what_needs_a_frame_that_is_given_up_is_given_up_with_it_and_a_key_frame_wanted() -> None:
+    media = made()
+    offer(media, 0.0, key=True)
+    drain(media, 0.0)
+    offer(media, 0.03)
+    (_, lost), *_ = drain(media, 0.03)
+    for now in (0.06, 0.5, 0.62):
+        offer(media, now)
+    waiting = media.queue.waiting
+    assert waiting
+    media.settled(0.65, lost, arrived=False)
+    assert media.due() <= 0.65, "before the next frame is offered"
+    assert media.wishes(0.65, rate=None) == [PICTURE]
+    assert media.given_up(PICTURE) == 4
+    assert drain(media, 0.65) == [], "though most would still be of use in themselves"
+    assert offer(media, 0.66) is Outcome.UNDECODABLE
+    assert offer(media, 0.69, key=True) is Outcome.TAKEN
+    assert offer(media, 0.72) is Outcome.TAKEN
+    assert drain(media, 0.72)
+
+
+def test_what_nothing_needs_is_given_up_alone() -> None:
+    media = made()
+    offer(media, 0.0, key=True)
+    drain(media, 0.0)
+    upper = Source(bytes(DELTA_BYTES), 0.03, (1,), discardable=True, temporal=1)
+    media.offer(0.03, PICTURE, upper, rate=None)
+    (_, lost), *_ = drain(media, 0.03)
+    offer(media, 0.06, needs=(2,))
+    drain(media, 0.06)
+    media.settled(0.9, lost, arrived=False)
+    assert media.given_up(PICTURE) == 1
+    assert media.due() == math.inf
+    assert offer(media, 0.9) is Outcome.TAKEN
+
+
+def test_on_a_silent_path_the_latest_sound_goes_again_and_no_key_frame_is_asked_for() -> None:
+    media = made()
+    media.knock(0.0)
+    assert drain(media, 0.0) == [], "there was none yet"
+    offer(media, 0.0, needs=(1,))
+    sound(media, 0.0, b"first")
+    sound(media, 0.02, b"second")
+    (_, flight), *_ = drain(media, 0.02)
+    for now in (0.03, 0.04):
+        media.knock(now)
+        ((again, _),) = drain(media, now)
+        assert isinstance(again, Fragment)
+        assert (again.head.alias, again.payload) == (SOUND, b"second")
+    media.knock(0.3)
+    assert drain(media, 0.3) == [], "too late to be heard"
+    assert media.wishes(0.3, rate=None) == []
+    assert media.due() == math.inf
+    media.settled(0.31, flight, arrived=True)
+    assert media.wishes(0.31, rate=None) == [PICTURE]
+
+
+def test_so_many_sounds_go_again_as_some_packets_hold() -> None:
+    media = MediaSender()
+    for alias in range(100):
+        media.open(alias, sound=True)
+        media.offer(0.0, alias, Source(b"sound", 0.0, ()), rate=None)
+    drain(media, 0.0)
+    media.knock(0.01)
+    assert len(drain(media, 0.01)) == 16
 
 
 def test_the_last_repeat_that_can_be_in_time_is_sent_twice() -> None:

@@ -32,6 +32,9 @@ class Datagrams:
         self.outcomes.append(arrived)
         self._changed.set()
 
+    def knock(self) -> None:
+        """Have nothing that is more urgent."""
+
     def resized(self, largest: int) -> None:
         self.largest.append(largest)
         self.waiting = [each[:largest] for each in self.waiting]

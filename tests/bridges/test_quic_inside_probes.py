@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bridges.quic.inside.probes import datagram_size, resize, send_probe, watch
+from bridges.quic.inside.recovery import replace_datagrams
 from bridges.quic.path_mtu import Fate, PathMtu
-from tests.bridges.test_quic_inside_recovery import SERVER, Wire
+from tests.bridges.test_quic_inside_recovery import SERVER, Source, Wire
 
 
 @pytest.fixture
@@ -94,6 +95,44 @@ def test_large_packets_that_are_lost_are_told(wire: Wire) -> None:
         wire.client.send_ping(0)
         wire.exchange()
     assert path.size == 1200
+
+
+def test_a_path_that_swallows_everything_is_tried_with_small_packets_after_a_second() -> None:
+    wire = Wire()
+    path = PathMtu(1200, 1400)
+    path.probe(0.0)
+    path.settled(0.0, Fate.ARRIVED)
+    watch(wire.client, path)
+    resize(wire.client, path.size)
+    wire.client.send_stream_data(0, bytes(1 << 20))
+    wire.send()
+    began = wire.now
+    while path.size > 1200:
+        wire.due()
+        assert max(map(len, wire.send()), default=0) <= 1400
+    assert 1.0 <= wire.now - began < 1.5
+
+
+def test_large_packets_that_only_probe_timeouts_take_for_lost_are_told() -> None:
+    wire = Wire()
+    path = PathMtu(1200, 1400)
+    path.probe(0.0)
+    path.settled(0.0, Fate.ARRIVED)
+    watch(wire.client, path)
+    resize(wire.client, path.size)
+    source = Source([])
+    replace_datagrams(wire.client, source)
+    timeouts = 0
+    while path.size > 1200:
+        source.waiting.append(bytes(1350))
+        wire.send()
+        wire.due()
+        timeouts += 1
+        small = [each for each in wire.send() if len(each) <= 1200]
+        wire.now += 0.05
+        wire.take(wire.server, small)
+        wire.answer()
+    assert 6 <= timeouts < 20
 
 
 def test_large_packets_that_arrive_are_told(wire: Wire) -> None:

@@ -268,6 +268,18 @@ def test_probes_are_not_backed_off_and_carry_more_than_one_packet(wire: Wire) ->
     assert min(packets[1:]) >= 4
 
 
+def test_who_sends_datagrams_is_told_of_each_probe_of_a_silent_path(wire: Wire) -> None:
+    source = Source([])
+    replace_datagrams(wire.client, source)
+    wire.client.send_stream_data(0, b"into the void")
+    wire.send()
+    for knocks in (1, 2, 3):
+        wire.due()
+        wire.send()
+        assert source.knocks == knocks
+    replace_datagrams(QuicConnection(configuration=QuicConfiguration(is_client=True)), source)
+
+
 def test_a_stock_connection_takes_lateness_without_minding() -> None:
     quic = QuicConnection(configuration=QuicConfiguration(is_client=True, alpn_protocols=["h3"]))
     steer(quic, "reno")
@@ -384,6 +396,7 @@ class Source:
     def __init__(self, waiting: list[bytes]) -> None:
         self.waiting = waiting
         self.outcomes: list[tuple[bytes, bool]] = []
+        self.knocks = 0
 
     def head(self) -> bytes | None:
         return self.waiting[0] if self.waiting else None
@@ -391,6 +404,9 @@ class Source:
     def taken(self) -> Callable[[bool], None]:
         data = self.waiting.pop(0)
         return lambda arrived: self.outcomes.append((data, arrived))
+
+    def knock(self) -> None:
+        self.knocks += 1
 
 
 def datagrams_of(wire: Wire, count: int) -> list[bytes]:

@@ -157,6 +157,19 @@ def test_what_is_sent_is_not_fragmented(family: socket.AddressFamily) -> None:
             assert udp.getsockopt(socket.IPPROTO_IPV6, 23) == 3
 
 
+def test_after_a_second_in_which_nothing_arrives_smaller_packets_are_tried() -> None:
+    path = PathMtu(1200, 1500)
+    path.silent(0.0, 5.0)
+    assert path.due == 0.0, "they are small"
+    path.probe(0.0)
+    path.settled(0.0, Fate.ARRIVED)
+    path.silent(10.0, 0.9)
+    assert path.size == 1500
+    path.silent(10.1, 1.0)
+    assert path.size == 1200
+    assert path.due == pytest.approx(11.1)
+
+
 # --- real connections -----------------------------------------------------------------------------
 
 

@@ -136,7 +136,7 @@ class IncomingTrack:
         while found:
             found += self._fragment(now, found.pop(), handed)
         following = self._frames.get(self._next)
-        if now >= self._hopeless_at or (following is not None and following.settled):
+        if now >= self._hopeless_at or self._broken or (following is not None and following.settled):
             self._advance(now, handed)
         return handed
 
@@ -246,6 +246,8 @@ class IncomingTrack:
                 self._settle(now, frame, handed)
             elif now >= self._hopeless_at:
                 self._give_up(now, self._next + 1, handed)
+            elif self._broken and (key := self._first_key()) is not None:
+                self._give_up(now, key, handed)  # what is missing before it could not be decoded either
             else:
                 break
         if not self._frames:
@@ -253,6 +255,15 @@ class IncomingTrack:
         if self._next >= self._forget_at:
             self._rebuilding.forget_before(self._next - _HISTORY)
             self._forget_at = self._next + _FORGET_EVERY
+
+    def _first_key(self) -> int | None:
+        """Return the first frame that is there whole and needs no other."""
+        whole = (
+            number
+            for number, frame in self._frames.items()
+            if not frame.missing and not frame.dead and not frame.head.needs
+        )
+        return min(whole, default=None)
 
     def _give_up(self, now: float, until: int, handed: list[Received]) -> None:
         """Go on to the frame `until` or, of those behind it, the first that is known of."""

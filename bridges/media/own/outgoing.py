@@ -80,6 +80,10 @@ class OutgoingFrame(Frame):
     """What shares parity with it; None: nothing does, and there is none."""
     number: int = -1
     """On the wire; -1 for parity by itself."""
+    needs: tuple[int, ...] = ()
+    """The frames before it that it cannot be decoded without, as distances back on the wire."""
+    needed: bool = True
+    """Whether others that have to come need it: it is neither discardable nor of a higher temporal layer."""
 
 
 class Offered(NamedTuple):
@@ -173,6 +177,8 @@ class OutgoingTrack:
             in_time_until=in_time_until,
             useful_until=source.captured + useful,
             number=self._next,
+            needs=needs,
+            needed=not source.discardable and not source.temporal,
         )
         sent = [self._with_earlier(datagrams[0], repair.copies)] if self.sound and parts == 1 else datagrams
         return Offered(frame, sent, datagrams)
@@ -204,6 +210,17 @@ class OutgoingTrack:
             frame.group = Group(rows)
             parity.insert(0, self._beside(frame, self._parity(frame.number, sources, rows)))
         return parity
+
+    def useless_without(self, lost: OutgoingFrame) -> list[OutgoingFrame]:
+        """Return the frames taken, and not dead yet, that cannot be decoded as another will not arrive."""
+        missing = {lost.number}
+        found = []
+        for frame in self._taken.values():
+            if frame.number > lost.number and any(frame.number - need in missing for need in frame.needs):
+                missing.add(frame.number)
+                if not frame.dead:
+                    found.append(frame)
+        return found
 
     def _span_parity(self, last: OutgoingFrame) -> Offered:
         span = self._closed.pop()
@@ -251,6 +268,14 @@ class OutgoingTrack:
     def carry(self, datagram: bytes) -> None:
         """Carry sound again, together with what is sent next."""
         self._again = [(datagram, _CARRIED), *self._again][: MAX_BUNDLE - 1]
+
+    def again(self) -> Offered | None:
+        """Return the sound that was sent last, to be sent once more by itself."""
+        if not self._earlier or self._last_captured is None:
+            return None
+        until = self._last_captured + self._deadline
+        frame = OutgoingFrame(self.alias, Kind.SOUND, until, in_time_until=until, useful_until=until)
+        return Offered(frame, self._earlier[:1], [])
 
     def _with_earlier(self, datagram: bytes, copies: int) -> bytes:
         """Return a datagram of sound together with earlier ones, as far as they fit."""

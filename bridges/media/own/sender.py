@@ -37,6 +37,8 @@ _FEW: Final = 0.03
 """The share of losses below which repeats are sent twice."""
 _KEY_BACKLOG: Final = 0.1
 """Seconds of sending that key frames which are asked for may add up to."""
+_KNOCKS: Final = 16
+"""Tracks of which sound is sent again on a silent path."""
 _CHOICE_HOLDS: Final = 0.01
 """Seconds for which the way of repair is not chosen anew because of the path's losses and length."""
 
@@ -124,6 +126,8 @@ class MediaSender:
         self._round_trip = 0.0
         self._relief = Relief()
         self._has_room = True
+        self._silent = False
+        """Whether the path has swallowed what was sent last: a key frame would be lost as well."""
 
     # --- tracks and frames ------------------------------------------------------------------------
 
@@ -255,7 +259,7 @@ class MediaSender:
         No more are asked for than the path can take soon (`rate` as in offer()): a key frame that meets a
         queue makes it longer, and what follows it would be refused again.
         """
-        if now < self._ask_at:
+        if now < self._ask_at or self._silent:
             return []
         room = math.inf if rate is None else _KEY_BACKLOG * rate - self.queue.waiting
         asked = []
@@ -274,7 +278,7 @@ class MediaSender:
 
     def due(self) -> float:
         """Return when to call wishes(), now and then too early; infinite: not before something happens."""
-        return self._ask_at if self._wanted else math.inf
+        return self._ask_at if self._wanted and not self._silent else math.inf
 
     def _want(self, alias: int, track: _Track) -> None:
         if not track.outgoing.sound:
@@ -304,11 +308,24 @@ class MediaSender:
         self.meter.settled(number, arrived=arrived)
         if arrived:
             fragment.flying = 0
+            self._silent = False
         elif fragment.flying:  # else another copy has arrived
             fragment.flying -= 1
             self.figures["lost"] += 1
             if not fragment.flying:
                 self._lost(now, fragment)
+
+    def knock(self, now: float) -> None:
+        """Send the latest sound of some tracks once more: on a silent path, this may be what gets through."""
+        self._silent = True
+        left = _KNOCKS
+        for track in self._tracks.values():
+            again = track.outgoing.again() if track.outgoing.sound else None
+            if again is not None and now <= again.frame.deadline:
+                self.queue.offer(now, again.frame, again.datagrams, rate=None)
+                left -= 1
+            if not left:
+                break
 
     def _lost(self, now: float, fragment: Fragment) -> None:
         """Send something again if there is no other way to have the frame."""
@@ -348,10 +365,19 @@ class MediaSender:
             track.outgoing.carry(newest_fragment(fragment.data))
 
     def _gave_up(self, frame: Frame) -> None:
-        """Take note that a frame was taken for nothing; parity is none."""
+        """Take note that a frame was taken for nothing, and with it those that need it; parity is none.
+
+        A key frame is wanted at once: until the next frame is offered, time would be lost.
+        """
         track = self._tracks.get(frame.track)
-        if track is not None and isinstance(frame, OutgoingFrame) and frame.number >= 0:
-            track.given_up += 1
+        if track is None or not isinstance(frame, OutgoingFrame) or frame.number < 0:
+            return
+        useless = track.outgoing.useless_without(frame)
+        for each in useless:
+            each.dead = True
+        track.given_up += 1 + len(useless)
+        if frame.needed:
+            self._want(frame.track, track)
 
     def _until_known(self, frame: OutgoingFrame) -> float:
         """Return how long it takes to hear of a loss; pessimistic for sound, which is small."""

@@ -9,6 +9,7 @@ tests/bridges/test_quic_inside_recovery.py, which fails when the library's inter
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from aioquic.buffer import size_uint_var
@@ -46,6 +47,7 @@ CONGESTION: Final = "causeway"
 """The controller's name in aioquic's registry."""
 _ACK_DELAY: Final = 0.025
 """Seconds that a peer may take to acknowledge, as RFC 9000, section 18.2, has it by default."""
+_MOST_EXPIRED: Final = 16
 _MOMENT: Final = 0.001
 """For the pacer to let out what waits, in seconds."""
 
@@ -62,6 +64,8 @@ class Congestion(QuicCongestionControl):
         """Told what becomes of packets larger than its base."""
         self.packet = max_datagram_size
         """Bytes of a whole packet."""
+        self._expired: deque[float] = deque(maxlen=_MOST_EXPIRED)
+        """When large packets were sent that probe timeouts took for lost, since something arrived."""
         self._shortest = math.inf
         self.publish()
 
@@ -79,6 +83,8 @@ class Congestion(QuicCongestionControl):
 
     def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
         assert packet.sent_time is not None
+        if self._expired:
+            self._tell_expired(now, packet.sent_time)
         self.controller.acked(now, packet.sent_time, packet.sent_bytes, number=packet.packet_number)
         if self.path_mtu is not None and packet.sent_bytes > self.path_mtu.base:
             self.path_mtu.acked(packet.sent_time)
@@ -87,7 +93,16 @@ class Congestion(QuicCongestionControl):
     def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
         for packet in packets:
             self.controller.dropped(packet.sent_bytes)
+            if self.path_mtu is not None and packet.sent_bytes > self.path_mtu.base:
+                assert packet.sent_time is not None
+                self._expired.append(packet.sent_time)
         self.publish()
+
+    def _tell_expired(self, now: float, arrived: float) -> None:
+        """Tell who watches the path's MTU what was lost: something sent later, at `arrived`, has arrived."""
+        assert self.path_mtu is not None
+        while self._expired and self._expired[0] < arrived:
+            self.path_mtu.lost(now, self._expired.popleft())
 
     def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
         lost = [(packet.sent_time, packet.sent_bytes) for packet in packets if packet.sent_time is not None]
@@ -155,6 +170,8 @@ class Recovery(QuicPacketRecovery):
         assert isinstance(self._cc, Congestion)
         self.controller: Final = self._cc.controller
         self.reordering: Final = Reordering()
+        self.knock: Callable[[], None] = _nothing
+        """Called before packets are let out on a silent path."""
         self._congestion = self._cc
         self._silence = Silence()
         self._tail = Tail()
@@ -217,6 +234,9 @@ class Recovery(QuicPacketRecovery):
             self._silence.timed_out(now)
             self.controller.timed_out(now)
             self._congestion.publish()
+            if self._congestion.path_mtu is not None:
+                self._congestion.path_mtu.silent(now, self._silence.lasts(now))
+            self.knock()
 
     def _probe_tail(self, now: float) -> None:
         """Send something behind what was sent last, unless that waits to be let out."""
@@ -264,6 +284,10 @@ def _is_overtaken(space: QuicPacketSpace, acked: RangeSet) -> bool:
     return False
 
 
+def _nothing() -> None:
+    """Have nobody to tell."""
+
+
 class DatagramSource(Protocol):
     """Where DATAGRAM frames come from."""
 
@@ -272,6 +296,9 @@ class DatagramSource(Protocol):
 
     def taken(self) -> Callable[[bool], None]:
         """Remove what head() returned last, as it is on its way; the result is told whether it arrived."""
+
+    def knock(self) -> None:
+        """Take note that the path is silent and some packets go out to find out whether it still is."""
 
 
 class _Datagrams:
@@ -305,6 +332,8 @@ def replace_datagrams(quic: QuicConnection, source: DatagramSource) -> None:
         buffer.push_bytes(data)
         outcome.append(source.taken())
 
+    if isinstance(quic._loss, Recovery):
+        quic._loss.knock = source.knock
     quic._datagrams_pending = _Datagrams(source)  # type: ignore[assignment]  # as much of a deque as is used
     quic._write_datagram_frame = write  # type: ignore[method-assign, assignment]  # the result is not used
 
