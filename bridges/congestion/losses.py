@@ -27,7 +27,7 @@ class LossCap:
         self._acked = self._lost = 0
         self._held_until = -math.inf
         self._before: tuple[float, float, int, float] | None = None
-        """Window and bound before the last cut, packets lost, and how many might have been: to take it back."""
+        """Window and bound before the last cut, packets lost, and how many may be: to take it back."""
 
     def acked(self) -> None:
         """Count a packet that arrived."""
