@@ -13,7 +13,8 @@ from bridges.media.own.clock import ClockTeller
 from bridges.media.own.receiver import MediaReceiver, Received
 from bridges.media.own.sender import MediaSender, Source
 from bridges.media.own.sending import Kind
-from bridges.quic.inside.recovery import Recovery, replace_datagrams
+from bridges.quic.inside.datagrams import replace_datagrams
+from bridges.quic.inside.recovery import Recovery
 from bridges.wire.own_media.clock import read_clock
 
 if TYPE_CHECKING:

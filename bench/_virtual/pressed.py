@@ -15,7 +15,8 @@ from bench._virtual.world import World
 from bridges.media.own.pressure import Pressure, Strain
 from bridges.media.own.receiver import MediaReceiver, Received
 from bridges.media.own.sender import MediaSender, Source
-from bridges.quic.inside.recovery import CONGESTION, Recovery, replace_datagrams, steer
+from bridges.quic.inside.datagrams import replace_datagrams
+from bridges.quic.inside.recovery import CONGESTION, Recovery, steer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -24,6 +24,7 @@ from aioquic.quic.packet import QuicErrorCode
 from bridges.quic.deliveries import Deliveries
 from bridges.quic.errors import ConnectionClosedError, TooManyStreamsError
 from bridges.quic.inside import reads, recovery
+from bridges.quic.inside.datagrams import replace_datagrams
 from bridges.quic.inside.idle_streams import pass_over_idle_streams
 from bridges.quic.pings import Pings
 from bridges.quic.probing import Probing
@@ -209,7 +210,7 @@ class Connection:
         What comes before that is passed over. `source` is asked again after each call of datagrams_waiting(),
         and whenever something that comes from the peer, or the time, makes room.
         """
-        recovery.replace_datagrams(self._quic, source)
+        replace_datagrams(self._quic, source)
         self._source = source
         self._on_datagram = on_datagram
 

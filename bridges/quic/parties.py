@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from bridges.quic.inside.recovery import DatagramSource
+from bridges.quic.inside.datagrams import DatagramSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from bridges.quic import Connection
-    from bridges.quic.inside.recovery import DatagramSource
+    from bridges.quic.inside.datagrams import DatagramSource
     from bridges.wire.own_media.errors import MediaDatagramError
 
 SETTINGS = MediaSettings(key_frame_interval=0.05, own=OwnMediaSettings(max_malformed=3))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from bridges.quic.inside.datagrams import replace_datagrams
 from bridges.quic.inside.probes import datagram_size, resize, send_probe, watch
-from bridges.quic.inside.recovery import replace_datagrams
 from bridges.quic.path_mtu import Fate, PathMtu
 from tests.bridges.test_quic_inside_recovery import SERVER, Source, Wire
 

@@ -12,13 +12,13 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import DatagramFrameReceived
 
 from bridges.quic import Certificate, QuicSettings, dial, listen
+from bridges.quic.inside.datagrams import replace_datagrams
 from bridges.quic.inside.recovery import (
     CONGESTION,
     Recovery,
     note_lateness,
     note_peer_clock,
     path,
-    replace_datagrams,
     replace_recovery,
     steer,
 )
@@ -32,9 +32,12 @@ CLIENT, SERVER = ("192.0.2.1", 1), ("192.0.2.2", 2)
 
 
 class Wire:
-    """A client with our recovery and a stock server, 50 ms apart each way; no socket, no clock."""
+    """A client with our recovery and a stock server, 50 ms apart each way; no socket, no clock.
 
-    def __init__(self, *, confirmed: bool = True) -> None:
+    `both`: the server has our recovery, too.
+    """
+
+    def __init__(self, *, confirmed: bool = True, both: bool = False) -> None:
         self.now = 1.0
         certificate = Certificate.self_signed("recovery")
         self.client = QuicConnection(
@@ -58,6 +61,8 @@ class Wire:
             ),
             original_destination_connection_id=self.client.original_destination_connection_id,
         )
+        if both:
+            replace_recovery(self.server)
         for _ in range(6 if confirmed else 0):
             self.exchange()
 

@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from aioquic.buffer import size_uint_var
 from aioquic.quic.congestion.base import QuicCongestionControl, register_congestion_control
-from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery
 
 from bridges.congestion import Controller, Pacer, Reordering, Silence, Tail
 from bridges.quic.inside.acks import acknowledge_rarely
+from bridges.quic.inside.receiving import receive_shortly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from aioquic.quic.connection import QuicConnection
-    from aioquic.quic.packet_builder import QuicPacketBuilder, QuicSentPacket
+    from aioquic.quic.packet_builder import QuicSentPacket
     from aioquic.quic.rangeset import RangeSet
     from aioquic.quic.recovery import QuicPacketSpace
 
@@ -32,13 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONGESTION",
-    "DatagramSource",
     "Path",
     "Recovery",
     "note_lateness",
     "note_peer_clock",
     "path",
-    "replace_datagrams",
     "replace_recovery",
     "steer",
 ]
@@ -288,61 +285,6 @@ def _nothing() -> None:
     """Have nobody to tell."""
 
 
-class DatagramSource(Protocol):
-    """Where DATAGRAM frames come from."""
-
-    def head(self) -> bytes | None:
-        """Return what is to be sent next; None: nothing."""
-
-    def taken(self) -> Callable[[bool], None]:
-        """Remove what head() returned last, as it is on its way; the result is told whether it arrived."""
-
-    def knock(self) -> None:
-        """Take note that the path is silent and some packets go out to find out whether it still is."""
-
-
-class _Datagrams:
-    """A source of datagrams, as aioquic uses its own deque."""
-
-    def __init__(self, source: DatagramSource) -> None:
-        self._source = source
-        self._head: bytes | None = None
-
-    def __bool__(self) -> bool:
-        # Asked once for each: a moment later it may be too late for that one, and there is another or none.
-        self._head = self._source.head()
-        return self._head is not None
-
-    def __getitem__(self, index: int) -> bytes:
-        assert self._head is not None
-        return self._head
-
-    def popleft(self) -> None:
-        """Do nothing: writing the frame has taken it."""
-
-
-def replace_datagrams(quic: QuicConnection, source: DatagramSource) -> None:
-    """Let a connection take its datagrams from `source`, and tell what becomes of each."""
-
-    def write(builder: QuicPacketBuilder, data: bytes, frame_type: int) -> None:
-        capacity = 1 + size_uint_var(len(data)) + len(data)
-        outcome: list[Callable[[bool], None]] = []
-        buffer = builder.start_frame(frame_type, capacity=capacity, handler=_settle, handler_args=(outcome,))
-        buffer.push_uint_var(len(data))
-        buffer.push_bytes(data)
-        outcome.append(source.taken())
-
-    if isinstance(quic._loss, Recovery):
-        quic._loss.knock = source.knock
-    quic._datagrams_pending = _Datagrams(source)  # type: ignore[assignment]  # as much of a deque as is used
-    quic._write_datagram_frame = write  # type: ignore[method-assign, assignment]  # the result is not used
-
-
-def _settle(delivery: QuicDeliveryState, outcome: list[Callable[[bool], None]]) -> None:
-    for tell in outcome:
-        tell(delivery is QuicDeliveryState.ACKED)
-
-
 def steer(quic: QuicConnection, congestion: str) -> None:
     """Let the controller of that name decide; for a connection that has not begun.
 
@@ -350,6 +292,7 @@ def steer(quic: QuicConnection, congestion: str) -> None:
     """
     if congestion == CONGESTION:
         replace_recovery(quic)
+        receive_shortly(quic)
         acknowledge_rarely(quic)
 
 

@@ -1,0 +1,237 @@
+"""Datagrams on their way out: from a source that is asked at the last moment, and by the short way mostly.
+
+aioquic (1.7) has a deque of datagrams and does not tell what becomes of them. And it builds each packet as if
+it could hold anything, which is most of the work of sending media. Here a connection that has nothing to send
+but datagrams builds its packets itself, byte for byte as the library would; whatever else is due is left to
+the library. tests/bridges/test_quic_inside_short_ways.py compares both.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
+
+from aioquic.buffer import encode_uint_var, size_uint_var
+from aioquic.quic.connection import QuicConnection, QuicConnectionState
+from aioquic.quic.packet import PACKET_FIXED_BIT, QuicFrameType, QuicPacketType
+from aioquic.quic.packet_builder import (
+    PACKET_NUMBER_SEND_SIZE,
+    QuicDeliveryHandler,
+    QuicDeliveryState,
+    QuicSentPacket,
+)
+from aioquic.tls import Epoch
+
+from bridges.quic.inside.recovery import Recovery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aioquic.quic.connection import Limit, NetworkAddress, QuicNetworkPath
+    from aioquic.quic.crypto import CryptoPair
+    from aioquic.quic.packet_builder import QuicPacketBuilder
+    from aioquic.quic.recovery import QuicPacketSpace
+
+__all__ = ["DatagramSource", "replace_datagrams"]
+
+_TYPE: Final = bytes((QuicFrameType.DATAGRAM_WITH_LENGTH,))
+_NUMBERS: Final = 1 << 8 * PACKET_NUMBER_SEND_SIZE
+
+_Handlers = list[tuple[QuicDeliveryHandler, tuple["Callable[[bool], None]"]]]
+
+
+class DatagramSource(Protocol):
+    """Where DATAGRAM frames come from."""
+
+    def head(self) -> bytes | None:
+        """Return what is to be sent next; None: nothing."""
+
+    def taken(self) -> Callable[[bool], None]:
+        """Remove what head() returned last, as it is on its way; the result is told whether it arrived."""
+
+    def knock(self) -> None:
+        """Take note that the path is silent and some packets go out to find out whether it still is."""
+
+
+def replace_datagrams(quic: QuicConnection, source: DatagramSource) -> None:
+    """Let a connection take its datagrams from `source`, and tell what becomes of each."""
+
+    def write(builder: QuicPacketBuilder, data: bytes, frame_type: int) -> None:
+        capacity = 1 + size_uint_var(len(data)) + len(data)
+        outcome: list[Callable[[bool], None]] = []
+        buffer = builder.start_frame(
+            frame_type, capacity=capacity, handler=_settle_all, handler_args=(outcome,)
+        )
+        buffer.push_uint_var(len(data))
+        buffer.push_bytes(data)
+        outcome.append(source.taken())
+
+    quic._datagrams_pending = _Datagrams(source)  # type: ignore[assignment]  # as much of a deque as is used
+    quic._write_datagram_frame = write  # type: ignore[method-assign, assignment]  # the result is not used
+    recovery = quic._loss
+    if isinstance(recovery, Recovery):
+        recovery.knock = source.knock
+        way_out = _Sending(quic, recovery, source)
+        quic.datagrams_to_send = way_out.datagrams_to_send  # type: ignore[method-assign]
+
+
+class _Datagrams:
+    """A source of datagrams, as aioquic uses its own deque."""
+
+    def __init__(self, source: DatagramSource) -> None:
+        self._source = source
+        self._head: bytes | None = None
+
+    def __bool__(self) -> bool:
+        # Asked once for each: a moment later it may be too late for that one, and there is another or none.
+        self._head = self._source.head()
+        return self._head is not None
+
+    def __getitem__(self, index: int) -> bytes:
+        assert self._head is not None
+        return self._head
+
+    def popleft(self) -> None:
+        """Do nothing: writing the frame has taken it."""
+
+
+def _settle_all(delivery: QuicDeliveryState, outcome: list[Callable[[bool], None]]) -> None:
+    for tell in outcome:
+        tell(delivery is QuicDeliveryState.ACKED)
+
+
+def _settle(delivery: QuicDeliveryState, tell: Callable[[bool], None]) -> None:
+    tell(delivery is QuicDeliveryState.ACKED)
+
+
+class _Sending:
+    """One connection's way out."""
+
+    def __init__(self, quic: QuicConnection, recovery: Recovery, source: DatagramSource) -> None:
+        self._quic = quic
+        self._recovery = recovery
+        self._source = source
+        self._send = partial(QuicConnection.datagrams_to_send, quic)
+        self._path: QuicNetworkPath | None = None
+        """The one that the handshake was done on; None before its end."""
+        self._crypto: CryptoPair
+        self._space: QuicPacketSpace
+        self._max_data: Limit
+        self._max_streams: tuple[Limit, Limit]
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
+        """Return what is to be sent, as the library's own method does."""
+        path = self._path
+        if path is None:
+            self._look()
+        elif self._is_usual(path, now):
+            return self._packets(path, now)
+        return self._send(now)
+
+    def _look(self) -> None:
+        """Take note of what does not change any more once the handshake is confirmed."""
+        quic = self._quic
+        if quic._handshake_confirmed and quic._quic_logger is None and quic._network_paths[0].is_validated:
+            self._crypto = quic._cryptos[Epoch.ONE_RTT]
+            self._space = quic._spaces[Epoch.ONE_RTT]
+            self._max_data = quic._local_max_data
+            self._max_streams = (quic._local_max_streams_bidi, quic._local_max_streams_uni)
+            self._path = quic._network_paths[0]
+
+    def _is_usual(self, path: QuicNetworkPath, now: float) -> bool:
+        """Return whether datagrams are all that may have to be sent, and nothing stands in their way."""
+        quic, ack_at = self._quic, self._space.ack_at
+        return (
+            (ack_at is None or ack_at > now)
+            and not quic._probe_pending
+            and not quic._ping_pending
+            and (not quic._streams_queue or not quic._streams.values())
+            and quic._network_paths[0] is path
+            and len(quic._network_paths) == 1
+            and quic._state is QuicConnectionState.CONNECTED
+            and not quic._close_pending
+            and not path.remote_challenges
+            and not quic._handshake_done_pending
+            and not quic._streams_blocked_pending
+            and not quic._retire_connection_ids
+            and quic._remote_preferred_address is None
+            and quic._crypto_streams[Epoch.ONE_RTT].sender.buffer_is_empty
+            and all(each.was_sent for each in quic._host_cids)
+            and not self._limit_is_due()
+        )
+
+    def _limit_is_due(self) -> bool:
+        """Return whether the peer may have to be told of a higher limit."""
+        data = self._max_data
+        return (
+            data.used * 2 > data.value
+            or data.value != data.sent
+            or any(limit.sent - limit.used < limit.value - limit.sent for limit in self._max_streams)
+        )
+
+    def _packets(self, path: QuicNetworkPath, now: float) -> list[tuple[bytes, NetworkAddress]]:
+        """Build packets as long as there is something to send, and it may be sent."""
+        quic, loss, crypto = self._quic, self._recovery, self._crypto
+        room = loss.congestion_window - loss.bytes_in_flight
+        cid = quic._peer_cid.cid
+        overhead = 1 + len(cid) + PACKET_NUMBER_SEND_SIZE + crypto.aead_tag_size
+        first = bytes((PACKET_FIXED_BIT | quic._spin_bit << 5 | PACKET_NUMBER_SEND_SIZE - 1,))
+        number = quic._packet_number
+        sent: list[tuple[bytes, NetworkAddress]] = []
+        packets: list[QuicSentPacket] = []
+        while True:
+            quic._pacing_at = ready_at = loss._pacer.next_send_time(now)
+            if ready_at is not None:
+                break
+            payload, handlers = self._frames(min(quic._max_datagram_size, room) - overhead)
+            if not handlers:
+                break
+            start = first if not crypto.key_phase else bytes((first[0] | crypto.key_phase << 2,))
+            header = start + cid + (number % _NUMBERS).to_bytes(PACKET_NUMBER_SEND_SIZE, "big")
+            data = crypto.encrypt_packet(header, payload, number)
+            size = len(data)
+            packets.append(
+                QuicSentPacket(
+                    epoch=Epoch.ONE_RTT,
+                    in_flight=True,
+                    is_ack_eliciting=True,
+                    is_crypto_packet=False,
+                    packet_number=number,
+                    packet_type=QuicPacketType.ONE_RTT,
+                    sent_time=now,
+                    sent_bytes=size,
+                    delivery_handlers=handlers,
+                )
+            )
+            sent.append((data, path.addr))
+            path.bytes_sent += size
+            room -= size
+            number += 1
+            loss._pacer.update_after_send(now=now)
+        if packets:
+            self._note(packets, number, now)
+        return sent
+
+    def _frames(self, space: int) -> tuple[bytes, _Handlers]:
+        """Return the frames of a packet, and who is told of its fate."""
+        source = self._source
+        frames: list[bytes] = []
+        handlers: _Handlers = []
+        while (data := source.head()) is not None:
+            length = encode_uint_var(len(data))
+            space -= 1 + len(length) + len(data)
+            if space < 0:
+                break
+            frames += (_TYPE, length, data)
+            handlers.append((_settle, (source.taken(),)))
+        return b"".join(frames), handlers
+
+    def _note(self, packets: list[QuicSentPacket], number: int, now: float) -> None:
+        """Take note of packets that are on their way."""
+        quic, loss, space = self._quic, self._recovery, self._space
+        quic._packet_number = number
+        for packet in packets:
+            loss.on_packet_sent(packet=packet, space=space)
+        if not quic._ack_eliciting_sent_since_receipt:
+            quic._close_at = now + quic._idle_timeout()
+            quic._ack_eliciting_sent_since_receipt = True
