@@ -34,8 +34,15 @@ if TYPE_CHECKING:
 
 __all__ = ["DatagramSource", "replace_datagrams"]
 
-_TYPE: Final = bytes((QuicFrameType.DATAGRAM_WITH_LENGTH,))
+_TYPE: Final = int(QuicFrameType.DATAGRAM_WITH_LENGTH)
+_ONE_BYTE: Final = 1 << 6
+_TWO_BYTES: Final = 1 << 14
+"""Lengths below that take so many bytes (RFC 9000, section 16)."""
 _NUMBERS: Final = 1 << 8 * PACKET_NUMBER_SEND_SIZE
+_PROTECTED: Final = 0x1F
+_SAMPLE_AT: Final = 4 - PACKET_NUMBER_SEND_SIZE
+_SAMPLE: Final = 16
+"""Where in a sealed payload the sample for the header's protection is (RFC 9001, section 5.4.2)."""
 
 _Handlers = list[tuple[QuicDeliveryHandler, tuple["Callable[[bool], None]"]]]
 
@@ -116,6 +123,8 @@ class _Sending:
         """The one that the handshake was done on; None before its end."""
         self._crypto: CryptoPair
         self._space: QuicPacketSpace
+        self._first = 0
+        """The first byte of packets, but for the key's phase."""
         self._max_data: Limit
         self._max_streams: tuple[Limit, Limit]
 
@@ -144,6 +153,7 @@ class _Sending:
         return (
             (ack_at is None or ack_at > now)
             and not quic._probe_pending
+            and not self._crypto._update_key_requested
             and not quic._ping_pending
             and (not quic._streams_queue or not quic._streams.values())
             and quic._network_paths[0] is path
@@ -171,11 +181,11 @@ class _Sending:
 
     def _packets(self, path: QuicNetworkPath, now: float) -> list[tuple[bytes, NetworkAddress]]:
         """Build packets as long as there is something to send, and it may be sent."""
-        quic, loss, crypto = self._quic, self._recovery, self._crypto
+        quic, loss = self._quic, self._recovery
         room = loss.congestion_window - loss.bytes_in_flight
         cid = quic._peer_cid.cid
-        overhead = 1 + len(cid) + PACKET_NUMBER_SEND_SIZE + crypto.aead_tag_size
-        first = bytes((PACKET_FIXED_BIT | quic._spin_bit << 5 | PACKET_NUMBER_SEND_SIZE - 1,))
+        overhead = 1 + len(cid) + PACKET_NUMBER_SEND_SIZE + self._crypto.aead_tag_size
+        self._first = PACKET_FIXED_BIT | quic._spin_bit << 5 | PACKET_NUMBER_SEND_SIZE - 1
         number = quic._packet_number
         sent: list[tuple[bytes, NetworkAddress]] = []
         packets: list[QuicSentPacket] = []
@@ -186,9 +196,7 @@ class _Sending:
             payload, handlers = self._frames(min(quic._max_datagram_size, room) - overhead)
             if not handlers:
                 break
-            start = first if not crypto.key_phase else bytes((first[0] | crypto.key_phase << 2,))
-            header = start + cid + (number % _NUMBERS).to_bytes(PACKET_NUMBER_SEND_SIZE, "big")
-            data = crypto.encrypt_packet(header, payload, number)
+            data = self._sealed(payload, cid, number)
             size = len(data)
             packets.append(
                 QuicSentPacket(
@@ -218,13 +226,33 @@ class _Sending:
         frames: list[bytes] = []
         handlers: _Handlers = []
         while (data := source.head()) is not None:
-            length = encode_uint_var(len(data))
-            space -= 1 + len(length) + len(data)
+            begin = _begin(len(data))
+            space -= len(begin) + len(data)
             if space < 0:
                 break
-            frames += (_TYPE, length, data)
+            frames += (begin, data)
             handlers.append((_settle, (source.taken(),)))
         return b"".join(frames), handlers
+
+    def _sealed(self, payload: bytes, cid: bytes, number: int) -> bytes:
+        """Return a packet, as RFC 9001, sections 5.3 and 5.4, and RFC 9000, section 17.3.1, have it."""
+        context = self._crypto.send
+        assert context.aead is not None
+        assert context.hp is not None
+        first = self._first | context.key_phase << 2
+        shortened = number % _NUMBERS
+        header = bytes((first,)) + cid + shortened.to_bytes(PACKET_NUMBER_SEND_SIZE, "big")
+        sealed = context.aead.encrypt(payload, header, number)
+        mask = context.hp._mask(sealed[_SAMPLE_AT : _SAMPLE_AT + _SAMPLE])
+        shortened ^= int.from_bytes(mask[1 : 1 + PACKET_NUMBER_SEND_SIZE], "big")
+        return b"".join(
+            (
+                bytes((first ^ mask[0] & _PROTECTED,)),
+                cid,
+                shortened.to_bytes(PACKET_NUMBER_SEND_SIZE, "big"),
+                sealed,
+            )
+        )
 
     def _note(self, packets: list[QuicSentPacket], number: int, now: float) -> None:
         """Take note of packets that are on their way."""
@@ -235,3 +263,12 @@ class _Sending:
         if not quic._ack_eliciting_sent_since_receipt:
             quic._close_at = now + quic._idle_timeout()
             quic._ack_eliciting_sent_since_receipt = True
+
+
+def _begin(length: int) -> bytes:
+    """Return what stands before the data of a DATAGRAM frame (RFC 9221, section 4)."""
+    if length < _ONE_BYTE:
+        return bytes((_TYPE, length))
+    if length < _TWO_BYTES:
+        return (_TYPE << 16 | _TWO_BYTES | length).to_bytes(3, "big")
+    return bytes((_TYPE,)) + encode_uint_var(length)
