@@ -247,7 +247,6 @@ def test_what_the_pacer_holds_back_is_no_end_and_a_full_window_is_not_probed(wir
     assert wire.recovery._tail.due > ready_at
     wire.now += 1.0
     wire.recovery.controller.sent(wire.now, 10 * wire.recovery.controller.window)
-    wire.recovery._congestion.publish()
     wire.recovery.on_loss_detection_timeout(now=wire.now)
     assert wire.recovery._tail.due == math.inf
     assert not wire.client._probe_pending

@@ -118,7 +118,8 @@ class SendQueue:
         if not self.waiting:
             return None
         for lane, fragments in enumerate(self._lanes):
-            self._drop_late(now, lane)
+            if fragments:
+                self._drop_late(now, lane)
             if fragments:
                 self._head_lane = lane
                 return fragments[0]

@@ -9,7 +9,7 @@ the library. tests/bridges/test_quic_inside_short_ways.py compares both.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aioquic.buffer import encode_uint_var, size_uint_var
 from aioquic.quic.connection import QuicConnection, QuicConnectionState
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DatagramSource", "replace_datagrams"]
 
+_ACK: Final = bytes((QuicFrameType.ACK,))
+_MICROSECONDS: Final = 1_000_000
 _TYPE: Final = int(QuicFrameType.DATAGRAM_WITH_LENGTH)
 _ONE_BYTE: Final = 1 << 6
 _TWO_BYTES: Final = 1 << 14
@@ -44,7 +46,7 @@ _SAMPLE_AT: Final = 4 - PACKET_NUMBER_SEND_SIZE
 _SAMPLE: Final = 16
 """Where in a sealed payload the sample for the header's protection is (RFC 9001, section 5.4.2)."""
 
-_Handlers = list[tuple[QuicDeliveryHandler, tuple["Callable[[bool], None]"]]]
+_Handlers = list[tuple[QuicDeliveryHandler, Any]]
 
 
 class DatagramSource(Protocol):
@@ -148,10 +150,10 @@ class _Sending:
             self._path = quic._network_paths[0]
 
     def _is_usual(self, path: QuicNetworkPath, now: float) -> bool:
-        """Return whether datagrams are all that may have to be sent, and nothing stands in their way."""
-        quic, ack_at = self._quic, self._space.ack_at
+        """Return whether nothing may have to be sent but datagrams, and that everything has come so far."""
+        quic, space = self._quic, self._space
         return (
-            (ack_at is None or ack_at > now)
+            (space.ack_at is None or space.ack_at > now or len(space.ack_queue) == 1)
             and not quic._probe_pending
             and not self._crypto._update_key_requested
             and not quic._ping_pending
@@ -181,7 +183,7 @@ class _Sending:
 
     def _packets(self, path: QuicNetworkPath, now: float) -> list[tuple[bytes, NetworkAddress]]:
         """Build packets as long as there is something to send, and it may be sent."""
-        quic, loss = self._quic, self._recovery
+        quic, loss, space = self._quic, self._recovery, self._space
         room = loss.congestion_window - loss.bytes_in_flight
         cid = quic._peer_cid.cid
         overhead = 1 + len(cid) + PACKET_NUMBER_SEND_SIZE + self._crypto.aead_tag_size
@@ -190,10 +192,14 @@ class _Sending:
         sent: list[tuple[bytes, NetworkAddress]] = []
         packets: list[QuicSentPacket] = []
         while True:
-            quic._pacing_at = ready_at = loss._pacer.next_send_time(now)
-            if ready_at is not None:
-                break
-            payload, handlers = self._frames(min(quic._max_datagram_size, room) - overhead)
+            if space.ack_at is None or space.ack_at >= now:
+                quic._pacing_at = ready_at = loss._pacer.next_send_time(now)
+                if ready_at is not None:
+                    break
+            handlers: _Handlers = []
+            start = self._acknowledgement(now, handlers)
+            space_left = min(quic._max_datagram_size, room) - overhead - len(start)
+            eliciting, payload = self._frames(space_left, start, handlers)
             if not handlers:
                 break
             data = self._sealed(payload, cid, number)
@@ -201,8 +207,8 @@ class _Sending:
             packets.append(
                 QuicSentPacket(
                     epoch=Epoch.ONE_RTT,
-                    in_flight=True,
-                    is_ack_eliciting=True,
+                    in_flight=eliciting,
+                    is_ack_eliciting=eliciting,
                     is_crypto_packet=False,
                     packet_number=number,
                     packet_type=QuicPacketType.ONE_RTT,
@@ -213,18 +219,33 @@ class _Sending:
             )
             sent.append((data, path.addr))
             path.bytes_sent += size
-            room -= size
+            room -= size if eliciting else 0
             number += 1
             loss._pacer.update_after_send(now=now)
         if packets:
             self._note(packets, number, now)
         return sent
 
-    def _frames(self, space: int) -> tuple[bytes, _Handlers]:
-        """Return the frames of a packet, and who is told of its fate."""
+    def _acknowledgement(self, now: float, handlers: _Handlers) -> bytes:
+        """Return a frame that acknowledges what came (RFC 9000, section 19.3), if that is due."""
+        quic, space = self._quic, self._space
+        if space.ack_at is None or space.ack_at > now:
+            return b""
+        assert space.largest_received_time is not None
+        delay = int((now - space.largest_received_time) * _MICROSECONDS) >> quic._local_ack_delay_exponent
+        (numbers,) = space.ack_queue
+        space.ack_at = None
+        handlers.append((quic._on_ack_delivery, (space, space.largest_received_packet)))
+        fields = (numbers.stop - 1, delay, 0, numbers.stop - 1 - numbers.start)
+        return _ACK + b"".join(map(encode_uint_var, fields))
+
+    def _frames(self, space: int, start: bytes, handlers: _Handlers) -> tuple[bool, bytes]:
+        """Return whether there are datagrams, and what a packet is to carry that begins with `start`.
+
+        Who is told of its fate is added to `handlers`.
+        """
         source = self._source
-        frames: list[bytes] = []
-        handlers: _Handlers = []
+        frames = [start]
         while (data := source.head()) is not None:
             begin = _begin(len(data))
             space -= len(begin) + len(data)
@@ -232,7 +253,7 @@ class _Sending:
                 break
             frames += (begin, data)
             handlers.append((_settle, (source.taken(),)))
-        return b"".join(frames), handlers
+        return len(frames) > 1, b"".join(frames)
 
     def _sealed(self, payload: bytes, cid: bytes, number: int) -> bytes:
         """Return a packet, as RFC 9001, sections 5.3 and 5.4, and RFC 9000, section 17.3.1, have it."""
@@ -260,7 +281,7 @@ class _Sending:
         quic._packet_number = number
         for packet in packets:
             loss.on_packet_sent(packet=packet, space=space)
-        if not quic._ack_eliciting_sent_since_receipt:
+        if not quic._ack_eliciting_sent_since_receipt and any(each.is_ack_eliciting for each in packets):
             quic._close_at = now + quic._idle_timeout()
             quic._ack_eliciting_sent_since_receipt = True
 

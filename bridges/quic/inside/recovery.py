@@ -64,19 +64,10 @@ class Congestion(QuicCongestionControl):
         self._expired: deque[float] = deque(maxlen=_MOST_EXPIRED)
         """When large packets were sent that probe timeouts took for lost, since something arrived."""
         self._shortest = math.inf
-        self.publish()
-
-    def publish(self) -> None:
-        """Show aioquic what the controller says, in whole packets: it would fill a rest with a small one."""
-        in_flight = self.controller.in_flight
-        self.bytes_in_flight = in_flight
-        room = max(self.controller.window - in_flight, 0)
-        self.congestion_window = in_flight + room - room % self.packet
 
     def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
         assert packet.sent_time is not None
         self.controller.sent(packet.sent_time, packet.sent_bytes)
-        self.publish()
 
     def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
         assert packet.sent_time is not None
@@ -85,7 +76,6 @@ class Congestion(QuicCongestionControl):
         self.controller.acked(now, packet.sent_time, packet.sent_bytes, number=packet.packet_number)
         if self.path_mtu is not None and packet.sent_bytes > self.path_mtu.base:
             self.path_mtu.acked(packet.sent_time)
-        self.publish()
 
     def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
         for packet in packets:
@@ -93,7 +83,6 @@ class Congestion(QuicCongestionControl):
             if self.path_mtu is not None and packet.sent_bytes > self.path_mtu.base:
                 assert packet.sent_time is not None
                 self._expired.append(packet.sent_time)
-        self.publish()
 
     def _tell_expired(self, now: float, arrived: float) -> None:
         """Tell who watches the path's MTU what was lost: something sent later, at `arrived`, has arrived."""
@@ -108,7 +97,6 @@ class Congestion(QuicCongestionControl):
             for sent_at, size in lost:
                 if size > self.path_mtu.base:
                     self.path_mtu.lost(now, sent_at)
-        self.publish()
 
     def on_persistent_congestion(self) -> None:
         """Do nothing: what the controller does after a hole is enough."""
@@ -118,7 +106,6 @@ class Congestion(QuicCongestionControl):
         # the peer does not keep up: then less has to be sent, as where the path does not.
         self._shortest = min(self._shortest, rtt)
         self.controller.measured(now, max(rtt - min(self.peer_took, _ACK_DELAY), self._shortest))
-        self.publish()
 
 
 register_congestion_control(CONGESTION, Congestion)
@@ -174,10 +161,21 @@ class Recovery(QuicPacketRecovery):
         self._tail = Tail()
         self._pacer: _Pacer = _Pacer(self.controller, max_datagram_size=max_datagram_size)
 
+    @property
+    def bytes_in_flight(self) -> int:
+        """What is on its way."""
+        return self.controller.in_flight
+
+    @property
+    def congestion_window(self) -> int:
+        """What the controller says, in whole packets: the library would fill a rest with a small one."""
+        in_flight = self.controller.in_flight
+        room = max(self.controller.window - in_flight, 0)
+        return in_flight + room - room % self._congestion.packet
+
     def resize(self, size: int) -> None:
         """Take note that whole packets have so many bytes from now on; the controller's unit stays."""
         self._congestion.packet = self._pacer.packet = size
-        self._congestion.publish()
 
     def watch(self, path_mtu: PathMtu) -> None:
         """Tell `path_mtu` what becomes of packets larger than its base."""
@@ -207,7 +205,6 @@ class Recovery(QuicPacketRecovery):
         super().on_ack_received(ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space)
         if space.ack_eliciting_in_flight < waiting:
             self._silence.broken()
-        self._congestion.publish()
 
     def get_loss_detection_time(self, *, amplification_limited: bool) -> float | None:
         """Return when to look for losses or to probe; probes are not backed off at once."""
@@ -230,7 +227,6 @@ class Recovery(QuicPacketRecovery):
         if probing and self.handshake_confirmed:
             self._silence.timed_out(now)
             self.controller.timed_out(now)
-            self._congestion.publish()
             if self._congestion.path_mtu is not None:
                 self._congestion.path_mtu.silent(now, self._silence.lasts(now))
             self.knock()
@@ -242,7 +238,7 @@ class Recovery(QuicPacketRecovery):
             self._tail.postpone(ready_at + _MOMENT)
             return
         self._tail.postpone()
-        if self._congestion.congestion_window - self._congestion.bytes_in_flight >= self._congestion.packet:
+        if self.congestion_window - self.bytes_in_flight >= self._congestion.packet:
             self._send_probe()
 
     def _detect_loss(self, *, now: float, space: QuicPacketSpace) -> None:
