@@ -184,7 +184,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=8.0, help="that each number is tried (default 8)")
-    parser.add_argument("--tries", type=int, default=2, help="of each number (default 2)")
+    parser.add_argument("--tries", type=int, default=3, help="of each number (default 3)")
     parser.add_argument("--limit", type=float, default=50.0, help="of the delay in ms (default 50)")
     parser.add_argument("--most", type=int, default=128, help="publishers that are tried (default 128)")
     parser.add_argument("--wire", choices=list(WIRES), action="append", help="default: ours, and OWT's")

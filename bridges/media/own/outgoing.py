@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bridges.media.own.parity import protect
@@ -167,7 +166,7 @@ class OutgoingTrack:
             source.temporal,
             source.spatial,
         )
-        datagrams = encode_frame(head, _evenly(source.body, parts))
+        datagrams = encode_frame(head, _cut(source.body, parts))
         in_time_until = source.captured + self._deadline
         useful = self._deadline if self.sound or source.discardable else self._useful
         frame = OutgoingFrame(
@@ -332,9 +331,9 @@ def _units(linger: float) -> int:
     return round(min(linger, MAX_LINGER) / LINGER_UNIT)
 
 
-def _evenly(body: bytes, parts: int) -> list[bytes]:
-    """Cut a body into parts that differ by a byte at most."""
+def _cut(body: bytes, parts: int) -> list[bytes]:
+    """Cut a body into parts of one size, but for the last: the kernel sends such in one go."""
     if parts == 1:
         return [body]
-    bounds = [len(body) * part // parts for part in range(parts + 1)]
-    return [body[begin:end] for begin, end in pairwise(bounds)]
+    size = -(-len(body) // parts)
+    return [body[begin : begin + size] for begin in range(0, len(body), size)]
