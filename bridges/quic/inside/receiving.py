@@ -3,7 +3,8 @@
 aioquic (1.7) takes each packet through everything that could be the matter with it, which is most of the work
 of receiving media. Here a packet about which nothing is unusual is decrypted and noted as the library does
 it; whatever is unusual is left to the library, as it came, and everything once the peer has moved to another
-address. What a packet carries besides datagrams is the library's as well. tests/bridges/test_quic_inside_short_ways.py compares both ways packet by packet.
+address. What a packet carries besides datagrams is the library's as well.
+tests/bridges/test_quic_inside_short_ways.py compares both ways packet by packet.
 """
 
 from __future__ import annotations
