@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from bridges.wire.frame import HEADER_BYTES, AudioInfo, FrameFormat, MediaFrame, VideoInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = [
     "PICTURES_PER_SECOND",
@@ -85,15 +85,17 @@ def pictures(rate: float, seconds: float) -> Schedule:
 class Delays:
     """What a taker has seen: the delay in seconds of every frame, by its stamp."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self.by_stamp: dict[int, float] = {}
+        self._clock = clock
+        """Nanoseconds of CLOCK_MONOTONIC: when what is taken just now has arrived."""
 
     def __len__(self) -> int:
         return len(self.by_stamp)
 
     def take(self, frame: MediaFrame) -> None:
-        """Take a frame that has arrived now."""
-        now, sent = time.monotonic_ns(), stamp_of(frame)
+        """Take a frame."""
+        now, sent = self._clock(), stamp_of(frame)
         self.by_stamp[sent] = (now - sent) / 1e9
 
     def clear(self) -> None:

@@ -1,18 +1,22 @@
-"""The internal transport of a cluster without TCP: for ends whose own cost is not what is measured.
+"""Ends whose own cost is not what is measured: internal transport without TCP, and the kernel's time.
 
 `replaced` puts it in the place of bridges.internal in one process, where tracks then go from cameras to the
-bridge, and from the bridge to who takes them, by a call. No limits, no gates, and nothing is ever lost.
+bridge, and from the bridge to who takes them, by a call. No limits, no gates, and nothing is ever lost. And
+`arrived` tells there when the kernel had the datagram that brought what is being taken, however late this
+process came to it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
 import bridges.media.bridge
 import bridges.media.push
+from bridges.quic import Connection
 from bridges.wire.frame import Feedback
 
 if TYPE_CHECKING:
@@ -20,10 +24,31 @@ if TYPE_CHECKING:
 
     from bridges.wire.frame import MediaFrame
 
-__all__ = ["DirectListener", "DirectReceiver", "replaced"]
+__all__ = ["DirectListener", "DirectReceiver", "arrived", "replaced"]
 
 _LISTENERS: Final[dict[int, DirectListener]] = {}
 """By port; these ports are nobody's but ours."""
+
+
+_came: float | None = None
+"""When the datagram came that is being taken, in seconds of CLOCK_MONOTONIC; None: none is."""
+
+
+def arrived() -> int:
+    """Return when what is being taken arrived, in nanoseconds of CLOCK_MONOTONIC."""
+    return time.monotonic_ns() if _came is None else round(_came * 1e9)
+
+
+def _noting_when(take: Callable[[Connection, bytes, Any, float], None]) -> Any:
+    def datagram_received(connection: Connection, data: bytes, address: Any, now: float) -> None:
+        global _came  # noqa: PLW0603 - a process has one loop, which takes one datagram at a time
+        _came = now
+        try:
+            take(connection, data, address, now)
+        finally:
+            _came = None
+
+    return datagram_received
 
 
 @contextmanager
@@ -32,6 +57,7 @@ def replaced() -> Iterator[None]:
     with (
         patch.object(bridges.media.bridge, "InternalListener", DirectListener),
         patch.object(bridges.media.push, "InternalReceiver", DirectReceiver),
+        patch.object(Connection, "datagram_received", _noting_when(Connection.datagram_received)),
     ):
         yield
 

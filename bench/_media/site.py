@@ -17,14 +17,14 @@ import structlog
 
 from bench._frames import Delays
 from bench._media.camera import Camera, shoot
-from bench._media.direct import DirectListener, DirectReceiver, replaced
+from bench._media.direct import DirectListener, DirectReceiver, arrived, replaced
 from bench._media.node import TOKEN, bridge
 from bridges.internal.listener import InternalListener
 from bridges.internal.receiver import InternalReceiver
 from bridges.internal.settings import InternalSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from structlog.typing import EventDict
 
@@ -51,6 +51,8 @@ class Site:
         own: MediaBridge,
         tasks: asyncio.TaskGroup,
         receivers: type[InternalReceiver | DirectReceiver],
+        *,
+        clock: Callable[[], int],
     ) -> None:
         self._cluster = cluster
         self._hub = hub
@@ -60,7 +62,7 @@ class Site:
         self._rolling: dict[str, list[asyncio.Task[None]]] = {}
         self._cameras: dict[str, list[Camera]] = {}
         self._takers: dict[str, list[InternalReceiver | DirectReceiver]] = {}
-        self._delays = Delays()
+        self._delays = Delays(clock)
         self._lost: list[str] = []
         self._complaints: deque[str] = deque(maxlen=100)
         self._joined = asyncio.Event()
@@ -72,14 +74,18 @@ class Site:
     ) -> AsyncIterator[Site]:
         """Run until the end; on one core only, if it is said which.
 
-        With `direct` there is no TCP between the bridge and those who send and take.
+        With `direct` there is no TCP between the bridge and those who send and take, and a frame has arrived
+        when the kernel has it.
         """
         if core is not None:
             os.sched_setaffinity(0, {core})
         with replaced() if direct else nullcontext():
             hub = await (DirectListener if direct else InternalListener).start()
             async with asyncio.TaskGroup() as tasks, bridge(cluster, hub.port, wire) as own:
-                site = cls(cluster, hub, own, tasks, DirectReceiver if direct else InternalReceiver)
+                receivers, clock = (
+                    (DirectReceiver, arrived) if direct else (InternalReceiver, time.monotonic_ns)
+                )
+                site = cls(cluster, hub, own, tasks, receivers, clock=clock)
                 logs = structlog.get_config()
                 structlog.configure(processors=[site._complain, *logs["processors"]])
                 try:
