@@ -20,8 +20,6 @@ __all__ = ["Reordering"]
 _TIME_THRESHOLD: Final = 9 / 8
 _IN_ORDER: Final = 33 / 32
 """The same of a path that keeps the order."""
-_LONG_QUEUE: Final = 0.045
-"""Seconds."""
 _PACKET_THRESHOLD: Final = 16
 _GRANULARITY: Final = 0.001
 _MAX_REMEMBERED: Final = 4096
@@ -52,17 +50,12 @@ class Reordering:
         """Take note that a packet has arrived behind a later one."""
         self._swapped_until = now + _CALM
 
-    def patience(self, now: float, latest: float, smoothed: float, *, queue: float = 0.0) -> float:
-        """Return how long after its sending a packet is still waited for.
-
-        `latest` and `smoothed` are round trips, `queue` is what of them is a queue: behind a long one nothing
-        is sent again in a hurry, as it would stand in the queue as well.
-        """
+    def patience(self, now: float, latest: float, smoothed: float) -> float:
+        """Return how long after its sending a packet is still waited for; arguments are round trips."""
         if self._allowance and now - self._calm_since > _CALM:
             self._calm_since = now
             self._allowance = 0.0 if self._allowance < _GRANULARITY else self._allowance / 2
-        calm = now < self._swapped_until or queue > _LONG_QUEUE
-        threshold = _TIME_THRESHOLD if calm else _IN_ORDER
+        threshold = _TIME_THRESHOLD if now < self._swapped_until else _IN_ORDER
         longest = max(latest, smoothed)
         return max(threshold * longest, longest + _GRANULARITY, smoothed + self._allowance)
 

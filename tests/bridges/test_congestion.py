@@ -469,7 +469,6 @@ def test_a_path_that_has_changed_the_order_is_allowed_an_eighth_of_a_round_trip_
     assert reordering.patience(10.9, 0.1, 0.1) == pytest.approx(0.1125)
     assert reordering.patience(11.1, 0.1, 0.1) == pytest.approx(0.1 * 33 / 32)
     assert reordering.patience(11.1, 0.002, 0.001) == pytest.approx(0.003), "clocks have steps"
-    assert reordering.patience(11.1, 0.2, 0.2, queue=0.1) == pytest.approx(0.225), "no hurry in a queue"
 
 
 def test_the_allowance_fades_while_nothing_is_late() -> None:

@@ -246,8 +246,7 @@ class Recovery(QuicPacketRecovery):
         if not space.is_application_data or not self._rtt_initialized:
             super()._detect_loss(now=now, space=space)
             return
-        queue = self.controller.delay.queue
-        patience = self.reordering.patience(now, self._rtt_latest, self._rtt_smoothed, queue=queue)
+        patience = self.reordering.patience(now, self._rtt_latest, self._rtt_smoothed)
         threshold = self.reordering.packet_threshold
         far_behind = -1 if threshold is None else space.largest_acked_packet - threshold
         space.loss_time = None
