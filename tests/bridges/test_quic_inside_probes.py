@@ -82,12 +82,18 @@ def test_packets_are_as_large_as_they_may_be(wire: Wire) -> None:
     assert max(map(len, wire.send())) == 1200
 
 
-def test_large_packets_that_are_lost_are_told(wire: Wire) -> None:
+def watched(wire: Wire) -> PathMtu:
+    """Return what watches a path that has taken large packets so far."""
     path = PathMtu(1200, 1400)
     path.probe(0.0)
     path.settled(0.0, Fate.ARRIVED)
     assert watch(wire.client, path)
     resize(wire.client, path.size)
+    return path
+
+
+def test_large_packets_that_are_lost_are_told(wire: Wire) -> None:
+    path = watched(wire)
     for _ in range(12):
         wire.client.send_stream_data(0, bytes(1380))
         wire.send()
@@ -97,13 +103,8 @@ def test_large_packets_that_are_lost_are_told(wire: Wire) -> None:
     assert path.size == 1200
 
 
-def test_a_path_that_swallows_everything_is_tried_with_small_packets_after_a_second() -> None:
-    wire = Wire()
-    path = PathMtu(1200, 1400)
-    path.probe(0.0)
-    path.settled(0.0, Fate.ARRIVED)
-    watch(wire.client, path)
-    resize(wire.client, path.size)
+def test_a_path_that_swallows_everything_is_tried_with_small_packets_after_a_second(wire: Wire) -> None:
+    path = watched(wire)
     wire.client.send_stream_data(0, bytes(1 << 20))
     wire.send()
     began = wire.now
@@ -113,13 +114,8 @@ def test_a_path_that_swallows_everything_is_tried_with_small_packets_after_a_sec
     assert 1.0 <= wire.now - began < 1.5
 
 
-def test_large_packets_that_only_probe_timeouts_take_for_lost_are_told() -> None:
-    wire = Wire()
-    path = PathMtu(1200, 1400)
-    path.probe(0.0)
-    path.settled(0.0, Fate.ARRIVED)
-    watch(wire.client, path)
-    resize(wire.client, path.size)
+def test_large_packets_that_only_probe_timeouts_take_for_lost_are_told(wire: Wire) -> None:
+    path = watched(wire)
     source = Source([])
     replace_datagrams(wire.client, source)
     timeouts = 0
@@ -136,11 +132,7 @@ def test_large_packets_that_only_probe_timeouts_take_for_lost_are_told() -> None
 
 
 def test_large_packets_that_arrive_are_told(wire: Wire) -> None:
-    path = PathMtu(1200, 1400)
-    path.probe(0.0)
-    path.settled(0.0, Fate.ARRIVED)
-    watch(wire.client, path)
-    resize(wire.client, path.size)
+    path = watched(wire)
     for count in range(24):
         wire.client.send_stream_data(0, bytes(1380))
         if count % 2:
