@@ -23,20 +23,16 @@ _REMEMBERED: Final = 10.0
 class Tail:
     """The end of what was sent on one connection."""
 
-    __slots__ = ("_due", "_losing_until")
+    __slots__ = ("_losing_until", "due")
 
     def __init__(self) -> None:
-        self._due = math.inf
-        self._losing_until = -math.inf
-
-    @property
-    def due(self) -> float:
+        self.due = math.inf
         """When to probe; infinite: there is no need to."""
-        return self._due
+        self._losing_until = -math.inf
 
     def sent(self, now: float, size: int) -> None:
         """Take note of a packet that is to be acknowledged."""
-        self._due = now + _WAIT if size > _SMALL and now < self._losing_until else math.inf
+        self.due = now + _WAIT if size > _SMALL and now < self._losing_until else math.inf
 
     def lost(self, now: float) -> None:
         """Take note that the path has lost something."""
@@ -44,4 +40,4 @@ class Tail:
 
     def postpone(self, until: float = math.inf) -> None:
         """Take note that nothing is to be probed now: what waits cannot be sent sooner, or a probe is out."""
-        self._due = until
+        self.due = until

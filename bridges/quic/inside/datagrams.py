@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from aioquic._crypto import PACKET_NUMBER_LENGTH_MAX, SAMPLE_LENGTH
 from aioquic.buffer import encode_uint_var, size_uint_var
 from aioquic.quic.connection import QuicConnection, QuicConnectionState
 from aioquic.quic.packet import PACKET_FIXED_BIT, QuicFrameType, QuicPacketType
@@ -42,8 +43,10 @@ _TWO_BYTES: Final = 1 << 14
 """Lengths below that take so many bytes (RFC 9000, section 16)."""
 _NUMBERS: Final = 1 << 8 * PACKET_NUMBER_SEND_SIZE
 _PROTECTED: Final = 0x1F
-_SAMPLE_AT: Final = 4 - PACKET_NUMBER_SEND_SIZE
-_SAMPLE: Final = 16
+_SAMPLE: Final = slice(
+    PACKET_NUMBER_LENGTH_MAX - PACKET_NUMBER_SEND_SIZE,
+    PACKET_NUMBER_LENGTH_MAX - PACKET_NUMBER_SEND_SIZE + SAMPLE_LENGTH,
+)
 """Where in a sealed payload the sample for the header's protection is (RFC 9001, section 5.4.2)."""
 
 _Handlers = list[tuple[QuicDeliveryHandler, Any]]
@@ -264,7 +267,7 @@ class _Sending:
         shortened = number % _NUMBERS
         header = bytes((first,)) + cid + shortened.to_bytes(PACKET_NUMBER_SEND_SIZE, "big")
         sealed = context.aead.encrypt(payload, header, number)
-        mask = context.hp._mask(sealed[_SAMPLE_AT : _SAMPLE_AT + _SAMPLE])
+        mask = context.hp._mask(sealed[_SAMPLE])
         shortened ^= int.from_bytes(mask[1 : 1 + PACKET_NUMBER_SEND_SIZE], "big")
         return b"".join(
             (

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from aioquic._crypto import CryptoError
+from aioquic._crypto import PACKET_NUMBER_LENGTH_MAX, SAMPLE_LENGTH, CryptoError
 from aioquic.quic.connection import (
     END_STATES,
     QuicConnectionError,
@@ -19,7 +19,7 @@ from aioquic.quic.connection import (
     QuicReceiveContext,
 )
 from aioquic.quic.events import DatagramFrameReceived
-from aioquic.quic.packet import decode_packet_number
+from aioquic.quic.packet import PACKET_FIXED_BIT, QuicFrameType, decode_packet_number
 from aioquic.quic.recovery import MAX_ACK_RANGES
 from aioquic.tls import Epoch
 
@@ -31,16 +31,13 @@ if TYPE_CHECKING:
 __all__ = ["receive_shortly"]
 
 _LONG_OR_NOT_FIXED: Final = 0xC0
-_SHORT: Final = 0x40
 _SPIN: Final = 0x20
 _RESERVED: Final = 0x18
 _KEY_PHASE: Final = 0x04
 _PROTECTED: Final = 0x1F
 _NUMBER_LENGTH: Final = 0x03
 """Bits of a short header's first byte (RFC 9000, section 17.3.1; RFC 9001, section 5.4.1)."""
-_SAMPLE_AT: Final = 4
-_SAMPLE: Final = 16
-_DATAGRAM_WITH_LENGTH: Final = 0x31
+_DATAGRAM_WITH_LENGTH: Final = int(QuicFrameType.DATAGRAM_WITH_LENGTH)
 _TWO_BYTES: Final = 0x40
 _FOUR_BYTES: Final = 0x80
 """From which on the first byte of a number says so (RFC 9000, section 16)."""
@@ -80,7 +77,7 @@ class _Receiving:
             or quic._state is not QuicConnectionState.CONNECTED
             or quic._close_pending
             or not data.startswith(cid, 1)
-            or data[0] & _LONG_OR_NOT_FIXED != _SHORT
+            or data[0] & _LONG_OR_NOT_FIXED != PACKET_FIXED_BIT
             or not self._taken(data, cid, now)
         ):
             self._take(data, addr, now)
@@ -133,8 +130,9 @@ class _Receiving:
         """
         crypto, space = self._crypto, self._space
         offset = 1 + len(cid)
-        sample = data[offset + _SAMPLE_AT : offset + _SAMPLE_AT + _SAMPLE]
-        if len(sample) < _SAMPLE:
+        sample_at = offset + PACKET_NUMBER_LENGTH_MAX
+        sample = data[sample_at : sample_at + SAMPLE_LENGTH]
+        if len(sample) < SAMPLE_LENGTH:
             return None
         assert crypto.hp is not None
         assert crypto.aead is not None

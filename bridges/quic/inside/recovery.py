@@ -45,6 +45,7 @@ CONGESTION: Final = "causeway"
 _ACK_DELAY: Final = 0.025
 """Seconds that a peer may take to acknowledge, as RFC 9000, section 18.2, has it by default."""
 _MOST_EXPIRED: Final = 16
+"""Large packets that are remembered until something arrives; six are enough to tell a black hole."""
 _MOMENT: Final = 0.001
 """For the pacer to let out what waits, in seconds."""
 
@@ -59,8 +60,6 @@ class Congestion(QuicCongestionControl):
         """Seconds that the peer says it took to acknowledge what came last."""
         self.path_mtu: PathMtu | None = None
         """Told what becomes of packets larger than its base."""
-        self.packet = max_datagram_size
-        """Bytes of a whole packet."""
         self._expired: deque[float] = deque(maxlen=_MOST_EXPIRED)
         """When large packets were sent that probe timeouts took for lost, since something arrived."""
         self._shortest = math.inf
@@ -117,7 +116,7 @@ class _Pacer(QuicPacketPacer):
     def __init__(self, controller: Controller, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
         self.packet = max_datagram_size
-        """Bytes that a packet is charged at first."""
+        """Bytes of a whole packet, which is what each is charged at first."""
         self._controller = controller
         self._pacer = Pacer(controller.burst)
         self._unsettled = 0
@@ -171,11 +170,11 @@ class Recovery(QuicPacketRecovery):
         """What the controller says, in whole packets: the library would fill a rest with a small one."""
         in_flight = self.controller.in_flight
         room = max(self.controller.window - in_flight, 0)
-        return in_flight + room - room % self._congestion.packet
+        return in_flight + room - room % self._pacer.packet
 
     def resize(self, size: int) -> None:
         """Take note that whole packets have so many bytes from now on; the controller's unit stays."""
-        self._congestion.packet = self._pacer.packet = size
+        self._pacer.packet = size
 
     def watch(self, path_mtu: PathMtu) -> None:
         """Tell `path_mtu` what becomes of packets larger than its base."""
@@ -238,7 +237,7 @@ class Recovery(QuicPacketRecovery):
             self._tail.postpone(ready_at + _MOMENT)
             return
         self._tail.postpone()
-        if self.congestion_window - self.bytes_in_flight >= self._congestion.packet:
+        if self.congestion_window - self.bytes_in_flight >= self._pacer.packet:
             self._send_probe()
 
     def _detect_loss(self, *, now: float, space: QuicPacketSpace) -> None:
