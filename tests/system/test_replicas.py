@@ -36,6 +36,8 @@ ENOUGH: Final = 4
 CHAOS_SECONDS: Final = 90.0
 QUIET_SECONDS: Final = 60.0
 CONFERENCES: Final = 5
+CROWD: Final = 4
+"""Where so many are, more go than come: clusters act, and can be interrupted, while conferences change."""
 THOROUGH: Final = hypothesis.settings.get_current_profile_name() == "thorough"
 DUTIES: Final = ["agents", "conferences", "events", "leases", "rooms", "upkeep", "webhooks"]
 
@@ -151,7 +153,8 @@ class Clients:
     async def run(self) -> None:
         while True:
             conference = f"c{self._rng.randrange(CONFERENCES)}"
-            if self._rng.random() < 0.7:
+            coming = 0.7 if len(self.there.get(conference, ())) < CROWD else 0.1
+            if self._rng.random() < coming:
                 await self.come(conference, self._rng.choice(list(self._clusters.values())).region)
             else:
                 self.go(conference)
