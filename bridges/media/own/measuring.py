@@ -13,9 +13,10 @@ __all__ = ["LossMeter"]
 _MAX_WAITING: Final = 8192
 _WEIGHT: Final = 60
 """Datagrams for which the share counts that is believed before anything is known."""
-
 _FEWEST_RUNS: Final = 4
-"""From so many on, their length is believed."""
+"""From so many on, their length is believed,"""
+_RUNS_WEIGHT: Final = 4
+"""which begins as if so many single losses had been seen: two in a row are chance at times."""
 
 
 class LossMeter:
@@ -80,5 +81,6 @@ class LossMeter:
             self._run += 1
         elif self._run:
             self._runs += 1
-            self._run_length += (self._run - self._run_length) / min(self._runs, self._run_memory)
+            seen = min(self._runs + _RUNS_WEIGHT, self._run_memory)
+            self._run_length += (self._run - self._run_length) / seen
             self._run = 0
