@@ -81,7 +81,7 @@ class Rivals:
                 self._judge(now)
             return
         if self.competing:
-            due = now - self._tested_at > max(tuning.rival_recheck, 10 * delay.smoothed)
+            due = now - self._tested_at > max(tuning.rival_recheck, 20 * delay.smoothed)
         else:
             due = now - self._low_at > max(tuning.rival_patience, 5 * delay.smoothed)
         if due:
