@@ -85,8 +85,8 @@ class Tuning:
     rival_patience: float = 0.5
     """Seconds (or five round trips) for which it must not fall before that is tested."""
     rival_recheck: float = 3.0
-    """Seconds (or twenty round trips) after which a flow that competes tests whether it still has to: a test takes
-    one and a half, with half of what the flow sends else."""
+    """Seconds (or twenty round trips) after which a flow that competes tests whether it still has to. A test
+    takes one and a half, with half of what is sent else."""
     rival_step: float = 2.0
     """How much more eager a competing flow gets in a round without loss."""
     max_eagerness: float = 64.0
