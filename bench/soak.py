@@ -107,7 +107,7 @@ class World:
                 site = sites[name] = await stack.enter_async_context(process(Site.running, name, wire))
                 port = (await site.call("info"))["port"]
                 paths[name] = await stack.enter_async_context(
-                    process(Line.running, port, PATH, seed + number)
+                    process(Line.running, port, PATH, seed + number, exact_timers=True)
                 )
             yield cls(sites, paths, seed)
 

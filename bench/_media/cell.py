@@ -35,7 +35,9 @@ async def real(
         far = await stack.enter_async_context(process(Site.running, "far", wire))
         info = await near.call("info")
         path = profile_of(lossy, round_trip)
-        line = await stack.enter_async_context(process(Line.running, info["port"], path, seed))
+        line = await stack.enter_async_context(
+            process(Line.running, info["port"], path, seed, exact_timers=True)
+        )
         await far.call("cascade", "near", {**info, "port": await line.call("port")})
         names = [f"s{number}" for number in range(streams)]
         await _pull(near, far, names)

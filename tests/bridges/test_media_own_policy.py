@@ -29,7 +29,7 @@ def test_where_a_repeat_is_in_time_nothing_is_sent_in_advance() -> None:
     assert choose(0.15, 0.0).key_rows(27) == 0
 
 
-@pytest.mark.parametrize(("loss", "rows"), [(0.0, 0), (0.005, 1), (0.01, 2), (0.05, 3)])
+@pytest.mark.parametrize(("loss", "rows"), [(0.0, 0), (0.002, 1), (0.01, 2), (0.05, 3)])
 def test_where_it_is_not_parity_goes_with_every_frame(loss: float, rows: int) -> None:
     repair = choose(0.16, loss)
     assert not repair.in_time

@@ -34,7 +34,9 @@ _SPAN_MORE: Final = 0.5
 _RARE: Final = 0.0005
 """The share of pictures that may lose more fragments than there is parity,"""
 _MOST_ROWS: Final = 4
-"""as far as so much of it does, beside each;"""
+"""as far as so much of it does, beside each,"""
+_SAMPLE: Final = 600
+"""if the share of losses is by a standard deviation higher than so many datagrams have shown;"""
 _RUNS: Final = 3.0
 """and where losses come in runs, parity is for runs of so many times the mean: one in twenty is longer."""
 
@@ -134,7 +136,8 @@ class Repair:
         if self.in_time or self.in_runs or not self.level:
             return 0
         rows = int(self.level)
-        while self.room and rows < _MOST_ROWS and _beyond(rows, parts + rows, self.loss) > _RARE:
+        loss = self.loss + math.sqrt(self.loss * (1 - self.loss) / _SAMPLE)
+        while self.room and rows < _MOST_ROWS and _beyond(rows, parts + rows, loss) > _RARE:
             rows += 1
         return rows
 
