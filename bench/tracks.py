@@ -9,9 +9,10 @@ number of publishers is doubled, then narrowed down, until the 99th percentile o
 of the sound passes the limit; a frame that never comes counts as one that comes too late. What else the
 machine does slows everything, so each number gets several tries, of which the best counts.
 
-The other two bridges do together about as much as the one in the middle. With two cores they share one, and
-the figure is no more than a lower bound of what the middle one does: the table shows how busy each was, and
-for how long others had the core that the middle one should have had for itself.
+The other two bridges do together more than the one in the middle. With two cores they share one, and what
+the middle one leaves of its own (they run while nobody else wants to), and the figure is no more than a lower
+bound of what the middle one does: the table shows how busy each was, and for how long others had the core
+that the middle one should have had for itself.
 """
 
 from __future__ import annotations
@@ -82,11 +83,11 @@ class Chain:
     async def running(cls, wire: str) -> AsyncIterator[Chain]:
         """Start the processes; the middle one has the last core for itself."""
         *others, own = sorted(os.sched_getaffinity(0))
-        cores = (others[0], own, others[-1]) if others else (own, own, own)
+        cores = (others[0], own, others[-1]) if others[1:] else (None, own, None)
         async with AsyncExitStack() as stack:
             sites = [
                 await stack.enter_async_context(
-                    process(Site.running, name, wire, core, direct=name != "middle")
+                    process(Site.running, name, wire, core, direct=name != "middle", yields=core is None)
                 )
                 for name, core in zip(_CLUSTERS, cores, strict=True)
             ]

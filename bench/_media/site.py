@@ -70,15 +70,17 @@ class Site:
     @classmethod
     @asynccontextmanager
     async def running(
-        cls, cluster: str, wire: str, core: int | None = None, *, direct: bool = False
+        cls, cluster: str, wire: str, core: int | None = None, *, direct: bool = False, yields: bool = False
     ) -> AsyncIterator[Site]:
-        """Run until the end; on one core only, if it is said which.
+        """Run until the end; on one core only, if it is said which; with `yields` while nobody else wants it.
 
         With `direct` there is no TCP between the bridge and those who send and take, and a frame has arrived
         when the kernel has it.
         """
         if core is not None:
             os.sched_setaffinity(0, {core})
+        if yields:
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         with replaced() if direct else nullcontext():
             hub = await (DirectListener if direct else InternalListener).start()
             async with asyncio.TaskGroup() as tasks, bridge(cluster, hub.port, wire) as own:
