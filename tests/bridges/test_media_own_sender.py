@@ -300,7 +300,7 @@ def test_what_parity_makes_up_for_is_not_repeated() -> None:
 
 def test_in_runs_of_losses_parity_goes_over_several_frames() -> None:
     media = made(round_trip=0.2)
-    for number in range(4000):
+    for number in range(10_000):
         media.meter.settled(media.meter.sent(), arrived=number % 200 >= 4)
     offer(media, 0.0, key=True)
     drain(media, 0.0)
@@ -316,7 +316,7 @@ def test_in_runs_of_losses_parity_goes_over_several_frames() -> None:
 
 def test_a_key_frame_ends_a_span() -> None:
     media = made(round_trip=0.2)
-    for number in range(4000):
+    for number in range(10_000):
         media.meter.settled(media.meter.sent(), arrived=number % 200 >= 4)
     offer(media, 0.0, key=True)
     offer(media, 0.033)

@@ -22,6 +22,8 @@ __all__ = ["Path", "Policy", "Repair", "Tuning", "repeat_takes"]
 
 _REPEAT_FACTOR: Final = 1.15
 _REPEAT_EXTRA: Final = 0.02
+_SMALL_KEY: Final = 16
+"""Fragments up to which one parity does for a key frame that can be repeated as well."""
 _SPAN: Final = 4
 """Pictures that one parity goes over in runs of losses,"""
 _SPAN_SHARE: Final = 0.75
@@ -121,7 +123,7 @@ class Repair:
             return 0
         if self.in_time:
             # What is lost beyond that is repeated, which costs less than parity for all that may happen.
-            return 1 + math.ceil(parts * self.loss / 2)
+            return (1 if parts <= _SMALL_KEY else 2) + math.ceil(parts * self.loss / 2)
         rows = 2 + math.ceil(2 * parts * self.loss)
         if self.in_runs and self.room:
             rows = max(rows, math.ceil(_RUNS * self.run_length))
