@@ -32,8 +32,8 @@ class TokenRefusedError(CausewayError):
 
 def compact(key: Ed25519PrivateKey, header: bytes, payload: bytes) -> str:
     """Return the token's text."""
-    signed = f"{text_of(header)}.{text_of(payload)}"
-    return f"{signed}.{text_of(key.sign(signed.encode()))}"
+    signed = _encoded(header) + b"." + _encoded(payload)
+    return (signed + b"." + _encoded(key.sign(signed))).decode()
 
 
 def split(token: str) -> tuple[str, str, str]:
@@ -59,7 +59,7 @@ def opened(token: str, key: Ed25519PublicKey) -> bytes:
 
 def text_of(data: bytes) -> str:
     """Return bytes as base64url without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return _encoded(data).decode()
 
 
 def bytes_of(text: str) -> bytes:
@@ -71,3 +71,7 @@ def bytes_of(text: str) -> bytes:
     if text_of(data) != text:
         raise TokenRefusedError("not a token")
     return data
+
+
+def _encoded(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")

@@ -159,6 +159,7 @@ async def build(settings: Settings, database: Database) -> AsyncIterator[Control
             own.placement,
             own.regions,
             required_modules=frozenset(own.join.required_modules),
+            patience=own.join.timeout,
             rng=random.Random(),  # noqa: S311 - spreads clients; nothing secret
         )
         breakers = Breakers(own.cascade.breaker)

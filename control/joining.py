@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from control.drivers.base import RoomToken
     from control.fleet import Fleet
     from control.placement import Decision
-    from control.placing import Placing, Where
+    from control.placing import Meanwhile, Placing, Where
     from control.registry.roster import Choice
     from control.registry.store import Store
     from control.settings import JoinSettings
@@ -70,33 +70,40 @@ class Joining:
 
         Raises what Placing.place raises, ClusterFailedError and ClusterTimeoutError.
         """
-        failure: RefusedError | None = None
+        end = asyncio.get_running_loop().time() + self._settings.timeout
+        meanwhile = partial(self._signed, visit)
         try:
-            async with asyncio.timeout(self._settings.timeout):
-                for _ in range(self._settings.max_clusters):
-                    try:
-                        where = await self._placing.place(visit, partial(self._signed, visit))
-                    except RefusedError as error:
-                        raise failure or error from None
-                    try:
-                        return await self._enter(visit, where)
-                    except (ClusterFailedError, ClusterTimeoutError) as error:
-                        cluster = where.choice.cluster
-                        _log.warning(
-                            "join.cluster_failed",
-                            conference=visit.conference,
-                            cluster=cluster,
-                            error=error.detail,
-                        )
-                        await self._placing.release(where.seat)
-                        visit.tried.add(cluster)
-                        failure = error
+            offer = await self._placing.offer(visit, meanwhile)
+            where = offer.where
+            if offer.taken and where.token is not None and where.placed is not None and where.placed.room:
+                return self._answer(visit, where, where.placed.room, where.token)  # as most joins end
+            async with asyncio.timeout_at(end):
+                where = await self._placing.settle(visit, offer, meanwhile)
+                return await self._insist(visit, where, meanwhile)
         except TimeoutError:
             raise ClusterTimeoutError(
                 f"no cluster was ready within {self._settings.timeout:g} s", retry_after=_RETRY_AFTER
             ) from None
-        assert failure is not None
-        raise failure
+
+    async def _insist(self, visit: Visit, where: Where, meanwhile: Meanwhile) -> JoinAnswer:
+        """Try this cluster, and others in its place where it fails."""
+        for last in range(1, self._settings.max_clusters + 1):
+            try:
+                return await self._enter(visit, where)
+            except (ClusterFailedError, ClusterTimeoutError) as error:
+                cluster = where.choice.cluster
+                _log.warning(
+                    "join.cluster_failed", conference=visit.conference, cluster=cluster, error=error.detail
+                )
+                await self._placing.release(where.seat)
+                visit.tried.add(cluster)
+                if last == self._settings.max_clusters:
+                    raise
+                try:
+                    where = await self._placing.place(visit, meanwhile)
+                except RefusedError:
+                    raise error from None
+        raise AssertionError("unreachable")
 
     async def explain(self, conference: str, *, limit: int) -> list[DecisionView]:
         """Return the conference's newest decisions, newest first. Raises ConferenceUnknownError."""
@@ -132,22 +139,26 @@ class Joining:
                         f"cluster {choice.cluster} loses the room", retry_after=_RETRY_AFTER
                     ) from None
                 continue
-            if self._attendance is not None:
-                self._attendance.expect(conference, choice.cluster, room, driver=choice.driver)
-            return JoinAnswer(
-                conference=conference,
-                cluster=choice.cluster,
-                region=choice.region,
-                placed=where.decision.placed,
-                ip=token.ip,
-                port=token.port,
-                secure=token.secure,
-                room=room,
-                token=token.text,
-                expires_at=token.expires_at,
-                decision=decision_view(where.decision, None) if visit.everybody else None,
-            )
+            return self._answer(visit, where, room, token)
         raise AssertionError("unreachable")
+
+    def _answer(self, visit: Visit, where: Where, room: str, token: RoomToken) -> JoinAnswer:
+        choice = where.choice
+        if self._attendance is not None:
+            self._attendance.expect(visit.conference, choice.cluster, room, driver=choice.driver)
+        return JoinAnswer(
+            conference=visit.conference,
+            cluster=choice.cluster,
+            region=choice.region,
+            placed=where.decision.placed,
+            ip=token.ip,
+            port=token.port,
+            secure=token.secure,
+            room=room,
+            token=token.text,
+            expires_at=token.expires_at,
+            decision=decision_view(where.decision, None) if visit.everybody else None,
+        )
 
     async def _room(self, conference: str, choice: Choice) -> tuple[str, int]:
         """Wait until the room that was wanted is there; return it, and the placement's epoch."""

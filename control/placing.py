@@ -14,7 +14,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import msgspec
 import structlog
@@ -49,7 +49,7 @@ from control.registry.reservations import Seat
 from control.registry.roster import Choice, Placed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from random import Random
 
     from causeway.api import Template
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from control.registry.roster import Joined
     from control.registry.store import Store
 
-__all__ = ["Meanwhile", "Placing", "Visit", "Where"]
+__all__ = ["Meanwhile", "Offer", "Placing", "Visit", "Where"]
 
 _log = structlog.get_logger(__name__)
 
@@ -70,6 +70,8 @@ _PATIENT_ROUNDS: Final = 2
 _TRIMMED_AT_ONCE: Final = 500
 _HELP_AFTER: Final = 0.02
 """Seconds that joins wait for the first lane before another one takes them."""
+_LATE: Final = 0.25
+"""Seconds between looks for joins that have waited too long."""
 _DEMANDS_KEPT: Final = 1024
 
 
@@ -103,6 +105,14 @@ class Where(Struct, frozen=True, kw_only=True):
     """What `Meanwhile` made for it."""
 
 
+class Offer(NamedTuple):
+    """What was decided for a client."""
+
+    where: Where
+    taken: bool
+    """The seat is theirs; else it is still to be had, by `Placing.settle`."""
+
+
 Meanwhile: TypeAlias = "Callable[[Where], RoomToken | None]"
 """Makes a client's token while its seat is being taken; it is thrown away if the seat cannot be had."""
 
@@ -120,8 +130,7 @@ class _Demand:
 class _Job:
     visit: Visit
     meanwhile: Meanwhile | None
-    done: asyncio.Future[tuple[Where, bool]]
-    """Where, and whether the seat is taken already."""
+    done: asyncio.Future[Offer]
     since: float = field(default_factory=time.monotonic)
     rounds: int = 0
 
@@ -137,15 +146,20 @@ class Placing:
         regions: Mapping[str, RegionSettings],
         *,
         required_modules: frozenset[str],
+        patience: float,
         rng: Random,
         rules: Rules | None = None,
     ) -> None:
-        """Find the policies' rules. Raises ConfigError for a policy or plug-in that cannot be used."""
+        """Find the policies' rules. Raises ConfigError for a policy or plug-in that cannot be used.
+
+        `patience`: seconds that a client waits for a decision at most.
+        """
         self._store = store
         self._lanes = lanes
         """Each is used by one task that works on batches: one waits for the database, another decides."""
         self._settings = settings
         self._required = required_modules
+        self._patience = patience
         self._rng = rng
         self._policies = make_policies(settings.policies, load_rules() if rules is None else rules)
         places = {
@@ -159,6 +173,8 @@ class Placing:
         self._memory = Memory(lifetime=settings.max_age)
         self._demands: dict[tuple[object, ...], _Demand] = {}
         self._waiting: deque[_Job] = deque()
+        self._open: deque[_Job] = deque()
+        """All that were asked for, oldest first, with those that are done until somebody looks."""
         self._arrived = asyncio.Event()
         self._crowded = asyncio.Event()
         self._touched: set[str] = set()
@@ -167,15 +183,39 @@ class Placing:
     # --- for joins ----------------------------------------------------------------------------
 
     async def place(self, visit: Visit, meanwhile: Meanwhile | None = None) -> Where:
-        """Decide, and take the seat. `meanwhile` may be called or not; it must neither block nor raise.
+        """Decide, and take the seat: an offer, settled. Raises what `offer` and `settle` raise."""
+        return await self.settle(visit, await self.offer(visit, meanwhile), meanwhile)
 
-        Raises ConferenceUnknownError, ConferenceEndingError, ConferenceLockedError, ConferenceFullError,
-        RoleNotAllowedError, NoClusterError with the reasons, OverloadedError.
+    def offer(self, visit: Visit, meanwhile: Meanwhile | None = None) -> Awaitable[Offer]:
+        """Decide, and take the seat where that is simple: most joins get no further than this.
+
+        `meanwhile` may be called or not; it must neither block nor raise. Raises OverloadedError here, and
+        when awaited ConferenceUnknownError, ConferenceEndingError, ConferenceLockedError,
+        RoleNotAllowedError, NoClusterError with the reasons, DatabaseUnavailableError, and TimeoutError
+        after `patience`: nobody else needs to watch the time, and a timer for each join costs more than its
+        decision.
+        """
+        if len(self._waiting) >= self._settings.max_waiting:
+            raise OverloadedError("too many joins are waiting", retry_after=1)
+        job = _Job(visit, meanwhile, asyncio.get_running_loop().create_future())
+        self._waiting.append(job)
+        self._open.append(job)
+        self._arrived.set()
+        if len(self._waiting) >= self._settings.max_batch:
+            self._crowded.set()
+        return job.done
+
+    async def settle(self, visit: Visit, offer: Offer, meanwhile: Meanwhile | None = None) -> Where:
+        """Take the seat that was decided for, wherever there is one in the end.
+
+        Raises what `offer` raises, and ConferenceFullError.
         """
         refused: dict[str, str] = {}
         tried = set(visit.tried)
-        for _ in range(_ROUNDS):
-            where, taken = await self._decided(visit, meanwhile)
+        for number in range(_ROUNDS):
+            if number > 0:
+                offer = await self.offer(visit, meanwhile)
+            where, taken = offer
             if taken:
                 visit.tried = tried
                 return where
@@ -218,6 +258,7 @@ class Placing:
                 for number, lane in enumerate(self._lanes):
                     group.create_task(self._work(lane, helps=number > 0))
                 group.create_task(self._sweep())
+                group.create_task(self._watch_the_time())
         finally:
             for lane in self._lanes:
                 lane.close()
@@ -258,17 +299,15 @@ class Placing:
             except RefusedError as error:
                 _log.warning("placing.sweep_failed", reason=error.detail)
 
-    # --- one batch ----------------------------------------------------------------------------
+    async def _watch_the_time(self) -> None:
+        """Tell those who have waited too long, a little late."""
+        while True:
+            await asyncio.sleep(min(_LATE, self._patience))
+            overdue = time.monotonic() - self._patience
+            while self._open and (self._open[0].done.done() or self._open[0].since <= overdue):
+                _fail(self._open.popleft(), TimeoutError())
 
-    async def _decided(self, visit: Visit, meanwhile: Meanwhile | None) -> tuple[Where, bool]:
-        if len(self._waiting) >= self._settings.max_waiting:
-            raise OverloadedError("too many joins are waiting", retry_after=1)
-        job = _Job(visit, meanwhile, asyncio.get_running_loop().create_future())
-        self._waiting.append(job)
-        self._arrived.set()
-        if len(self._waiting) >= self._settings.max_batch:
-            self._crowded.set()
-        return await job.done
+    # --- one batch ----------------------------------------------------------------------------
 
     async def _serve(self, lane: Lane, batch: list[_Job]) -> None:
         remembered = self._remembered(batch)
@@ -294,7 +333,7 @@ class Placing:
                 seats.append((job, where))
             elif not job.done.done():
                 self._memory.forget(name)
-                job.done.set_result((where, False))
+                job.done.set_result(Offer(where, taken=False))
         if seats:
             await self._take(lane, seats)
 
@@ -338,7 +377,7 @@ class Placing:
                 self._touched.add(where.seat.conference)
                 if not job.done.done():
                     token = tokens.get(where.seat.id)
-                    job.done.set_result((msgspec.structs.replace(where, token=token), True))
+                    job.done.set_result(Offer(msgspec.structs.replace(where, token=token), taken=True))
                 continue
             self._memory.forget(where.seat.conference)
             if job.rounds >= _ROUNDS:

@@ -50,6 +50,7 @@ __all__ = ["EventRoutes", "Guest"]
 
 _RANDOM: Final = random.SystemRandom()
 _MAX_DIGITS: Final = 18
+_BASES_KEPT: Final = 256
 _PRIVATE: Final = "metadata"
 """The application's own; whoever comes with a token of events does not see it."""
 
@@ -73,6 +74,7 @@ class EventRoutes:
         self._feeds = feeds
         self._tokens = tokens
         self._settings = settings
+        self._bases: dict[tuple[object, ...], str] = {}
         origin = settings.allow_origin
         self._headers = {"Access-Control-Allow-Origin": origin} if origin else {}
 
@@ -113,8 +115,19 @@ class EventRoutes:
 
     def url_of(self, request: Request, conference: str) -> str:
         """Return where a client reads the events of its conference; the token is in it."""
-        base = self._settings.public_url or str(request.base_url)
-        return f"{base.rstrip('/')}/v1/conferences/{conference}/events?token={self._tokens.token(conference)}"
+        base = self._settings.public_url.rstrip("/") or self._base_of(request)
+        return f"{base}/v1/conferences/{conference}/events?token={self._tokens.token(conference)}"
+
+    def _base_of(self, request: Request) -> str:
+        """Return the base of the URL that the request came to; worked out once for each host and scheme."""
+        scope = request.scope
+        key = (scope["scheme"], request.headers.get("host"), scope.get("server"), scope.get("root_path"))
+        known = self._bases.get(key)
+        if known is None:
+            if len(self._bases) >= _BASES_KEPT:
+                self._bases.clear()
+            known = self._bases[key] = str(request.base_url).rstrip("/")
+        return known
 
     def guest(self, request: HTTPConnection) -> Guest | None:
         """Return who comes with a token of events, in the query or the header; None: nobody."""

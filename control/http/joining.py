@@ -17,7 +17,7 @@ from causeway.api import (
     JoinRequest,
 )
 from control.errors import ConferenceUnknownError, InvalidRequestError
-from control.http.edge import Body, caller_of, json, part, query_of
+from control.http.edge import Body, body_of, caller_of, json, part, query_of
 from control.http.entry import APPLICATIONS, IDEMPOTENCY_KEY, Entry
 from control.idempotency import fingerprint_of
 from control.joining import Visit
@@ -137,30 +137,28 @@ class JoinRoutes:
     async def _answer(
         self, request: Request, visit: Visit, *, create: JoinByIdRequest | None = None
     ) -> Response:
-        async def work() -> bytes:
-            try:
-                return await self._join(request, visit)
-            except ConferenceUnknownError:
-                if create is None:
-                    raise
-            await self._store.write(
-                conferences.create, create.id, ConferenceCreate(id=create.id, type=create.type)
-            )
-            return await self._join(request, visit)
-
         key = _key(request)
         if key is None:
-            answer = await work()
+            answer = await self._join(request, visit, create)
         else:
             asked = fingerprint_of(
-                request.url.path.encode(), request.url.query.encode(), await request.body()
+                request.url.path.encode(), request.url.query.encode(), await body_of(request)
             )
-            answer = await self._kept.once(caller_of(request).id, key, asked, work)
+            answer = await self._kept.once(
+                caller_of(request).id, key, asked, lambda: self._join(request, visit, create)
+            )
         # It carries a token.
         return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})
 
-    async def _join(self, request: Request, visit: Visit) -> bytes:
-        answer = await self._joining.join(visit)
+    async def _join(self, request: Request, visit: Visit, create: JoinByIdRequest | None) -> bytes:
+        try:
+            answer = await self._joining.join(visit)
+        except ConferenceUnknownError:
+            if create is None:
+                raise
+            new = ConferenceCreate(id=create.id, type=create.type)
+            await self._store.write(conferences.create, create.id, new)
+            answer = await self._joining.join(visit)
         events = self._events_of(request, visit.conference)
         return _ENCODER.encode(msgspec.structs.replace(answer, events=events))
 

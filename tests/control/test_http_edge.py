@@ -11,12 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from causeway.api import JoinRequest, Problem
 from causeway.keys import KINDS, SCOPES, new_key
 from control.errors import RefusedError
-from control.http.edge import Edge
+from control.http.edge import Edge, body_of
 from control.http.entry import Entry
 from control.http.gate import Gate
 from control.http.problems import MEDIA_TYPE, PROBLEMS
@@ -27,7 +28,6 @@ from tests.control.service import running
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
-    from starlette.requests import Request
     from starlette.types import Message
 
 DOCS = Path(__file__).parents[2] / "docs" / "errors.md"
@@ -330,6 +330,32 @@ async def test_secrets_are_sealed_in_the_tables_and_appear_in_no_log(
     assert "cluster.registered" in out + err
     for secret in secrets:
         assert secret not in out + err
+
+
+async def test_a_body_that_comes_in_parts_is_read_whole_and_as_often_as_it_is_asked_for() -> None:
+    parts = [(b'{"user"', True), (b"", True), (b': "ada"}', False)]
+    messages: list[dict[str, Any]] = [
+        {"type": "http.request", "body": body, "more_body": more} for body, more in parts
+    ]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    request = Request({"type": "http"}, receive)
+    assert [await body_of(request), await body_of(request)] == [b'{"user": "ada"}'] * 2
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_is_not_taken_at_its_word() -> None:
+    messages: list[dict[str, Any]] = [
+        {"type": "http.request", "body": b"{}", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    with pytest.raises(ClientDisconnect):
+        await body_of(Request({"type": "http"}, receive))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

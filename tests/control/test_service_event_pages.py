@@ -100,6 +100,17 @@ async def test_a_join_answers_where_its_client_reads_events(database_url: str) -
             assert (refused.status_code, refused.json()["type"]) == (401, "unauthenticated"), bad
 
 
+async def test_clients_are_given_the_address_that_they_came_to(database_url: str) -> None:
+    async with running(database_url) as service, service.cluster("eu-1", region="eu") as eu:
+        await eu.register()
+        await service.create("c")
+        for host in ("one.example", "two.example:8443", "one.example"):
+            joined = await service.application.post(
+                "/v1/conferences/c/join", json={"user": "ada"}, headers={"Host": host}
+            )
+            assert joined.json()["events"].startswith(f"http://{host}/v1/conferences/c/events?token=")
+
+
 async def test_the_public_address_is_what_clients_are_given(database_url: str) -> None:
     settings = EventSettings(public_url="https://control.example/x/")
     async with running(database_url, events=settings) as service, service.cluster("eu-1", region="eu") as eu:

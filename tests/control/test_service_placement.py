@@ -17,6 +17,7 @@ from control.http.hints import Hints
 from control.placement_settings import PlacementSettings, RegionSettings
 from control.registry import reservations as taking
 from control.registry.tables import decisions, placements, reservations, seats
+from control.settings import JoinSettings
 from tests.control.owt_stub import Trouble
 from tests.control.service import running, until
 
@@ -157,6 +158,30 @@ async def test_a_token_is_signed_while_its_seat_is_taken_and_nobody_gets_one_wit
         assert (answer.status_code, answer.json()["type"]) == (409, "conference-locked")
         assert said == ["seat asked for", "token", "answered"] * 2
         assert await reserved(one) == {"c0": 1}
+
+
+async def test_a_database_that_does_not_answer_keeps_nobody_longer_than_a_join_may_take(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def hanging(*_args: Any, **_named: Any) -> Any:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with (
+        running(database_url, join=JoinSettings(timeout=0.5, cluster_timeout=0.2)) as service,
+        service.cluster("eu-1", region="eu") as eu,
+    ):
+        await eu.register(driver="causeway", portal=PORTAL)
+        await service.create("k")
+        await until(lambda: service.join("k"), lambda answer: answer.status_code == 200)
+        monkeypatch.setattr(taking, "take", hanging)
+        answer = await service.join("k")
+        assert asked.is_set()
+        assert (answer.status_code, answer.json()["type"]) == (504, "cluster-timeout")
+        waiting = await service.join("k")  # its lane is busy for ever
+        assert waiting.status_code == 504
 
 
 async def test_conferences_per_cluster_are_limited(database_url: str) -> None:
