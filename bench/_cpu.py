@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["Used", "postgres_of", "used"]
 
@@ -23,13 +26,13 @@ class Used(NamedTuple):
         return Used(self.control - before.control, self.postgres - before.postgres)
 
 
-def used(control_pid: int, postgres_pid: int) -> Used:
-    """Return the CPU seconds of control and of Postgres until now."""
+def used(control_pids: Iterable[int], postgres_pid: int) -> Used:
+    """Return the CPU seconds of control's replicas and of Postgres until now."""
     total = 0.0
     for pid in _tree(postgres_pid):
         with suppress(OSError):
             total += _cpu_seconds(pid)
-    return Used(_cpu_seconds(control_pid), total)
+    return Used(sum(_cpu_seconds(pid) for pid in control_pids), total)
 
 
 def postgres_of(state: Path) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import sys
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,8 @@ class Ground:
     """What is running."""
 
     port: int
-    pid: int
+    pids: tuple[int, ...]
+    """Of the service's replicas."""
     database: str
     postgres_pid: int
     stub_port: int
@@ -44,7 +45,7 @@ class Ground:
 
     def used(self) -> Used:
         """Return the CPU seconds that the service and its Postgres have used until now."""
-        return used(self.pid, self.postgres_pid)
+        return used(self.pids, self.postgres_pid)
 
     async def call(self, kind: str, method: str, path: str, body: Any = None) -> Any:
         """Call the service with a key of that kind."""
@@ -75,20 +76,28 @@ class Ground:
 
 
 @asynccontextmanager
-async def ground() -> AsyncIterator[Ground]:
-    """Start service and stub; stop both and delete their files."""
+async def ground(*, replicas: int = 1) -> AsyncIterator[Ground]:
+    """Start service and stub; stop both and delete their files. All `replicas` listen on one port."""
     folder = _folder()
     keys = {kind: new_key(kind) for kind in ("enrolment", "application", "operator")}
     try:
+        service = ("bench._service", str(folder), msgspec.json.encode(keys).decode())
         async with (
-            _child("bench._service", str(folder), msgspec.json.encode(keys).decode()) as said,
+            _child(*service) as said,
             _child("bench._http") as stub,
             aiohttp.ClientSession() as session,
+            AsyncExitStack() as others,
         ):
             ready = msgspec.json.decode(said)
+            pids = [ready["pid"]]
+            for _ in range(replicas - 1):
+                another = await others.enter_async_context(
+                    _child(*service, ready["database"], str(ready["port"]))
+                )
+                pids.append(msgspec.json.decode(another)["pid"])
             yield Ground(
                 port=ready["port"],
-                pid=ready["pid"],
+                pids=tuple(pids),
                 database=ready["database"],
                 postgres_pid=ready["postgres"],
                 stub_port=int(stub),

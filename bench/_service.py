@@ -1,7 +1,9 @@
 """The central service in a process of its own, with a route that answers a constant beside the real ones.
 
-Started as `python -m bench._service FOLDER KEYS`; prints one line of JSON when it serves, ends with its
-standard input. The constant goes through the same server, limits and router, and does nothing.
+Started as `python -m bench._service FOLDER KEYS`, with its own Postgres in that folder; a further replica as
+`python -m bench._service FOLDER KEYS DATABASE PORT`, on the first one's database and port. Prints one line of
+JSON when it serves, ends with its standard input. The constant goes through the same server, limits and
+router, and does nothing.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ def _with_constant(app: ASGIApp, gate: Gate, settings: ControlSettings) -> ASGIA
     return both
 
 
-async def _serve(folder: Path, keys: dict[str, str]) -> None:
+async def _serve(folder: Path, keys: dict[str, str], database_url: str, port: int) -> None:
     own = ControlSettings(
         keys=KeySettings(**keys),
         lease=LeaseSettings(ttl=3600),
@@ -69,8 +71,8 @@ async def _serve(folder: Path, keys: dict[str, str]) -> None:
     )
     settings = Settings(control=own, state=StateSettings(directory=str(folder)))
     loop = asyncio.get_running_loop()
-    with closing(bind("127.0.0.1", 0)) as listener:
-        async with open_database(DatabaseSettings(), settings.state) as database:
+    with closing(bind("127.0.0.1", port, share=True)) as listener:
+        async with open_database(DatabaseSettings(url=database_url), settings.state) as database:
             await ensure_schema(database)
             async with build(settings, database) as control, asyncio.TaskGroup() as group:
                 background = group.create_task(control.run())
@@ -83,7 +85,7 @@ async def _serve(folder: Path, keys: dict[str, str]) -> None:
                     "port": address_of(listener)[1],
                     "database": database.url,
                     "pid": os.getpid(),
-                    "postgres": postgres_of(folder),
+                    "postgres": None if database_url else postgres_of(folder),
                 }
                 sys.stdout.buffer.write(msgspec.json.encode(ready) + b"\n")
                 sys.stdout.flush()
@@ -95,4 +97,5 @@ async def _serve(folder: Path, keys: dict[str, str]) -> None:
 
 if __name__ == "__main__":
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    uvloop.run(_serve(Path(sys.argv[1]), msgspec.json.decode(sys.argv[2])))
+    _folder, _keys, _database, _port = [*sys.argv[1:], "", "0"][:4]
+    uvloop.run(_serve(Path(_folder), msgspec.json.decode(_keys), _database, int(_port)))

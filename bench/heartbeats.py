@@ -210,9 +210,9 @@ async def measure(clusters: int, seconds: float) -> dict[str, float]:
             try:
                 _, registering = await asyncio.to_thread(ours.recv)
                 postgres = postgres_of(state)
-                before, begin = used(pid, postgres), time.monotonic()
+                before, begin = used([pid], postgres), time.monotonic()
                 _, figures = await asyncio.to_thread(ours.recv)
-                spent, took = used(pid, postgres).since(before), time.monotonic() - begin
+                spent, took = used([pid], postgres).since(before), time.monotonic() - begin
             finally:
                 load.terminate()
                 load.join()

@@ -7,6 +7,7 @@ a cluster's management API. Measured at 1, 8, 32 and 128 connections:
 2. joins into conferences on clusters whose tokens the service signs; the seat is committed durably;
 3. joins into conferences on clusters that are asked for each token, beside the bare HTTP client against them.
 
+With `--replicas N` the service is that many processes on one port: each uses one core.
 Beside each rate stands the CPU time of the service and of Postgres per request: on a machine with few cores
 all processes share them, the one that sends the requests as well.
 """
@@ -39,10 +40,10 @@ CONNECTIONS: Final = (1, 8, 32, 128)
 CLUSTERS: Final = 4
 
 
-async def main(*, seconds: float, conferences: int, connections: Sequence[int]) -> None:
+async def main(*, seconds: float, conferences: int, connections: Sequence[int], replicas: int) -> None:
     """Run everything and print the figures."""
-    figures: dict[str, float] = {}
-    async with ground() as on:
+    figures: dict[str, float] = {"replicas": replicas}
+    async with ground(replicas=replicas) as on:
         for driver in ("causeway", "owt"):
             await _prepare(on, driver, conferences)
         for number in connections:
@@ -183,11 +184,13 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true", help="a moment of everything, to see that it works")
     parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS)
     parser.add_argument("--seconds", type=float, default=4.0, help="for each figure")
+    parser.add_argument("--replicas", type=int, default=1, help="of the service (default: 1)")
     options = parser.parse_args()
     uvloop.run(
         main(
             seconds=0.3 if options.quick else options.seconds,
             conferences=4 if options.quick else 100,
             connections=(1, 8) if options.quick else options.connections,
+            replicas=options.replicas,
         )
     )

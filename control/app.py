@@ -289,7 +289,7 @@ async def serve(
     ConfigError and UnavailableError when it cannot start; an ExceptionGroup when a part of it fails later.
     """
     own = settings.control
-    with closing(bind(own.host, own.port)) as listener:
+    with closing(bind(own.host, own.port, share=own.share_port)) as listener:
         async with (
             open_database(settings.database, settings.state) as database,
             _prepared(settings, database) as control,

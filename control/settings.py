@@ -113,6 +113,9 @@ class ControlSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Address to listen on. Put a TLS proxy before anything but loopback. Default 127.0.0.1."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 8400
     """TCP port; 0 takes a free one, which is printed. Default 8400."""
+    share_port: bool = False
+    """Let other replicas, of the same user, listen on the same port of this machine: connections are spread
+    over them. A replica uses one core (docs/replicas.md, "One machine, many cores"). Default off."""
     master_key: str = ""
     """Base64 of 32 bytes: encrypts stored secrets. Replicas need the same one. Default: made at the first
     start and kept in `<state>/master.key`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -76,8 +77,14 @@ def make_server(app: ASGIApp, settings: HttpSettings, *, stop_timeout: int) -> S
     return Server(config)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket; raises ConfigError, in one line, when that address cannot be had."""
+def bind(host: str, port: int, *, share: bool = False) -> socket.socket:
+    """Return a listening socket; raises ConfigError, in one line, when that address cannot be had.
+
+    `share`: others that do the same, as the same user, may have it as well; the kernel spreads connections
+    over them (SO_REUSEPORT of Linux, not of other systems).
+    """
+    if share and sys.platform != "linux":
+        raise ConfigError("control.share_port: only Linux spreads connections over processes")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -87,6 +94,8 @@ def bind(host: str, port: int) -> socket.socket:
         raise ConfigError(f"control.host: {host}: {error.strerror}") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if share:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
         listener.listen(1024)
         listener.setblocking(False)  # noqa: FBT003 - the standard library's signature

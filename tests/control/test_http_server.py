@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +11,7 @@ from control.http.server import address_of, bind, make_server
 from control.settings import HttpSettings
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator
 
 
@@ -88,6 +89,28 @@ async def test_more_connections_than_allowed_are_closed() -> None:
 async def test_nonsense_is_refused() -> None:
     async with serving() as port:
         assert b" 400 " in await exchange(port, b"\x16\x03\x01\x02\x00\r\n\r\n")
+
+
+async def test_a_port_is_shared_by_those_who_want_that_and_by_nobody_else() -> None:
+    with bind("127.0.0.1", 0, share=True) as one:
+        port = address_of(one)[1]
+        with bind("127.0.0.1", port, share=True) as other:
+            loop = asyncio.get_running_loop()
+            came: set[socket.socket] = set()
+            async with asyncio.timeout(10), AsyncExitStack() as stack:
+                # Which one gets a connection is drawn by its addresses.
+                while came != {one, other}:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    stack.callback(writer.close)
+                    accepts = {loop.create_task(loop.sock_accept(each)): each for each in (one, other)}
+                    done, pending = await asyncio.wait(accepts, return_when=asyncio.FIRST_COMPLETED)
+                    for task in pending:
+                        task.cancel()
+                    for task in done:
+                        stack.callback(task.result()[0].close)
+                        came.add(accepts[task])
+            with pytest.raises(ConfigError, match="Address already in use"):
+                bind("127.0.0.1", port)
 
 
 def test_an_address_that_cannot_be_had_is_one_clear_line() -> None:
