@@ -209,17 +209,17 @@ class Joining:
         """Ask the cluster for a token, or sign one; RoomNotFoundError comes through."""
         try:
             driver = self._fleet.driver(choice.cluster, choice)
-            async with asyncio.timeout(self._settings.cluster_timeout):
-                return await driver.create_token(
-                    room,
-                    user=visit.user,
-                    role=visit.role,
-                    region=visit.region or choice.region,
-                    placement=epoch,
-                )
+            return await driver.create_token(
+                room,
+                user=visit.user,
+                role=visit.role,
+                region=visit.region or choice.region,
+                placement=epoch,
+                timeout=self._settings.cluster_timeout,
+            )
         except RoomNotFoundError:
             raise
-        except (TimeoutError, DriverTimeoutError):
+        except DriverTimeoutError:
             raise ClusterTimeoutError(
                 f"cluster {choice.cluster} did not answer in time", retry_after=_RETRY_AFTER
             ) from None

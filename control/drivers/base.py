@@ -254,11 +254,18 @@ class ClusterDriver(Protocol):
         ...
 
     async def create_token(
-        self, room: str, *, user: str, role: str, region: str, placement: int = 0
+        self,
+        room: str,
+        *,
+        user: str,
+        role: str,
+        region: str,
+        placement: int = 0,
+        timeout: float | None = None,
     ) -> RoomToken:
         """Return a token for one client to join the room; `region` is a preference among portals.
 
-        `placement`: as in create_room.
+        `placement`: as in create_room. `timeout`: seconds for the call, in place of the driver's own limit.
         """
         ...
 

@@ -57,6 +57,7 @@ class CausewayDriver:
         role: str,
         region: str,  # noqa: ARG002 - the cluster has registered one portal
         placement: int = 0,
+        timeout: float | None = None,  # noqa: ARG002 - nothing takes time
     ) -> RoomToken:
         """See ClusterDriver. No cluster is asked, nothing waited for."""
         return self.sign_token(room, user=user, role=role, placement=placement)

@@ -7,8 +7,6 @@ as they may repeat what was sent to it.
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self, TypedDict
 from urllib.parse import quote
@@ -28,10 +26,9 @@ from control.drivers.base import (
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator
     from types import TracebackType
 
-__all__ = ["ClusterConnections", "Limits", "refusal", "segment", "time_limit"]
+__all__ = ["ClusterConnections", "Limits", "no_answer", "refusal", "segment"]
 
 
 class Limits(TypedDict, total=False):
@@ -72,7 +69,7 @@ class ClusterConnections:
         """
         self.call_timeout = call_timeout
         self.max_answer_bytes = max_answer_bytes
-        self._connect_timeout = connect_timeout
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._connector: dict[str, Any] = {
             "limit": max_connections,
             "limit_per_host": max_connections_per_cluster,
@@ -111,7 +108,7 @@ class ClusterConnections:
     ) -> tuple[int, bytes]:
         """Send one request; return status and body. Raises DriverError for everything below HTTP.
 
-        Only connecting is timed here; the caller limits the whole, see `time_limit`.
+        Only connecting is timed here; the caller limits the whole, and tells with `no_answer`.
         """
         if self._session is None:
             raise UnreachableError("the connections to clusters are closed")
@@ -125,7 +122,7 @@ class ClusterConnections:
                 data=body,
                 headers=headers,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
+                timeout=self._timeout,
             ) as response:
                 return response.status, await _read(response, max_answer_bytes or self.max_answer_bytes)
         except aiohttp.ClientResponseError:
@@ -147,21 +144,16 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     return bytes(answer)
 
 
-@asynccontextmanager
-async def time_limit(seconds: float) -> AsyncIterator[None]:
-    """Raise DriverTimeoutError when what is inside takes longer."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise DriverTimeoutError(f"no answer within {seconds:g} s") from error
-
-
 def segment(name: str, *, what: str = "room") -> str:
     """Return an id as one segment of a path, whatever it contains; raises RequestRefusedError if none can."""
     if name in {"", ".", ".."}:
         raise RequestRefusedError(f"not a {what} id")
     return quote(name, safe="")
+
+
+def no_answer(seconds: float) -> DriverTimeoutError:
+    """Return what it means that a whole call took longer than that."""
+    return DriverTimeoutError(f"no answer within {seconds:g} s")
 
 
 def refusal(status: int) -> DriverError:

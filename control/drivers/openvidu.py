@@ -233,6 +233,7 @@ class OpenViduDriver:
         role: str,
         region: str,  # noqa: ARG002 - a server has one address
         placement: int = 0,  # noqa: ARG002 - as in create_room
+        timeout: float | None = None,
     ) -> RoomToken:
         """See ClusterDriver. The user is the connection's `data`.
 
@@ -242,7 +243,9 @@ class OpenViduDriver:
         if theirs is None:
             raise RequestRefusedError("the role is none that OpenVidu has")
         body = {"type": "WEBRTC", "role": theirs, "data": user}
-        answer = await self._rest.call("POST", f"sessions/{_session(room)}/connection", body=body)
+        answer = await self._rest.call(
+            "POST", f"sessions/{_session(room)}/connection", body=body, timeout=timeout
+        )
         return read_token(answer, room)
 
     async def list_rooms(self, *, limit: int) -> Mapping[str, int]:  # noqa: ARG002 - it cannot be done at all

@@ -5,13 +5,14 @@ Knows none of the API's calls; control.drivers.openvidu does.
 
 from __future__ import annotations
 
+import asyncio
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
 from control.drivers.base import CredentialsRefusedError, DriverError
-from control.drivers.connections import refusal, time_limit
+from control.drivers.connections import no_answer, refusal
 
 if TYPE_CHECKING:
     from control.drivers.connections import ClusterConnections
@@ -68,14 +69,18 @@ class OpenViduRest:
     ) -> tuple[int, bytes]:
         """Send a request; return status and body, whatever they are. Raises DriverError for the rest."""
         connections = self._connections
-        async with time_limit(connections.call_timeout if timeout is None else timeout):
-            return await connections.send(
-                method,
-                f"{self._base}/{path}",
-                body=None if body is None else msgspec.json.encode(body),
-                authorization=self._basic(),
-                max_answer_bytes=self._max_listing_bytes if listing else None,
-            )
+        limit = connections.call_timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(limit):
+                return await connections.send(
+                    method,
+                    f"{self._base}/{path}",
+                    body=None if body is None else msgspec.json.encode(body),
+                    authorization=self._basic(),
+                    max_answer_bytes=self._max_listing_bytes if listing else None,
+                )
+        except TimeoutError:
+            raise no_answer(limit) from None
 
     def _basic(self) -> str:
         if ":" in self._service_id:

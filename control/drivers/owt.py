@@ -9,6 +9,7 @@ Beyond OWT, used only between clusters whose bridges have fingerprints: `eventbr
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
@@ -24,7 +25,7 @@ from control.drivers.base import (
     RoomNotFoundError,
     UnreachableError,
 )
-from control.drivers.connections import ClusterConnections, refusal, segment, time_limit
+from control.drivers.connections import ClusterConnections, no_answer, refusal, segment
 from control.drivers.kinds import OWT
 from control.drivers.mauth import MAuthClock, authorization
 from control.drivers.owt_answers import (
@@ -153,10 +154,13 @@ class OwtDriver:
         role: str,
         region: str,
         placement: int = 0,  # noqa: ARG002 - OWT knows none
+        timeout: float | None = None,
     ) -> RoomToken:
         """See ClusterDriver."""
         body = {"preference": {"isp": "isp", "region": region}, "user": user, "role": role}
-        return read_token(await self._call("POST", f"rooms/{segment(room)}/tokens", body=body))
+        return read_token(
+            await self._call("POST", f"rooms/{segment(room)}/tokens", body=body, timeout=timeout)
+        )
 
     async def get_bridges(self, room: str, *, target_cluster: str) -> Bridges:
         """See ClusterDriver. A GET with a body, as the cluster wants it."""
@@ -227,8 +231,11 @@ class OwtDriver:
         url = f"{self._base}/{path}"
         data = None if body is None else msgspec.json.encode(body)
         limit = self._connections.call_timeout if timeout is None else timeout
-        async with time_limit(limit):
-            status, answer = await self._signed(method, url, data)
+        try:
+            async with asyncio.timeout(limit):
+                status, answer = await self._signed(method, url, data)
+        except TimeoutError:
+            raise no_answer(limit) from None
         if status not in _SUCCESS:
             raise refusal(status)
         return answer
