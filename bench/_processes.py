@@ -54,7 +54,7 @@ async def process(
     """Run a role, made with `args` and `options`, in a process of its own.
 
     At the end it is told to go, then made to. With `exact_timers` its timers are not late by up to a
-    millisecond, as asyncio's usually are: for what stands in for something that is no program.
+    millisecond, as asyncio's usually are: for a role that stands in for a network.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()

@@ -4,10 +4,11 @@ Three media bridges in processes of their own. The one in the middle has a core 
 track over QUIC from the first and passes it on over QUIC to the last, as a relay of a tree does. Frames are
 stamped when they are captured and looked at when they come out at the far end of bridge -> QUIC -> bridge ->
 QUIC -> bridge; inside the first and the last process there is no TCP, so that these have less to do, and what
-has arrived at the last one's kernel is there, however late that process comes to it. The
-number of publishers is doubled, then narrowed down, until the 99th percentile of the delay of the pictures or
-of the sound passes the limit; a frame that never comes counts as one that comes too late. What else the
-machine does slows everything, so each number gets several tries, of which the best counts.
+has arrived at the last one's kernel is there, however late that process comes to it.
+
+The number of publishers is doubled, then narrowed down, until the 99th percentile of the delay of the
+pictures or of the sound passes the limit; a frame that never comes counts as one that comes too late. What
+else the machine does slows everything, so each number gets several tries, of which the best counts.
 
 The other two bridges do together more than the one in the middle. With two cores they share one, and what
 the middle one leaves of its own (they run while nobody else wants to), and the figure is no more than a lower

@@ -290,9 +290,6 @@ async def test_newer_stream_of_a_peer_supersedes_the_older() -> None:
         await connection.wait_closed()
 
 
-SAID = 5
-
-
 async def test_both_dialling_each_other_settles_on_one_stream() -> None:
     async with sites() as [west, east]:
         await asyncio.gather(west.cascade(east, "room-1"), east.cascade(west, "room-1"))
@@ -309,7 +306,7 @@ async def test_both_dialling_each_other_settles_on_one_stream() -> None:
                     "dialer",
                     "listener",
                 }:
-                    if len(said()) >= SAID:
+                    if len(said()) >= 5:
                         break
                     # What is said on a stream that is just being given up is lost: something else is said.
                     await west.node.emit("room-1", {"type": "removeParticipant", "data": f"x{number}"})

@@ -32,7 +32,6 @@ _SPAN_SOME: Final = 0.375
 _SPAN_MORE: Final = 0.5
 """and how much of it, as a share of the fragments."""
 
-
 _RARE: Final = 0.0005
 """The share of pictures that may lose more fragments than there is parity,"""
 _MOST_ROWS: Final = 4
