@@ -8,6 +8,7 @@ a cluster's management API. Measured at 1, 8, 32 and 128 connections:
 3. joins into conferences on clusters that are asked for each token, beside the bare HTTP client against them.
 
 With `--replicas N` the service is that many processes on one port: each uses one core.
+
 Beside each rate stands the CPU time of the service and of Postgres per request: on a machine with few cores
 all processes share them, the one that sends the requests as well.
 """

@@ -173,7 +173,7 @@ class Placing:
         self._memory = Memory(lifetime=settings.max_age)
         self._demands: dict[tuple[object, ...], _Demand] = {}
         self._waiting: deque[_Job] = deque()
-        self._open: deque[_Job] = deque()
+        self._open: list[_Job] = []
         """All that were asked for, oldest first, with those that are done until somebody looks."""
         self._arrived = asyncio.Event()
         self._crowded = asyncio.Event()
@@ -304,8 +304,11 @@ class Placing:
         while True:
             await asyncio.sleep(min(_LATE, self._patience))
             overdue = time.monotonic() - self._patience
-            while self._open and (self._open[0].done.done() or self._open[0].since <= overdue):
-                _fail(self._open.popleft(), TimeoutError())
+            self._open = [job for job in self._open if not job.done.done()]
+            for job in self._open:
+                if job.since > overdue:
+                    break
+                _fail(job, TimeoutError())
 
     # --- one batch ----------------------------------------------------------------------------
 

@@ -313,7 +313,10 @@ def actor_of(request: Request) -> str:
 
 
 def part(request: HTTPConnection, name: str) -> str:
-    """Return a part of the path, held against its type in PARTS; raises InvalidRequestError."""
+    """Return a part of the path, held against its type in PARTS; raises InvalidRequestError.
+
+    Not for secrets: what is read here is remembered for a while.
+    """
     return _checked_part(name, request.path_params[name])
 
 
