@@ -7,8 +7,9 @@ as they may repeat what was sent to it.
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Self, TypedDict
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -26,9 +27,12 @@ from control.drivers.base import (
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Awaitable
     from types import TracebackType
 
-__all__ = ["ClusterConnections", "Limits", "no_answer", "refusal", "segment"]
+__all__ = ["ClusterConnections", "Limits", "refusal", "segment"]
+
+_T = TypeVar("_T")
 
 
 class Limits(TypedDict, total=False):
@@ -97,6 +101,18 @@ class ClusterConnections:
         if session is not None:
             await session.close()
 
+    async def within(self, timeout: float | None, call: Awaitable[_T]) -> _T:
+        """Return what the call returns; raises DriverTimeoutError when it takes longer.
+
+        `timeout`: seconds; None: `call_timeout`.
+        """
+        limit = self.call_timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(limit):
+                return await call
+        except TimeoutError as error:
+            raise DriverTimeoutError(f"no answer within {limit:g} s") from error
+
     async def send(
         self,
         method: str,
@@ -108,7 +124,7 @@ class ClusterConnections:
     ) -> tuple[int, bytes]:
         """Send one request; return status and body. Raises DriverError for everything below HTTP.
 
-        Only connecting is timed here; the caller limits the whole, and tells with `no_answer`.
+        Only connecting is timed here; the caller limits the whole, see `within`.
         """
         if self._session is None:
             raise UnreachableError("the connections to clusters are closed")
@@ -149,11 +165,6 @@ def segment(name: str, *, what: str = "room") -> str:
     if name in {"", ".", ".."}:
         raise RequestRefusedError(f"not a {what} id")
     return quote(name, safe="")
-
-
-def no_answer(seconds: float) -> DriverTimeoutError:
-    """Return what it means that a whole call took longer than that."""
-    return DriverTimeoutError(f"no answer within {seconds:g} s")
 
 
 def refusal(status: int) -> DriverError:

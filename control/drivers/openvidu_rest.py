@@ -5,14 +5,13 @@ Knows none of the API's calls; control.drivers.openvidu does.
 
 from __future__ import annotations
 
-import asyncio
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
 from control.drivers.base import CredentialsRefusedError, DriverError
-from control.drivers.connections import no_answer, refusal
+from control.drivers.connections import refusal
 
 if TYPE_CHECKING:
     from control.drivers.connections import ClusterConnections
@@ -69,18 +68,14 @@ class OpenViduRest:
     ) -> tuple[int, bytes]:
         """Send a request; return status and body, whatever they are. Raises DriverError for the rest."""
         connections = self._connections
-        limit = connections.call_timeout if timeout is None else timeout
-        try:
-            async with asyncio.timeout(limit):
-                return await connections.send(
-                    method,
-                    f"{self._base}/{path}",
-                    body=None if body is None else msgspec.json.encode(body),
-                    authorization=self._basic(),
-                    max_answer_bytes=self._max_listing_bytes if listing else None,
-                )
-        except TimeoutError:
-            raise no_answer(limit) from None
+        sending = connections.send(
+            method,
+            f"{self._base}/{path}",
+            body=None if body is None else msgspec.json.encode(body),
+            authorization=self._basic(),
+            max_answer_bytes=self._max_listing_bytes if listing else None,
+        )
+        return await connections.within(timeout, sending)
 
     def _basic(self) -> str:
         if ":" in self._service_id:

@@ -9,7 +9,6 @@ Beyond OWT, used only between clusters whose bridges have fingerprints: `eventbr
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
@@ -25,7 +24,7 @@ from control.drivers.base import (
     RoomNotFoundError,
     UnreachableError,
 )
-from control.drivers.connections import ClusterConnections, no_answer, refusal, segment
+from control.drivers.connections import ClusterConnections, refusal, segment
 from control.drivers.kinds import OWT
 from control.drivers.mauth import MAuthClock, authorization
 from control.drivers.owt_answers import (
@@ -230,12 +229,7 @@ class OwtDriver:
         """Send a signed request and return the answer's body, or raise what its status means."""
         url = f"{self._base}/{path}"
         data = None if body is None else msgspec.json.encode(body)
-        limit = self._connections.call_timeout if timeout is None else timeout
-        try:
-            async with asyncio.timeout(limit):
-                status, answer = await self._signed(method, url, data)
-        except TimeoutError:
-            raise no_answer(limit) from None
+        status, answer = await self._connections.within(timeout, self._signed(method, url, data))
         if status not in _SUCCESS:
             raise refusal(status)
         return answer
