@@ -47,7 +47,6 @@ __all__ = [
     "actor_of",
     "admitted",
     "admitted_socket",
-    "body_of",
     "caller_of",
     "epoch_of",
     "if_match",
@@ -65,8 +64,6 @@ _log = structlog.get_logger(__name__)
 T = TypeVar("T")
 Q = TypeVar("Q", bound=msgspec.Struct)
 _MAX_EPOCH: Final = 2**63 - 1
-_BODY: Final = "causeway.body"
-"""Where a request's scope has its body, once it was read."""
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -205,7 +202,7 @@ class Body:
 
     async def read(self, request: Request) -> Any:
         """Return the body. Raises RefusedError for one that is too large, no JSON or not allowed."""
-        body = await body_of(request)
+        body = await request.body()
         if not body and self._empty is not None:
             return self._empty
         media = request.headers.get("content-type", "")
@@ -221,26 +218,6 @@ class Body:
         if b"\\u0000" in body and _has_nul(msgspec.to_builtins(value)):
             raise InvalidRequestError("texts must not contain U+0000")
         return value
-
-
-async def body_of(request: Request) -> bytes:
-    """Return the whole body, as often as it is asked for. Raises BodyTooLargeError and ClientDisconnect.
-
-    Starlette's own way goes through a generator, which costs a join more than reading what is in it.
-    """
-    known: bytes | None = request.scope.get(_BODY)
-    if known is not None:
-        return known
-    parts: list[bytes] = []
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        parts.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            break
-    body = request.scope[_BODY] = b"".join(parts)
-    return body
 
 
 class _Query:

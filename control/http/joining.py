@@ -17,7 +17,7 @@ from causeway.api import (
     JoinRequest,
 )
 from control.errors import ConferenceUnknownError, InvalidRequestError
-from control.http.edge import Body, body_of, caller_of, json, part, query_of
+from control.http.edge import Body, caller_of, json, part, query_of
 from control.http.entry import APPLICATIONS, IDEMPOTENCY_KEY, Entry
 from control.idempotency import fingerprint_of
 from control.joining import Visit
@@ -142,7 +142,7 @@ class JoinRoutes:
             answer = await self._join(request, visit, create)
         else:
             asked = fingerprint_of(
-                request.url.path.encode(), request.url.query.encode(), await body_of(request)
+                request.url.path.encode(), request.url.query.encode(), await request.body()
             )
             answer = await self._kept.once(
                 caller_of(request).id, key, asked, lambda: self._join(request, visit, create)

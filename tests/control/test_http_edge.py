@@ -17,7 +17,7 @@ from starlette.responses import Response
 from causeway.api import JoinRequest, Problem
 from causeway.keys import KINDS, SCOPES, new_key
 from control.errors import RefusedError
-from control.http.edge import Edge, body_of
+from control.http.edge import Body, Edge
 from control.http.entry import Entry
 from control.http.gate import Gate
 from control.http.problems import MEDIA_TYPE, PROBLEMS
@@ -341,8 +341,9 @@ async def test_a_body_that_comes_in_parts_is_read_whole_and_as_often_as_it_is_as
     async def receive() -> dict[str, Any]:
         return messages.pop(0)
 
-    request = Request({"type": "http"}, receive)
-    assert [await body_of(request), await body_of(request)] == [b'{"user": "ada"}'] * 2
+    request = Request({"type": "http", "headers": []}, receive)
+    reader = Body(JoinRequest)
+    assert [await reader.read(request), await reader.read(request)] == [JoinRequest(user="ada")] * 2
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_is_not_taken_at_its_word() -> None:
@@ -355,7 +356,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_not_taken_at_it
         return messages.pop(0)
 
     with pytest.raises(ClientDisconnect):
-        await body_of(Request({"type": "http"}, receive))
+        await Body(JoinRequest).read(Request({"type": "http"}, receive))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -370,8 +371,6 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_not_taken_at_it
     ).map(lambda v: json.dumps(v).encode())
 )
 async def test_any_body_is_a_request_or_one_of_three_problems(body: bytes) -> None:
-    from control.http.edge import Body  # noqa: PLC0415
-
     reader = Body(JoinRequest)
 
     async def take(request: Request) -> Response:
